@@ -1,0 +1,2 @@
+//! What crosses between the kernel programs and user space.
+#![no_std]

@@ -1,0 +1,93 @@
+//! The recording's schema: one [`Event`] is one entry of a session's stream.
+
+use std::sync::Arc;
+
+use interceptor_policy::verdict::Severity;
+use uuid::Uuid;
+
+/// Version of the schema, written into every opening event's `meta`.
+pub const SCHEMA: u32 = 1;
+
+/// Time since the session opened, in microseconds, from a monotonic clock that
+/// the shell reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowTime(pub u64);
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The session began; `meta` says who, where and how.
+    Open,
+    /// The agent was authenticated, or was not.
+    Auth,
+    /// The agent asked for something.
+    Command,
+    /// The rules answered, otherwise than by letting it pass untouched.
+    Verdict,
+    /// Bytes of an answer, and at its end what it came to.
+    Result,
+    /// The service, or Interceptor, answered with an error.
+    Error,
+    /// A mask hid something in the answer.
+    Mask,
+    /// Bytes the agent sent beside commands (`COPY … FROM STDIN`).
+    Input,
+    /// Bytes of a flow that is not parsed.
+    Output,
+    /// Something worth telling that is none of the others.
+    Note,
+    /// Something is missing from the record here; `meta` says how much.
+    Gap,
+    /// The session ended; `meta` says how, and how much there was.
+    Close,
+}
+
+impl Kind {
+    /// The word that stands in the record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Auth => "auth",
+            Self::Command => "command",
+            Self::Verdict => "verdict",
+            Self::Result => "result",
+            Self::Error => "error",
+            Self::Mask => "mask",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Note => "note",
+            Self::Gap => "gap",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// One entry of a session's recording, before the recorder adds its `chain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The session; a UUIDv7.
+    pub session: Uuid,
+    /// The agent's run.
+    pub run: Option<Arc<str>>,
+    /// 0, 1, 2 …, without a gap.
+    pub seq: u64,
+    /// When.
+    pub at: FlowTime,
+    /// What it tells.
+    pub kind: Kind,
+    /// The exchange that it belongs to.
+    pub exchange: Option<u64>,
+    /// One line for a person; never longer than [`LINE_LIMIT`] bytes.
+    pub line: String,
+    /// Bytes, after masking. For PostgreSQL results: whole backend frames
+    /// (`RowDescription`, `DataRow`, `CopyData`) as the agent got them.
+    pub data: Vec<u8>,
+    /// A JSON object, or empty.
+    pub meta: String,
+    /// Set when the event also goes to `alerts`.
+    pub alert: Option<Severity>,
+}
+
+/// Longest `line`, in bytes.
+pub const LINE_LIMIT: usize = 512;

@@ -1,0 +1,8 @@
+//! Sessions without I/O: bytes and rules in, decisions and events out.
+//!
+//! Sockets, clocks and stores live in the shell; here time is an argument.
+
+pub mod event;
+pub mod journal;
+pub mod pg;
+pub mod session;

@@ -1,0 +1,4 @@
+//! PostgreSQL: what the conversation's state is, what a statement means, and
+//! what of a result is hidden.
+
+pub mod sql;

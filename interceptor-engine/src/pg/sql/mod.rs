@@ -1,0 +1,1 @@
+//! Statement text to [`interceptor_policy::operation::Sql`].

@@ -1,0 +1,114 @@
+//! What every protocol's session is to the shell that moves its bytes.
+//!
+//! The shell reads into a buffer of its own and hands the filled part in. The
+//! session answers in [`Outbox`]: pieces to write, as ranges of that very buffer
+//! where nothing changed, and events. All input is always taken; what is not
+//! whole yet is kept inside. So an idle session holds no buffer, and untouched
+//! bytes are never copied.
+
+use std::ops::Range;
+
+use crate::event::{Event, FlowTime};
+
+/// A side of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The agent's.
+    Downstream,
+    /// The service's.
+    Upstream,
+}
+
+/// Bytes to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A range of the input of the same call, forwarded as it came.
+    Input(Range<usize>),
+    /// Bytes that were not in the input.
+    Owned(Vec<u8>),
+}
+
+/// Why a flow ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A side closed, or asked to.
+    Closed,
+    /// Rules ended it, or a peer broke its protocol; what there was to say to
+    /// the agent is in the outbox.
+    Refused(String),
+}
+
+/// What a call produced. Events are with the recorder before any byte is written.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// To the agent.
+    pub downstream: Vec<Piece>,
+    /// To the service.
+    pub upstream: Vec<Piece>,
+    /// To the recorder.
+    pub events: Vec<Event>,
+    /// Set when the flow is to end once everything is written.
+    pub end: Option<End>,
+    /// Tables whose columns' names the session waits for; it reads nothing from
+    /// upstream until [`Session::handle_catalog`].
+    pub catalog: Option<Vec<u32>>,
+}
+
+impl Outbox {
+    /// The pieces for `side`.
+    pub fn pieces(&mut self, side: Side) -> &mut Vec<Piece> {
+        match side {
+            Side::Downstream => &mut self.downstream,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    /// Adds a range of the input, joined to the last piece where they touch.
+    pub fn forward(&mut self, to: Side, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        let pieces = self.pieces(to);
+        if let Some(Piece::Input(last)) = pieces.last_mut()
+            && last.end == range.start
+        {
+            last.end = range.end;
+            return;
+        }
+        pieces.push(Piece::Input(range));
+    }
+
+    /// Adds bytes that were not in the input.
+    pub fn write(&mut self, to: Side, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let pieces = self.pieces(to);
+        if let Some(Piece::Owned(last)) = pieces.last_mut() {
+            last.extend_from_slice(bytes);
+            return;
+        }
+        pieces.push(Piece::Owned(bytes.to_vec()));
+    }
+
+    /// Empties it, keeping its allocations.
+    pub fn clear(&mut self) {
+        self.downstream.clear();
+        self.upstream.clear();
+        self.events.clear();
+        self.end = None;
+        self.catalog = None;
+    }
+}
+
+/// A protocol's conversation inside a flow.
+pub trait Session: Send {
+    /// Takes bytes as they arrived; any chunking gives the same bytes out.
+    fn handle_bytes(&mut self, now: FlowTime, from: Side, input: &[u8], out: &mut Outbox);
+
+    /// A side closed its direction.
+    fn handle_eof(&mut self, now: FlowTime, from: Side, out: &mut Outbox);
+
+    /// Whether to read from `side` now.
+    fn wants_read(&self, side: Side) -> bool;
+}

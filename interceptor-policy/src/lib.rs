@@ -1,0 +1,31 @@
+//! The rule language: YAML as an operator writes it, to verdicts and masks.
+//!
+//! Pure: no I/O, no clock, no runtime. A caller loads a [`RuleSet`], narrows it
+//! to one session with [`RuleSet::scope`], and asks [`Scope::decide`] for every
+//! operation. What an operation *is* (which tables a statement reads, say) is
+//! worked out elsewhere and handed in as [`operation::Operation`].
+
+pub mod mask;
+pub mod operation;
+pub mod principal;
+pub mod rule;
+pub mod target;
+pub mod verdict;
+
+pub use mask::{MaskKey, Masks, Transform};
+pub use operation::{Operation, PgOperation};
+pub use principal::Principal;
+pub use rule::{RuleSet, Scope, Source};
+pub use target::{DefaultVerdict, Protocol, Target};
+pub use verdict::{Judgement, Permit, RecordLevel, Refusal, Verdict};
+
+/// Who acts, on what, in which protocol: what does not change in a session.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Who acts.
+    pub principal: Principal,
+    /// What is acted on.
+    pub target: Target,
+    /// In which protocol.
+    pub protocol: Protocol,
+}

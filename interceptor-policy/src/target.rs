@@ -1,0 +1,45 @@
+//! What is acted on.
+
+use std::net::IpAddr;
+
+/// What decides when no rule gives a verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultVerdict {
+    /// Let it pass.
+    Allow,
+    /// Refuse it.
+    #[default]
+    Block,
+}
+
+/// The protocol of a session, found from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// PostgreSQL's frontend/backend protocol, version 3.
+    Postgres,
+    /// HTTP/1 or HTTP/2.
+    Http,
+    /// SSH 2.
+    Ssh,
+    /// TLS that was not opened.
+    Tls,
+    /// None of those.
+    Unknown,
+}
+
+/// The destination of a session: a configured service, or an address without one.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The configured name; `None` for a destination that nothing is configured for.
+    pub name: Option<String>,
+    /// Verified host name, where there is one.
+    pub host: Option<String>,
+    /// The address that the agent asked for.
+    pub address: IpAddr,
+    /// The port that the agent asked for.
+    pub port: u16,
+    /// Whether the agent's leg is encrypted.
+    pub tls: bool,
+    /// What decides when no rule does.
+    pub default: DefaultVerdict,
+}

@@ -1,0 +1,1 @@
+//! Which protocol the first bytes of a flow speak.

@@ -1,0 +1,1 @@
+//! The shell around the engine: sockets, kernel, stores and commands.

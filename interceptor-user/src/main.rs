@@ -1,0 +1,3 @@
+//! The program `interceptor`.
+
+fn main() {}
