@@ -19,7 +19,11 @@ impl Journal {
     /// A journal that has written nothing.
     #[must_use]
     pub fn new(session: Uuid, run: Option<Arc<str>>) -> Self {
-        Self { session, run, next_seq: 0 }
+        Self {
+            session,
+            run,
+            next_seq: 0,
+        }
     }
 
     /// The session's id.
@@ -29,7 +33,13 @@ impl Journal {
     }
 
     /// The next event, without data or meta.
-    pub fn event(&mut self, at: FlowTime, kind: Kind, exchange: Option<u64>, line: impl Into<String>) -> Event {
+    pub fn event(
+        &mut self,
+        at: FlowTime,
+        kind: Kind,
+        exchange: Option<u64>,
+        line: impl Into<String>,
+    ) -> Event {
         let seq = self.next_seq;
         self.next_seq += 1;
         let mut line = line.into();

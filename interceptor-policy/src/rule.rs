@@ -31,7 +31,10 @@ impl RuleSet {
     /// The rules that can apply to one session.
     #[must_use]
     pub fn scope(self: &Arc<Self>, subject: &Subject) -> Scope {
-        Scope { rules: Arc::clone(self), subject: subject.clone() }
+        Scope {
+            rules: Arc::clone(self),
+            subject: subject.clone(),
+        }
     }
 }
 

@@ -1,1 +1,17 @@
-//! The shell around the engine: sockets, kernel, stores and commands.
+//! The shell around the engine: kernel, sockets, stores and commands.
+//!
+//! Data flows one way through these rooms: [`kernel`] redirects and names the
+//! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`tls`]
+//! and [`pg`] open both legs, the engine decides, [`recorder`] keeps.
+
+pub mod admin;
+pub mod agents;
+pub mod cli;
+pub mod config;
+pub mod flow;
+pub mod kernel;
+pub mod pg;
+pub mod recorder;
+pub mod secrets;
+pub mod telemetry;
+pub mod tls;

@@ -1,3 +1,5 @@
 //! The program `interceptor`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    interceptor_user::cli::main()
+}

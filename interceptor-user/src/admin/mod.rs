@@ -1,0 +1,1 @@
+//! The admin socket: what commands ask of the running daemon.

@@ -1,0 +1,1 @@
+//! Runs of agents: their cgroups, and who a process is.

@@ -1,0 +1,17 @@
+//! `interceptor exec`.
+
+use std::process::ExitCode;
+
+use super::Global;
+
+/// Runs a command as an agent, under interception.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever kept it from being done.
+pub(super) fn run(_global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,87 @@
+//! The commands, a file each.
+
+mod ca;
+mod completions;
+mod doctor;
+mod exec;
+mod replay;
+mod rules;
+mod run;
+mod sessions;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A control point in the path of every connection an agent makes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "interceptor",
+    version,
+    about,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/interceptor/interceptor.yaml, where it exists]
+    #[arg(long, global = true, env = "INTERCEPTOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "each command documents itself in its own file")]
+pub enum Command {
+    Run(run::Args),
+    Exec(exec::Args),
+    Sessions(sessions::Args),
+    Replay(replay::Args),
+    Rules(rules::Args),
+    Ca(ca::Args),
+    Doctor(doctor::Args),
+    Status(status::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&cli.global, args),
+        Command::Exec(args) => exec::run(&cli.global, args),
+        Command::Sessions(args) => sessions::run(&cli.global, args),
+        Command::Replay(args) => replay::run(&cli.global, args),
+        Command::Rules(args) => rules::run(&cli.global, args),
+        Command::Ca(args) => ca::run(&cli.global, args),
+        Command::Doctor(args) => doctor::run(&cli.global, args),
+        Command::Status(args) => status::run(&cli.global, args),
+        Command::Completions(args) => completions::run(&cli.global, args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            #[allow(clippy::print_stderr, reason = "this is the command line's last word")]
+            {
+                eprintln!("interceptor: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Accepting, identifying and pumping flows.

@@ -1,0 +1,1 @@
+//! What PostgreSQL needs of sockets: both legs of a session, log-on, the catalog.

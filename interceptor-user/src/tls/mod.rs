@@ -1,0 +1,1 @@
+//! The local authority, and both TLS legs.
