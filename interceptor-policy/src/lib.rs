@@ -5,17 +5,23 @@
 //! operation. What an operation *is* (which tables a statement reads, say) is
 //! worked out elsewhere and handed in as [`operation::Operation`].
 
+pub mod diagnostic;
 pub mod mask;
+mod matcher;
 pub mod operation;
 pub mod principal;
 pub mod rule;
+pub mod scope;
 pub mod target;
+pub mod testing;
 pub mod verdict;
 
-pub use mask::{MaskKey, Masks, Transform};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use mask::{DetectPlan, Detector, Hit, MaskKey, Masked, Masks, Transform};
 pub use operation::{Operation, PgOperation};
 pub use principal::Principal;
-pub use rule::{RuleSet, Scope, Source};
+pub use rule::{Rule, RuleSet, Source};
+pub use scope::{Explanation, Scope};
 pub use target::{DefaultVerdict, Protocol, Target};
 pub use verdict::{Judgement, Permit, RecordLevel, Refusal, Verdict};
 

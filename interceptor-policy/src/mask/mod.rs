@@ -1,60 +1,97 @@
 //! What a mask hides, and what is put in its place.
-// Interface only, filled in next.
+//!
+//! Two ways to say *what*: by column, judged from where a value comes from, and
+//! by detector, judged from what a value looks like. The first is certain where
+//! the origin is known, and fails closed where it is not; the second is a net
+//! for what nobody listed, and no more: a value that is encoded in the query
+//! itself passes it.
 
+pub mod detectors;
+mod transform;
+
+use std::sync::Arc;
+
+pub use detectors::{DetectPlan, Detector, Hit};
+pub use transform::{MaskKey, Masked, Transform};
+
+use crate::matcher::name::ColumnPattern;
 use crate::operation::{Column, Table};
-
-/// Key of the `hash` transform: 32 bytes, of the host, so that equal values stay
-/// equal across sessions and nobody without the key can try values.
-#[derive(Clone)]
-pub struct MaskKey(pub [u8; 32]);
-
-/// What is put in a hidden value's place. Ordered from the mildest to the strictest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Transform {
-    /// All but the ends.
-    Partial {
-        /// Characters left at the start.
-        keep_first: usize,
-        /// Characters left at the end.
-        keep_last: usize,
-    },
-    /// Keyed hash, so that equal values stay equal.
-    Hash,
-    /// A text of the operator's.
-    Constant(String),
-    /// NULL.
-    Null,
-    /// A fixed text that says that something was here.
-    Redact,
-}
 
 /// The united masks of the rules that apply to one exchange.
 #[derive(Clone, Debug, Default)]
-pub struct Masks {}
+pub struct Masks {
+    columns: Vec<(Arc<ColumnPattern>, Transform)>,
+    detect: Option<DetectPlan>,
+}
 
 impl Masks {
-    /// The transform for a column, where one hides it. `column.table == None`
-    /// means that the table is unknown: any pattern whose column part matches hits.
+    /// The strictest transform for a column, where one hides it. Where
+    /// `column.table`, or its schema, is `None`, it is unknown, and every
+    /// pattern whose other parts match hits; a name of `*` is any column of the
+    /// table.
     #[must_use]
-    pub fn column(&self, _column: &Column) -> Option<&Transform> {
-        None
+    pub fn column(&self, column: &Column) -> Option<&Transform> {
+        self.columns
+            .iter()
+            .filter(|(pattern, _)| pattern.may(column))
+            .map(|(_, transform)| transform)
+            .max()
     }
 
     /// Whether any column mask could hit a column of this table.
     #[must_use]
-    pub fn touches(&self, _table: &Table) -> bool {
-        false
+    pub fn touches(&self, table: &Table) -> bool {
+        self.columns
+            .iter()
+            .any(|(pattern, _)| pattern.may_be_of(table))
     }
 
     /// Whether there is any mask by column.
     #[must_use]
     pub fn has_columns(&self) -> bool {
-        false
+        !self.columns.is_empty()
     }
 
     /// Whether there is any mask by detector.
     #[must_use]
     pub fn has_detectors(&self) -> bool {
-        false
+        self.detect.is_some()
     }
+
+    /// The masks by detector.
+    #[must_use]
+    pub fn detect(&self) -> Option<&DetectPlan> {
+        self.detect.as_ref()
+    }
+
+    /// Adds what one rule masks.
+    pub(crate) fn add(&mut self, entry: &MaskEntry) {
+        match &entry.what {
+            MaskWhat::Columns(patterns) => self.columns.extend(
+                patterns
+                    .iter()
+                    .map(|pattern| (Arc::clone(pattern), entry.with.clone())),
+            ),
+            MaskWhat::Detect(detectors) => {
+                let plan = self.detect.get_or_insert_default();
+                for detector in detectors {
+                    plan.add(*detector, &entry.with);
+                }
+            }
+        }
+    }
+}
+
+/// One entry of a rule's `mask`.
+#[derive(Clone, Debug)]
+pub(crate) struct MaskEntry {
+    pub(crate) what: MaskWhat,
+    pub(crate) with: Transform,
+}
+
+/// What an entry hides.
+#[derive(Clone, Debug)]
+pub(crate) enum MaskWhat {
+    Columns(Vec<Arc<ColumnPattern>>),
+    Detect(Vec<Detector>),
 }

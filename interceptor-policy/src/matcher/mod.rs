@@ -1,0 +1,2 @@
+//! Matching.
+pub(crate) mod name;
