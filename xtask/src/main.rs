@@ -1,3 +1,68 @@
-//! `cargo xtask`.
+//! `cargo xtask`: the source tree's own tools.
+//!
+//! Orders builds and runs programs; links none of the workspace's crates, so
+//! that it builds in seconds on a machine that has nothing yet. What needs real
+//! servers (demo, bench) is a program of the crate `interceptor-tests`, which
+//! these commands build and start.
 
-fn main() {}
+#![allow(
+    clippy::print_stdout,
+    reason = "what these commands have to say goes to the terminal"
+)]
+
+mod ci;
+mod install;
+mod programs;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The source tree's own tools.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job end to end, on a machine that has nothing yet
+    Demo(programs::DemoArgs),
+    /// Run all tests, with the real kernel and real servers
+    Test(test::Args),
+    /// Replay a recorded session, as `interceptor replay` does
+    Replay(programs::ReplayArgs),
+    /// Measure, each time beside a direct connection in the same run
+    Bench(programs::BenchArgs),
+    /// Check what a change must hold to: formatting, lints, licences, layering
+    Ci(ci::Args),
+    /// Install what the other commands need, and do nothing else
+    Install(install::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => programs::demo(args),
+        Command::Test(args) => test::run(args),
+        Command::Replay(args) => programs::replay(args),
+        Command::Bench(args) => programs::bench(args),
+        Command::Ci(args) => ci::run(args),
+        Command::Install(args) => install::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

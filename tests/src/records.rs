@@ -1,0 +1,222 @@
+//! What landed in Redis, read as any other program would.
+
+use std::collections::BTreeMap;
+
+use ::redis::{Commands as _, Connection, Value};
+use anyhow::{Context as _, Result, bail};
+
+use crate::eventually;
+use crate::redis::Redis;
+
+/// Entries of a stream, each with its fields.
+pub type Fields = BTreeMap<String, Vec<u8>>;
+
+/// A connection to look with.
+pub struct Records {
+    connection: Connection,
+}
+
+/// An event as it stands in a session's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its number.
+    pub seq: u64,
+    /// Microseconds since the session opened.
+    pub at: u64,
+    /// The word for what it tells.
+    pub kind: String,
+    /// The exchange, where it belongs to one.
+    pub exchange: Option<u64>,
+    /// The line for a person.
+    pub line: String,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// What the parser saw.
+    pub meta: serde_json::Value,
+    /// The hash.
+    pub chain: String,
+}
+
+impl Records {
+    /// Looks into `redis`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn of(redis: &Redis) -> Result<Self> {
+        let client = ::redis::Client::open(redis.url())?;
+        Ok(Self {
+            connection: client.get_connection().context("connecting to Redis")?,
+        })
+    }
+
+    /// A whole stream, oldest first; empty where there is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn stream(&mut self, key: &str) -> Result<Vec<Fields>> {
+        let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> = ::redis::cmd("XRANGE")
+            .arg(key)
+            .arg("-")
+            .arg("+")
+            .query(&mut self.connection)?;
+        Ok(entries.into_iter().map(|(_, fields)| fields).collect())
+    }
+
+    /// The ids of all sessions, oldest first.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn sessions(&mut self) -> Result<Vec<String>> {
+        let keys: Vec<String> = self.connection.keys("interceptor:session:*")?;
+        let mut ids: Vec<String> = keys
+            .iter()
+            .filter_map(|key| {
+                let id = key.strip_prefix("interceptor:session:")?;
+                Some(id.trim_matches(|c| c == '{' || c == '}').to_owned())
+            })
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// A session's events, in the order of the stream.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or an entry is not as the format says.
+    pub fn events(&mut self, session: &str) -> Result<Vec<Recorded>> {
+        self.stream(&format!("interceptor:session:{{{session}}}"))?
+            .into_iter()
+            .map(recorded)
+            .collect()
+    }
+
+    /// The sessions of an agent that are over, oldest first, each with its
+    /// events. Waits until there are `count`.
+    ///
+    /// # Errors
+    /// When there are not, in time.
+    pub fn closed_sessions_of(
+        &mut self,
+        agent: &str,
+        count: usize,
+    ) -> Result<Vec<(String, Vec<Recorded>)>> {
+        let mut found = Vec::new();
+        eventually(
+            &format!("{count} recorded sessions of {agent}"),
+            crate::daemon::SOON,
+            || {
+                found.clear();
+                for id in self.sessions()? {
+                    let events = self.events(&id)?;
+                    let opened_by_it = events.first().is_some_and(|event| {
+                        event.meta.to_string().contains(&format!("\"{agent}\""))
+                    });
+                    let closed = events.last().is_some_and(|event| event.kind == "close");
+                    if opened_by_it && closed {
+                        found.push((id, events));
+                    }
+                }
+                Ok(found.len() >= count)
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// The one session of an agent, once it is over.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn only_session_of(&mut self, agent: &str) -> Result<(String, Vec<Recorded>)> {
+        let mut sessions = self.closed_sessions_of(agent, 1)?;
+        match (sessions.pop(), sessions.len()) {
+            (Some(session), 0) => Ok(session),
+            (_, more) => bail!("{} sessions of {agent}, and one was expected", more + 1),
+        }
+    }
+
+    /// The keys under which `needle` stands anywhere: names, fields and values.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn keys_that_hold(&mut self, needle: &[u8]) -> Result<Vec<String>> {
+        let keys: Vec<String> = self.connection.keys("*")?;
+        let mut holding = Vec::new();
+        for key in keys {
+            let kind: String = ::redis::cmd("TYPE").arg(&key).query(&mut self.connection)?;
+            let read = match kind.as_str() {
+                "stream" => ["XRANGE", "-", "+"].as_slice(),
+                "hash" => ["HGETALL"].as_slice(),
+                "string" => ["GET"].as_slice(),
+                "list" => ["LRANGE", "0", "-1"].as_slice(),
+                "set" => ["SMEMBERS"].as_slice(),
+                "zset" => ["ZRANGE", "0", "-1"].as_slice(),
+                other => bail!("{key} is of type {other}, which this does not read"),
+            };
+            let mut command = ::redis::Cmd::new();
+            for (place, word) in read.iter().enumerate() {
+                command.arg(word);
+                if place == 0 {
+                    command.arg(&key);
+                }
+            }
+            let value: Value = command.query(&mut self.connection)?;
+            if holds(&value, needle) || contains(key.as_bytes(), needle) {
+                holding.push(key);
+            }
+        }
+        Ok(holding)
+    }
+}
+
+fn recorded(mut fields: Fields) -> Result<Recorded> {
+    let mut text = |name: &str| -> Result<String> {
+        let bytes = fields.remove(name).unwrap_or_default();
+        String::from_utf8(bytes)
+            .with_context(|| format!("the field {name} of an event is not text"))
+    };
+    let number = |name: &str, value: &str| -> Result<u64> {
+        value
+            .parse()
+            .with_context(|| format!("the field {name} of an event is {value:?}"))
+    };
+    let exchange = text("exchange")?;
+    let meta = text("meta")?;
+    Ok(Recorded {
+        seq: number("seq", &text("seq")?)?,
+        at: number("at", &text("at")?)?,
+        kind: text("kind")?,
+        exchange: match exchange.as_str() {
+            "" => None,
+            some => Some(number("exchange", some)?),
+        },
+        line: text("line")?,
+        meta: match meta.as_str() {
+            "" => serde_json::Value::Null,
+            some => serde_json::from_str(some).context("the field meta of an event is not JSON")?,
+        },
+        chain: text("chain")?,
+        data: fields.remove("data").unwrap_or_default(),
+    })
+}
+
+/// Whether `needle` stands in any text of an answer.
+fn holds(value: &Value, needle: &[u8]) -> bool {
+    match value {
+        Value::BulkString(bytes) => contains(bytes, needle),
+        Value::SimpleString(text) => contains(text.as_bytes(), needle),
+        Value::Array(values) | Value::Set(values) => {
+            values.iter().any(|value| holds(value, needle))
+        }
+        Value::Map(pairs) => pairs
+            .iter()
+            .any(|(key, value)| holds(key, needle) || holds(value, needle)),
+        _ => false,
+    }
+}
+
+/// Whether `needle` stands in `hay`.
+#[must_use]
+pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
+    hay.windows(needle.len().max(1))
+        .any(|window| window == needle)
+}

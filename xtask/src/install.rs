@@ -1,0 +1,264 @@
+//! What the commands need from Debian, PyPI and crates.io.
+//!
+//! Says what it will install before it does, and installs only what is missing.
+//! No service is started and no database cluster made: the servers that tests
+//! and demo use are their own, on private ports.
+//!
+//! Debian 12 is what this is tried on. On another system the programs must be
+//! there already; what is missing is named.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// Versions that this tree was tried with.
+const CARGO_DENY: &str = "0.20.2";
+const PSYCOPG: &str = "psycopg==3.3.9";
+
+/// Which things a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Need {
+    /// A C compiler, for the parser of SQL
+    Build,
+    /// PostgreSQL with its clients, and Redis
+    Servers,
+    /// pgbouncer, to compare with
+    Bench,
+    /// Python with psycopg, a client of the tests
+    Python,
+    /// cargo-deny, for licences and advisories
+    Deny,
+}
+
+/// Install what the other commands need, and do nothing else.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to install for
+    #[arg(value_enum, default_values = ["build", "servers", "bench", "python", "deny"])]
+    needs: Vec<Need>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    install(&args.needs)?;
+    println!("nothing is missing");
+    Ok(())
+}
+
+/// A Debian package, and a program whose presence makes it needless.
+struct Package {
+    name: &'static str,
+    program: &'static str,
+}
+
+const fn package(name: &'static str, program: &'static str) -> Package {
+    Package { name, program }
+}
+
+impl Need {
+    fn packages(self) -> &'static [Package] {
+        const BUILD: &[Package] = &[
+            package("gcc", "/usr/bin/cc"),
+            package("libc6-dev", "/usr/include/stdio.h"),
+        ];
+        const SERVERS: &[Package] = &[
+            package("postgresql", "/usr/lib/postgresql/*/bin/postgres"),
+            package("postgresql-client", "/usr/bin/psql"),
+            package("redis-server", "/usr/bin/redis-server"),
+            package("redis-tools", "/usr/bin/redis-cli"),
+        ];
+        const BENCH: &[Package] = &[package("pgbouncer", "/usr/sbin/pgbouncer")];
+        const PYTHON: &[Package] = &[
+            package("python3", "/usr/bin/python3"),
+            package(
+                "python3-venv",
+                "/usr/share/python-wheels|/usr/lib/python3*/ensurepip/__init__.py",
+            ),
+        ];
+        match self {
+            Self::Build => BUILD,
+            Self::Servers => SERVERS,
+            Self::Bench => BENCH,
+            Self::Python => PYTHON,
+            Self::Deny => &[],
+        }
+    }
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        self.program.split('|').any(exists)
+    }
+}
+
+/// Whether a path is there; one `*` may stand in one of its parts.
+fn exists(pattern: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else {
+        return Path::new(pattern).exists();
+    };
+    let (folder, prefix) = before.rsplit_once('/').unwrap_or((".", before));
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(prefix)
+            && Path::new(&format!("{}{after}", entry.path().display())).exists()
+    })
+}
+
+/// Installs what of `needs` is missing.
+pub(crate) fn install(needs: &[Need]) -> Result<()> {
+    let missing: BTreeSet<&str> = needs
+        .iter()
+        .flat_map(|need| need.packages())
+        .filter(|package| !package.is_there())
+        .map(|package| package.name)
+        .collect();
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.into_iter().collect();
+        packages(&names)?;
+    }
+    if needs.contains(&Need::Python) {
+        python()?;
+    }
+    if needs.contains(&Need::Deny) {
+        cargo_deny()?;
+    }
+    Ok(())
+}
+
+/// Debian packages, without starting what they bring.
+fn packages(names: &[&str]) -> Result<()> {
+    let line = format!("apt-get install {}", names.join(" "));
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "missing here, under Debian's names: {}; install them in this system's own way",
+            names.join(" ")
+        );
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("missing here: run `{line}` as root, or run this command as root");
+    }
+    println!(
+        "Missing on this machine: {}.\nInstalling from Debian; no service is started and no database cluster made.",
+        names.join(", ")
+    );
+    let _services = Quiet::services()?;
+    let no_cluster = Path::new("/etc/postgresql-common/createcluster.conf");
+    if names.contains(&"postgresql") && !no_cluster.exists() {
+        std::fs::create_dir_all("/etc/postgresql-common")?;
+        std::fs::write(no_cluster, "create_main_cluster = false\n")
+            .with_context(|| format!("writing {}", no_cluster.display()))?;
+    }
+    shell::run(&mut apt(&["update", "-q"]))?;
+    shell::run(apt(&["install", "-q", "-y", "--no-install-recommends"]).args(names))?;
+    // The packages enable their services for the next start of the machine.
+    if Path::new("/run/systemd/system").exists() {
+        for (package, unit) in [("redis-server", "redis-server"), ("pgbouncer", "pgbouncer")] {
+            if names.contains(&package) {
+                shell::succeeds(Command::new("systemctl").args(["disable", "-q", unit]));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+/// While it lives, packages that are installed may not start services.
+struct Quiet {
+    policy: Option<PathBuf>,
+}
+
+impl Quiet {
+    fn services() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
+        if policy.exists() {
+            return Ok(Self { policy: None });
+        }
+        std::fs::write(&policy, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| {
+                std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(0o755))
+            })
+            .with_context(|| format!("writing {}", policy.display()))?;
+        Ok(Self {
+            policy: Some(policy),
+        })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy
+            && let Err(error) = std::fs::remove_file(policy)
+        {
+            eprintln!("remove {} by hand: {error}", policy.display());
+        }
+    }
+}
+
+/// The folder of the Python packages that the tests use.
+fn venv() -> PathBuf {
+    shell::target_dir().join("venv")
+}
+
+/// psycopg in an environment of its own. The pure-Python package: it uses
+/// Debian's libpq, so libpq is what is tested.
+fn python() -> Result<()> {
+    let python = venv().join("bin/python");
+    if shell::succeeds(Command::new(&python).args(["-c", "import psycopg"])) {
+        return Ok(());
+    }
+    println!("Installing {PSYCOPG} from PyPI into {}.", venv().display());
+    shell::run(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv"])
+            .arg(venv()),
+    )?;
+    shell::run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        PSYCOPG,
+    ]))
+}
+
+/// The cargo-deny of this tree.
+pub(crate) fn cargo_deny_path() -> PathBuf {
+    shell::target_dir().join("tools/bin/cargo-deny")
+}
+
+fn cargo_deny() -> Result<()> {
+    if cargo_deny_path().exists() {
+        return Ok(());
+    }
+    let tools = shell::target_dir().join("tools");
+    println!(
+        "Installing cargo-deny {CARGO_DENY} from crates.io into {} (about three minutes).",
+        tools.display()
+    );
+    // A profile without optimisation: it is run for seconds and built for minutes.
+    shell::run(
+        shell::cargo()
+            .args(["install", "--locked", "--quiet", "--version", CARGO_DENY])
+            .args(["--debug", "--root"])
+            .arg(&tools)
+            .arg("cargo-deny")
+            .env("CARGO_TARGET_DIR", tools.join("build")),
+    )?;
+    // What is left of the build is larger than everything else here.
+    std::fs::remove_dir_all(tools.join("build")).context("removing cargo-deny's build folder")
+}
