@@ -1,4 +1,6 @@
 //! PostgreSQL: what the conversation's state is, what a statement means, and
 //! what of a result is hidden.
 
+pub mod catalog;
+pub mod sasl;
 pub mod sql;

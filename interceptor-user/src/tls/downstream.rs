@@ -1,0 +1,62 @@
+//! The handshake with an agent.
+
+use std::net::IpAddr;
+
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::authority::{Alpn, Authority, AuthorityError, Names};
+use super::stream::{Rewind, Stream};
+use super::{LegTls, agreed};
+
+/// Why there is no encrypted leg to an agent.
+#[derive(Debug, thiserror::Error)]
+pub enum DownstreamTlsError {
+    /// The handshake failed; an agent that does not trust the local authority
+    /// ends it here.
+    #[error("the TLS handshake with the agent failed: {0}")]
+    Handshake(std::io::Error),
+    /// No certificate could be issued.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// Answers an agent's handshake with a certificate for whatever the agent may
+/// verify: the name that it asks for, the address that it dialled, and the host
+/// that is configured for the target.
+///
+/// Also says which protocol was agreed on (ALPN).
+///
+/// # Errors
+/// When the handshake fails or no certificate can be issued.
+pub async fn accept(
+    authority: &Authority,
+    io: Rewind,
+    origin: IpAddr,
+    host: Option<&str>,
+    alpn: Alpn,
+) -> Result<(Stream, LegTls, Option<Vec<u8>>), DownstreamTlsError> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io)
+        .await
+        .map_err(DownstreamTlsError::Handshake)?;
+    let sni = start.client_hello().server_name().map(str::to_owned);
+    let names = Names {
+        sni: sni.clone(),
+        address: origin,
+        host: host.map(str::to_owned),
+    };
+    let config = authority.server_config(&names, alpn)?;
+    let tls = start
+        .into_stream(config)
+        .await
+        .map_err(DownstreamTlsError::Handshake)?;
+    let connection = tls.get_ref().1;
+    let (version, cipher) = agreed(connection);
+    let alpn = connection.alpn_protocol().map(<[u8]>::to_vec);
+    let facts = LegTls {
+        version,
+        cipher,
+        sni,
+        verified: None,
+    };
+    Ok((Stream::Downstream(Box::new(tls)), facts, alpn))
+}
