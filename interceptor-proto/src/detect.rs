@@ -157,7 +157,12 @@ fn request_line(first: &[u8]) -> Detection {
     }
     let (target, version, extra) = (words.next(), words.next(), words.next());
     let target_fits = target.is_none_or(|target| {
-        (method == b"CONNECT" || is_target(target)) && target.iter().all(is_visible)
+        let fits = match (method, version) {
+            (b"CONNECT", None) => true,
+            (b"CONNECT", Some(_)) => !target.is_empty(),
+            (_, done) => is_target(target, done.is_some() || whole),
+        };
+        fits && target.iter().all(is_visible)
     });
     let version_fits = match version {
         Some(version) => {
@@ -187,14 +192,16 @@ fn is_method(byte: &u8) -> bool {
     byte.is_ascii_uppercase() || *byte == b'-'
 }
 
-/// Origin form, asterisk form, absolute form, or as much of one as is there.
-fn is_target(target: &[u8]) -> bool {
-    let begins = |form: &[u8]| {
+/// Origin form, asterisk form, absolute form; or, unless it is `whole`, as much
+/// of one as is there.
+fn is_target(target: &[u8], whole: bool) -> bool {
+    [&b"/"[..], b"http://", b"https://"].iter().any(|form| {
         let head = target.get(..form.len()).unwrap_or(target);
-        form.get(..head.len())
-            .is_some_and(|form| form.eq_ignore_ascii_case(head))
-    };
-    target == b"*" || begins(b"/") || begins(b"http://") || begins(b"https://")
+        let begun = form
+            .get(..head.len())
+            .is_some_and(|form| form.eq_ignore_ascii_case(head));
+        begun && (!whole || head.len() == form.len())
+    }) || target == b"*"
 }
 
 /// Anything but controls and spaces. Bytes above 127 should be encoded, and
@@ -318,6 +325,8 @@ mod tests {
             b"GET / HTTP/1.1 ",
             b"GET /\n",
             b"GET / HTTP/1\n",
+            b"GET h ",
+            b"CONNECT  ",
             b"GET /\0",
             b"SSH-1.5",
             b"\x80",
