@@ -61,7 +61,13 @@ mod tests {
 
     #[test]
     fn sql_on_a_replication_connection_is_left_to_the_sql_grammar() {
-        for text in ["SELECT 1", "SHOW x", "", "IDENTIFY_SYSTEMS", "\"IDENTIFY_SYSTEM\""] {
+        for text in [
+            "SELECT 1",
+            "SHOW x",
+            "",
+            "IDENTIFY_SYSTEMS",
+            "\"IDENTIFY_SYSTEM\"",
+        ] {
             assert!(classify_replication(text).is_none(), "{text}");
         }
     }
