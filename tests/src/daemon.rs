@@ -197,7 +197,7 @@ fn write_rules(folder: &Path, rules: &str) -> Result<()> {
 }
 
 /// Lays `over` over `base`: objects key by key, all else replaced.
-fn merge(base: &mut Value, over: &Value) {
+pub(crate) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {

@@ -48,7 +48,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,
-    /// Its port, on 127.0.0.1 and, where the machine has it, `::1`.
+    /// Its port, on 127.0.0.1 to 127.0.0.3 and, where the machine has it, `::1`.
     pub port: u16,
     /// Its certificates, where it offers TLS.
     pub certificates: Option<Certificates>,
@@ -180,8 +180,8 @@ fn settings(
     options: &Options,
 ) -> Result<String> {
     let addresses = match std::net::TcpListener::bind(("::1", 0)) {
-        Ok(_) => "127.0.0.1,::1",
-        Err(_) => "127.0.0.1",
+        Ok(_) => "127.0.0.1,127.0.0.2,127.0.0.3,::1",
+        Err(_) => "127.0.0.1,127.0.0.2,127.0.0.3",
     };
     let mut settings = format!(
         "listen_addresses = '{addresses}'\n\

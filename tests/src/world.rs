@@ -57,16 +57,24 @@ pub fn one_target(postgres: &Postgres, _: &Place) -> Value {
     json!({ "targets": [target(postgres)] })
 }
 
-/// The database as a target, to be extended.
+/// The database as a target.
 #[must_use]
 pub fn target(postgres: &Postgres) -> Value {
-    json!({
+    target_with(postgres, &json!({}))
+}
+
+/// The same, with other or further settings.
+#[must_use]
+pub fn target_with(postgres: &Postgres, settings: &Value) -> Value {
+    let mut target = json!({
         "name": "shop",
         "address": "127.0.0.1",
         "port": postgres.port,
         "protocol": "postgres",
         "default": "allow",
-    })
+    });
+    crate::daemon::merge(&mut target, settings);
+    target
 }
 
 impl World {
