@@ -172,6 +172,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// How many errors there are, of this file and those before it.
+    pub(crate) fn errors(&self) -> usize {
+        self.into.errors()
+    }
+
     pub(crate) fn error(&mut self, at: At, message: impl Into<String>, help: Option<String>) {
         self.add(Level::Error, at, message.into(), help);
     }

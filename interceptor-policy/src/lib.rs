@@ -6,6 +6,7 @@
 //! worked out elsewhere and handed in as [`operation::Operation`].
 
 pub mod diagnostic;
+pub mod explain;
 pub mod mask;
 mod matcher;
 pub mod operation;
@@ -17,11 +18,12 @@ pub mod testing;
 pub mod verdict;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use explain::Explanation;
 pub use mask::{DetectPlan, Detector, Hit, MaskKey, Masked, Masks, Transform};
 pub use operation::{Operation, PgOperation};
 pub use principal::Principal;
-pub use rule::{Rule, RuleSet, Source};
-pub use scope::{Explanation, Scope};
+pub use rule::{Rule, RuleSet, RuleVerdict, Source};
+pub use scope::Scope;
 pub use target::{DefaultVerdict, Protocol, Target};
 pub use verdict::{Judgement, Permit, RecordLevel, Refusal, Verdict};
 

@@ -1,5 +1,6 @@
 //! What a message asks to do, in the words that rules match on.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// One thing that an agent asks to do.
@@ -68,6 +69,15 @@ pub struct Table {
     pub name: Arc<str>,
 }
 
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
 /// A column as the statement names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Column {
@@ -76,6 +86,15 @@ pub struct Column {
     pub table: Option<Table>,
     /// Its name; `*` for all of a table's columns, whole-row references included.
     pub name: Arc<str>,
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(table) = &self.table {
+            write!(f, "{table}.")?;
+        }
+        f.write_str(&self.name)
+    }
 }
 
 /// The `WHERE` of a statement that changes rows.
@@ -87,6 +106,18 @@ pub enum WhereClause {
     AlwaysTrue,
     /// One that selects.
     Present,
+}
+
+impl WhereClause {
+    /// The name that rules use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::AlwaysTrue => "always_true",
+            Self::Present => "present",
+        }
+    }
 }
 
 /// Where the values in a statement's result come from.
@@ -185,6 +216,12 @@ impl Classes {
     #[must_use]
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// Whether every class of `other` is in the set.
+    #[must_use]
+    pub const fn contains_all(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 
     /// Both sets.

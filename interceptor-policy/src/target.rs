@@ -27,6 +27,29 @@ pub enum Protocol {
     Unknown,
 }
 
+impl Protocol {
+    /// Every protocol, with the name that rules use.
+    pub const NAMES: &'static [(&'static str, Protocol)] = &[
+        ("postgres", Protocol::Postgres),
+        ("http", Protocol::Http),
+        ("ssh", Protocol::Ssh),
+        ("tls", Protocol::Tls),
+        ("unknown", Protocol::Unknown),
+    ];
+
+    /// The name that rules use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Http => "http",
+            Self::Ssh => "ssh",
+            Self::Tls => "tls",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// The destination of a session: a configured service, or an address without one.
 #[derive(Clone, Debug)]
 pub struct Target {

@@ -42,6 +42,18 @@ pub enum RecordLevel {
     Full,
 }
 
+impl RecordLevel {
+    /// The name that rules and records use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Commands => "commands",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// How bad the alert is that a verdict raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {

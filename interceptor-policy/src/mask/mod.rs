@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use detectors::{DetectPlan, Detector, Hit};
 pub use transform::{MaskKey, Masked, Transform};
 
+use crate::matcher::Mode;
 use crate::matcher::name::ColumnPattern;
 use crate::operation::{Column, Table};
 
@@ -33,7 +34,7 @@ impl Masks {
     pub fn column(&self, column: &Column) -> Option<&Transform> {
         self.columns
             .iter()
-            .filter(|(pattern, _)| pattern.may(column))
+            .filter(|(pattern, _)| pattern.holds(column, Mode::May))
             .map(|(_, transform)| transform)
             .max()
     }

@@ -44,11 +44,27 @@ pub struct DetectPlan {
 impl Detector {
     /// How many there are.
     pub const COUNT: usize = 6;
+
+    /// Every detector, with the name that rules use.
+    pub const NAMES: &'static [(&'static str, Detector)] = &[
+        ("credit_card", Detector::CreditCard),
+        ("us_ssn", Detector::UsSsn),
+        ("email", Detector::Email),
+        ("jwt", Detector::Jwt),
+        ("aws_key", Detector::AwsKey),
+        ("private_key", Detector::PrivateKey),
+    ];
 }
 
 impl DetectPlan {
     pub(crate) fn add(&mut self, detector: Detector, transform: &Transform) {
         let _ = (detector, transform, &self.transforms);
+    }
+
+    /// What a detector puts in place of its hits; `None` where it is not in force.
+    #[must_use]
+    pub fn transform(&self, detector: Detector) -> Option<&Transform> {
+        self.transforms.get(detector as usize)?.as_ref()
     }
 
     /// Every hit in one value, in order and never overlapping.

@@ -1,0 +1,212 @@
+//! The inline tests of a file, read.
+
+use std::net::IpAddr;
+
+use super::Source;
+use super::reader::Reader;
+use super::written::{RECORDS, VERDICTS};
+use super::yaml::{Node, Value};
+use crate::testing::{Expect, MaskExpectation, TestCase};
+use crate::{DefaultVerdict, Principal, Protocol, Subject, Target};
+
+const TEST: &[&str] = &["name", "given", "postgres", "expect"];
+const GIVEN: &[&str] = &["principal", "target", "protocol", "database", "user"];
+const EXPECT: &[&str] = &["verdict", "rule", "masks", "observed", "record"];
+const DEFAULTS: &[(&str, DefaultVerdict)] = &[
+    ("allow", DefaultVerdict::Allow),
+    ("block", DefaultVerdict::Block),
+];
+
+impl<'a> Reader<'a> {
+    pub(super) fn test(&mut self, source: &Source, node: &'a Node) -> Option<TestCase> {
+        let entries = self.mapping(node, "a test")?;
+        let errors = self.report.errors();
+        let mut case = TestCase {
+            name: String::new(),
+            path: source.path.clone(),
+            at: node.at,
+            subject: Subject {
+                principal: Principal {
+                    agent: "agent".to_owned(),
+                    ..Principal::default()
+                },
+                target: Target {
+                    name: None,
+                    host: None,
+                    address: IpAddr::from([192, 0, 2, 1]),
+                    port: 5432,
+                    tls: false,
+                    default: DefaultVerdict::Block,
+                },
+                protocol: Protocol::Postgres,
+            },
+            sql: String::new(),
+            database: "postgres".to_owned(),
+            user: "postgres".to_owned(),
+            expect: Expect::default(),
+        };
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "name" => {
+                    case.name = self.line(value, "`name`", 200)?.to_owned();
+                    case.at = value.at;
+                }
+                "given" => self.given(value, &mut case),
+                "postgres" => case.sql = self.text(value, "`postgres`")?.to_owned(),
+                "expect" => self.expect(value, &mut case.expect),
+                later @ ("http" | "ssh" | "after") => self.unsupported(key.at, later),
+                _ => self.unknown(key, "a test", TEST),
+            }
+        }
+        for word in ["name", "postgres", "expect"] {
+            self.required(entries, node, word, "the test");
+        }
+        (self.report.errors() == errors).then_some(case)
+    }
+
+    fn given(&mut self, node: &'a Node, case: &mut TestCase) {
+        for (key, value) in self.mapping(node, "`given`").unwrap_or_default() {
+            match key.text.as_str() {
+                "principal" => self.given_principal(value, &mut case.subject.principal),
+                "target" => self.given_target(value, &mut case.subject.target),
+                "protocol" => {
+                    if let Some(protocol) = self.word(value, "`protocol`", Protocol::NAMES) {
+                        case.subject.protocol = protocol;
+                    }
+                }
+                "database" => self.set(value, "`database`", &mut case.database),
+                "user" => self.set(value, "`user`", &mut case.user),
+                _ => self.unknown(key, "`given`", GIVEN),
+            }
+        }
+    }
+
+    fn set(&mut self, node: &'a Node, what: &str, into: &mut String) {
+        if let Some(text) = self.text(node, what) {
+            text.clone_into(into);
+        }
+    }
+
+    fn given_principal(&mut self, node: &'a Node, principal: &mut Principal) {
+        for (key, value) in self.mapping(node, "`principal`").unwrap_or_default() {
+            let what = format!("`{}`", key.text);
+            let fact = match key.text.as_str() {
+                "agent" => {
+                    self.set(value, &what, &mut principal.agent);
+                    continue;
+                }
+                "uid" => {
+                    let number = self.number(value, &what, u64::from(u32::MAX));
+                    principal.uid = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+                    continue;
+                }
+                "labels" => {
+                    for (label, value) in self.mapping(value, &what).unwrap_or_default() {
+                        if let Some(text) = self.text(value, "a label") {
+                            principal.labels.insert(label.text.clone(), text.to_owned());
+                        }
+                    }
+                    continue;
+                }
+                "user" => &mut principal.user,
+                "group" => &mut principal.group,
+                "exe" => &mut principal.exe,
+                "command_line" => &mut principal.command_line,
+                "cgroup" => &mut principal.cgroup,
+                "unit" => &mut principal.unit,
+                "container" => &mut principal.container,
+                _ => {
+                    self.unknown(key, "`principal`", super::matches::PRINCIPAL);
+                    continue;
+                }
+            };
+            *fact = self.text(value, &what).map(str::to_owned);
+        }
+    }
+
+    fn given_target(&mut self, node: &'a Node, target: &mut Target) {
+        for (key, value) in self.mapping(node, "`target`").unwrap_or_default() {
+            let what = format!("`{}`", key.text);
+            match key.text.as_str() {
+                "name" => target.name = self.text(value, &what).map(str::to_owned),
+                "host" => target.host = self.text(value, &what).map(str::to_owned),
+                "address" => match self.text(value, &what).map(str::parse) {
+                    Some(Ok(address)) => target.address = address,
+                    Some(Err(_)) => self.error(value.at, "no address"),
+                    None => {}
+                },
+                "port" => {
+                    let number = self.number(value, &what, u64::from(u16::MAX));
+                    target.port = number.and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+                }
+                "tls" => target.tls = self.boolean(value, &what).unwrap_or(false),
+                "default" => {
+                    if let Some(default) = self.word(value, &what, DEFAULTS) {
+                        target.default = default;
+                    }
+                }
+                _ => {
+                    let known = ["name", "host", "address", "port", "tls", "default"];
+                    self.unknown(key, "`target`", &known);
+                }
+            }
+        }
+    }
+
+    fn expect(&mut self, node: &'a Node, expect: &mut Expect) {
+        let entries = self.mapping(node, "`expect`").unwrap_or_default();
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "verdict" => expect.verdict = self.word(value, "`verdict`", VERDICTS),
+                "rule" => {
+                    expect.rule = self
+                        .text(value, "`rule`")
+                        .map(|name| (name.to_owned(), value.at));
+                }
+                "record" => expect.record = self.word(value, "`record`", RECORDS),
+                "masks" => expect.masks = self.expected_masks(value),
+                "observed" => {
+                    for item in self.items(value, "`observed`").unwrap_or_default() {
+                        expect
+                            .observed
+                            .extend(self.text(item, "`observed`").map(str::to_owned));
+                    }
+                }
+                _ => self.unknown(key, "`expect`", EXPECT),
+            }
+        }
+        if entries.is_empty() {
+            self.error(node.at, "the test expects nothing");
+        }
+    }
+
+    /// `[users.ssn, credit_card]`, or `{ users.ssn: redact }`; empty for none at all.
+    fn expected_masks(&mut self, node: &'a Node) -> Option<Vec<MaskExpectation>> {
+        let mut expected = Vec::new();
+        match &node.value {
+            Value::List(items) => {
+                for item in items {
+                    let what = self.text(item, "`masks`")?.to_owned();
+                    expected.push(MaskExpectation { what, with: None });
+                }
+            }
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    let with = match &value.value {
+                        Value::Null => "null",
+                        _ => self.text(value, "a transform")?,
+                    };
+                    expected.push(MaskExpectation {
+                        what: key.text.clone(),
+                        with: Some(with.to_owned()),
+                    });
+                }
+            }
+            other => {
+                self.wrong_kind(node.at, "`masks`", "a list or a mapping", other);
+                return None;
+            }
+        }
+        Some(expected)
+    }
+}

@@ -1,0 +1,474 @@
+//! A file: its lists, rules and tests.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::reader::{List, Reader};
+use super::yaml::{self, Key, Node, Value};
+use super::{Rule, RuleVerdict, Source};
+use crate::diagnostic::Report;
+use crate::mask::{Detector, MaskEntry, MaskWhat, Transform};
+use crate::testing::TestCase;
+use crate::verdict::{RecordLevel, Severity};
+
+const FILE: &[&str] = &["version", "lists", "rules", "tests"];
+const RULE: &[&str] = &[
+    "name",
+    "description",
+    "match",
+    "unless",
+    "verdict",
+    "message",
+    "mask",
+    "risk",
+    "record",
+    "severity",
+    "mode",
+];
+const RULE_LATER: &[&str] = &["approval", "limits", "tag"];
+const MASK: &[&str] = &["columns", "detect", "with", "direction"];
+const MASK_LATER: &[&str] = &["json", "header", "pattern"];
+const RECORD: &[(&str, RecordLevel)] = &[
+    ("metadata", RecordLevel::Metadata),
+    ("commands", RecordLevel::Commands),
+    ("full", RecordLevel::Full),
+];
+const SEVERITY: &[(&str, Severity)] = &[
+    ("info", Severity::Info),
+    ("low", Severity::Low),
+    ("medium", Severity::Medium),
+    ("high", Severity::High),
+    ("critical", Severity::Critical),
+];
+/// Most points of one rule; thresholds are in tens to hundreds.
+const RISK_LIMIT: u64 = 1_000_000;
+const NAME_LIMIT: usize = 64;
+const MESSAGE_LIMIT: usize = 500;
+
+/// Reads one file; what is wrong with it is on the report.
+pub(super) fn file(source: &Source, mut report: Report<'_>) -> (Vec<Rule>, Vec<TestCase>) {
+    let Some(root) = yaml::read(&source.text, &mut report) else {
+        return (Vec::new(), Vec::new());
+    };
+    let mut reader = Reader {
+        report,
+        lists: BTreeMap::new(),
+    };
+    reader.file(source, &root).unwrap_or_default()
+}
+
+impl<'a> Reader<'a> {
+    fn file(&mut self, source: &Source, root: &'a Node) -> Option<(Vec<Rule>, Vec<TestCase>)> {
+        let entries = self.mapping(root, "a rule file")?;
+        let mut version = None;
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "version" => version = Some(value),
+                "lists" => self.read_lists(value),
+                "rules" | "tests" => {}
+                "risk" => self.unsupported(key.at, "risk (thresholds)"),
+                _ => self.unknown(key, "a rule file", FILE),
+            }
+        }
+        match version {
+            Some(Node {
+                value: Value::Int(1),
+                ..
+            }) => {}
+            Some(other) => self.error(other.at, "this program reads `version: 1`"),
+            None => self.report.error(
+                root.at,
+                "the file does not say its `version`",
+                Some("begin it with `version: 1`".to_owned()),
+            ),
+        }
+        let mut rules = Vec::new();
+        let mut tests = Vec::new();
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "rules" => {
+                    for node in self.items(value, "`rules`").unwrap_or_default() {
+                        rules.extend(self.rule(source, node));
+                    }
+                }
+                "tests" => {
+                    for node in self.items(value, "`tests`").unwrap_or_default() {
+                        tests.extend(self.test(source, node));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.warn_of_unused_lists();
+        Some((rules, tests))
+    }
+
+    fn read_lists(&mut self, node: &'a Node) {
+        for (key, value) in self.mapping(node, "`lists`").unwrap_or_default() {
+            let Some(items) = self.items(value, &format!("the list `{}`", key.text)) else {
+                continue;
+            };
+            for item in items {
+                if matches!(&item.value, Value::Text(text) if text.starts_with('$')) {
+                    self.error(item.at, "a list cannot name another list");
+                }
+            }
+            self.lists.insert(
+                key.text.as_str(),
+                List {
+                    at: key.at,
+                    items,
+                    used: Cell::new(false),
+                },
+            );
+        }
+    }
+
+    fn warn_of_unused_lists(&mut self) {
+        for (name, list) in &self.lists {
+            if !list.used.get() {
+                self.report.warning(
+                    list.at,
+                    format!("the list `{name}` is used nowhere"),
+                    Some(format!("use it as `${name}`, or drop it")),
+                );
+            }
+        }
+    }
+
+    fn rule(&mut self, source: &Source, node: &'a Node) -> Option<Rule> {
+        let entries = self.mapping(node, "a rule")?;
+        let errors = self.report.errors();
+        let mut name: Option<(&'a str, &'a Node)> = None;
+        let mut description = None;
+        let mut matches = None;
+        let mut unless = None;
+        let mut verdict = None;
+        let mut message = None;
+        let mut masks = Vec::new();
+        let mut risk = 0;
+        let mut record = None;
+        let mut severity = None;
+        let mut observe = false;
+        let mut has_match = false;
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "name" => name = self.name(value).map(|name| (name, value)),
+                "description" => description = self.line(value, "`description`", 2000),
+                "match" => {
+                    has_match = true;
+                    matches = self.match_(value, "`match`");
+                }
+                "unless" => {
+                    if matches!(&value.value, Value::Map(entries) if entries.is_empty()) {
+                        self.error(
+                            value.at,
+                            "an empty `unless` always holds: the rule can never apply",
+                        );
+                    }
+                    unless = self.match_(value, "`unless`");
+                }
+                "verdict" => verdict = self.verdict(value),
+                "message" => message = self.line(value, "`message`", MESSAGE_LIMIT),
+                "mask" => masks = self.masks(value).unwrap_or_default(),
+                "risk" => risk = self.number(value, "`risk`", RISK_LIMIT).unwrap_or(0),
+                "record" => record = self.word(value, "`record`", RECORD),
+                "severity" => severity = self.word(value, "`severity`", SEVERITY),
+                "mode" => {
+                    let words = [("enforce", false), ("observe", true)];
+                    observe = self.word(value, "`mode`", &words).unwrap_or(false);
+                }
+                later if RULE_LATER.contains(&later) => self.unsupported(key.at, later),
+                _ => self.unknown(key, "a rule", RULE),
+            }
+        }
+        let first = entries.first().map_or(node.at, |(key, _)| key.at);
+        if !entries.iter().any(|(key, _)| key.text == "name") {
+            self.error(first, "the rule has no `name`");
+        }
+        if !has_match {
+            self.report.error(
+                first,
+                "the rule has no `match`",
+                Some("`match: {}` holds for everything".to_owned()),
+            );
+        }
+        let keys = ["verdict", "mask", "risk", "record", "severity"];
+        let has = |word: &str| entries.iter().any(|(key, _)| key.text == word);
+        if !keys.into_iter().chain(RULE_LATER.iter().copied()).any(has) {
+            self.report.error(
+                first,
+                "the rule does nothing",
+                Some(format!("give it one of {}", keys.join(", "))),
+            );
+        }
+        let (name, name_node) = name?;
+        let matches = matches?;
+        if self.report.errors() > errors {
+            return None;
+        }
+        if let Some((key, _)) = entries.iter().find(|(key, _)| key.text == "message")
+            && !matches!(verdict, Some(RuleVerdict::Block | RuleVerdict::Kill))
+        {
+            self.report.warning(
+                key.at,
+                "nobody is told this message: the rule refuses nothing",
+                None,
+            );
+        }
+        let message: Arc<str> = match message {
+            Some(message) => message.into(),
+            None => format!("refused by rule {name}").into(),
+        };
+        Some(Rule {
+            name: name.into(),
+            description: description.map(str::to_owned),
+            path: source.path.clone(),
+            at: name_node.at,
+            matches,
+            unless,
+            verdict,
+            message,
+            masks,
+            risk: u32::try_from(risk).unwrap_or(u32::MAX),
+            record,
+            severity,
+            observe,
+        })
+    }
+
+    /// Names stand in errors, records, and other files.
+    fn name(&mut self, node: &'a Node) -> Option<&'a str> {
+        let name = self.line(node, "`name`", NAME_LIMIT)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if !name.chars().all(plain) {
+            self.error(
+                node.at,
+                "a rule's `name` is made of letters, digits, `-`, `_`, `.` and `/`",
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn verdict(&mut self, node: &'a Node) -> Option<RuleVerdict> {
+        match &node.value {
+            Value::Text(text) if text == "hold" => {
+                self.unsupported(node.at, "hold");
+                None
+            }
+            Value::Map(entries) if entries.first().is_some_and(|(key, _)| key.text == "kill") => {
+                self.unsupported(node.at, "kill for a time");
+                None
+            }
+            _ => self.word(node, "`verdict`", VERDICTS),
+        }
+    }
+
+    fn masks(&mut self, node: &'a Node) -> Option<Vec<MaskEntry>> {
+        let items = self.items(node, "`mask`")?;
+        if items.is_empty() {
+            self.error(node.at, "`mask` is empty, and hides nothing");
+        }
+        let read: Vec<_> = items.iter().map(|item| self.mask(item)).collect();
+        read.into_iter().collect()
+    }
+
+    fn mask(&mut self, node: &'a Node) -> Option<MaskEntry> {
+        let mut what = None;
+        let mut with = None;
+        let mut whole = true;
+        for (key, value) in self.mapping(node, "a mask")? {
+            match key.text.as_str() {
+                "columns" | "detect" if what.is_some() => {
+                    self.report.error(
+                        key.at,
+                        "one mask names either `columns` or `detect`",
+                        Some("write two masks".to_owned()),
+                    );
+                    whole = false;
+                }
+                "columns" => what = Some(self.mask_columns(value)),
+                "detect" => what = Some(self.mask_detect(value)),
+                "with" => with = Some(self.transform(value)),
+                "direction" => match self.text(value, "`direction`") {
+                    Some("response") => {}
+                    Some("request") => self.unsupported(value.at, "direction: request"),
+                    Some(_) => self.error(value.at, "`direction` is `response` or `request`"),
+                    None => {}
+                },
+                later if MASK_LATER.contains(&later) => {
+                    self.unsupported(key.at, &format!("mask by {later}"));
+                    whole = false;
+                }
+                _ => {
+                    self.unknown(key, "a mask", MASK);
+                    whole = false;
+                }
+            }
+        }
+        if what.is_none() && whole {
+            self.error(node.at, "the mask says neither `columns` nor `detect`");
+        }
+        if with.is_none() {
+            self.report.error(
+                node.at,
+                "the mask does not say `with` what",
+                Some(TRANSFORMS.to_owned()),
+            );
+        }
+        Some(MaskEntry {
+            what: what??,
+            with: with??,
+        })
+    }
+
+    /// A flat list: a mask hides what any of them names, and nothing else makes sense.
+    fn flat(&mut self, node: &'a Node, what: &str) -> Option<Vec<&'a Node>> {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Text(text) if text.starts_with('$') => self.list(node.at, text)?,
+            _ => return Some(vec![node]),
+        };
+        if items.is_empty() {
+            self.error(node.at, format!("{what} is empty, and hides nothing"));
+            return None;
+        }
+        let mut flat = Vec::new();
+        for item in items {
+            match &item.value {
+                Value::Text(text) if text.starts_with('$') => {
+                    flat.extend(self.list(item.at, text)?);
+                }
+                _ => flat.push(item),
+            }
+        }
+        Some(flat)
+    }
+
+    fn mask_columns(&mut self, node: &'a Node) -> Option<MaskWhat> {
+        let nodes = self.flat(node, "`columns`")?;
+        let read: Vec<_> = nodes.into_iter().map(|n| self.column(n)).collect();
+        let patterns = read.into_iter().map(|p| p.map(Arc::new));
+        patterns.collect::<Option<_>>().map(MaskWhat::Columns)
+    }
+
+    fn mask_detect(&mut self, node: &'a Node) -> Option<MaskWhat> {
+        let nodes = self.flat(node, "`detect`")?;
+        let read: Vec<_> = nodes
+            .into_iter()
+            .map(|n| self.word(n, "`detect`", Detector::NAMES))
+            .collect();
+        read.into_iter()
+            .collect::<Option<_>>()
+            .map(MaskWhat::Detect)
+    }
+
+    fn transform(&mut self, node: &'a Node) -> Option<Transform> {
+        let partial = Transform::Partial {
+            keep_first: 0,
+            keep_last: 4,
+        };
+        match &node.value {
+            Value::Null => Some(Transform::Null),
+            Value::Text(text) => match text.as_str() {
+                "redact" => Some(Transform::Redact),
+                "hash" => Some(Transform::Hash),
+                "partial" => Some(partial),
+                "null" => Some(Transform::Null),
+                _ => self.no_transform(node),
+            },
+            Value::Map(entries) => match entries.as_slice() {
+                [(key, value)] if key.text == "partial" => self.partial(value),
+                [(key, value)] if key.text == "constant" => self.constant(value),
+                [(key, _)] => {
+                    self.unknown(key, "`with`", &["partial", "constant"]);
+                    None
+                }
+                _ => self.no_transform(node),
+            },
+            _ => self.no_transform(node),
+        }
+    }
+
+    fn no_transform(&mut self, node: &'a Node) -> Option<Transform> {
+        let help = match &node.value {
+            Value::Text(text) => {
+                crate::diagnostic::nearest(text, ["redact", "hash", "partial", "null", "constant"])
+            }
+            _ => None,
+        };
+        self.report.error(
+            node.at,
+            "no such transform",
+            Some(help.unwrap_or_else(|| TRANSFORMS.to_owned())),
+        );
+        None
+    }
+
+    fn constant(&mut self, node: &'a Node) -> Option<Transform> {
+        let text = match &node.value {
+            Value::Int(number) => number.to_string(),
+            _ => self.text(node, "`constant`")?.to_owned(),
+        };
+        if text.contains('\0') {
+            self.error(node.at, "PostgreSQL's text has no NUL");
+            return None;
+        }
+        Some(Transform::Constant(text))
+    }
+
+    fn partial(&mut self, node: &'a Node) -> Option<Transform> {
+        let (mut keep_first, mut keep_last) = (0, 0);
+        for (key, value) in self.mapping(node, "`partial`")? {
+            let kept: &mut usize = match key.text.as_str() {
+                "keep_first" => &mut keep_first,
+                "keep_last" => &mut keep_last,
+                _ => {
+                    self.unknown(key, "`partial`", &["keep_first", "keep_last"]);
+                    return None;
+                }
+            };
+            let number = self.number(value, &format!("`{}`", key.text), 1000)?;
+            *kept = usize::try_from(number).ok()?;
+        }
+        if keep_first + keep_last == 0 {
+            self.report.error(
+                node.at,
+                "`partial` keeps nothing",
+                Some("say `keep_first` or `keep_last`, or use `redact`".to_owned()),
+            );
+            return None;
+        }
+        Some(Transform::Partial {
+            keep_first,
+            keep_last,
+        })
+    }
+
+    /// A key of a test or a rule that was found where it has to be.
+    pub(super) fn required(
+        &mut self,
+        entries: &'a [(Key, Node)],
+        node: &Node,
+        word: &str,
+        what: &str,
+    ) {
+        if !entries.iter().any(|(key, _)| key.text == word) {
+            let at = entries.first().map_or(node.at, |(key, _)| key.at);
+            self.error(at, format!("{what} has no `{word}`"));
+        }
+    }
+}
+
+/// The verdicts that rules give and tests expect.
+pub(super) const VERDICTS: &[(&str, RuleVerdict)] = &[
+    ("allow", RuleVerdict::Allow),
+    ("block", RuleVerdict::Block),
+    ("kill", RuleVerdict::Kill),
+];
+/// The levels of recording.
+pub(super) const RECORDS: &[(&str, RecordLevel)] = RECORD;
+const TRANSFORMS: &str =
+    "one of redact, hash, null, partial, { partial: { keep_last: 4 } }, { constant: text }";

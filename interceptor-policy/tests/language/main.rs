@@ -1,0 +1,184 @@
+//! The rule language as operators read it: one sentence, one test.
+
+mod diagnostics;
+mod inline;
+mod masks;
+mod matching;
+mod precedence;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use interceptor_policy::operation::{Class, Column, Sql, Statement, Table, WhereClause};
+use interceptor_policy::{
+    DefaultVerdict, Judgement, Operation, PgOperation, Principal, Protocol, RuleSet, Scope, Source,
+    Subject, Target, Verdict,
+};
+
+/// A rule set of one file, without its `version` line.
+fn rules(yaml: &str) -> Arc<RuleSet> {
+    match RuleSet::load(&[source("test.yaml", yaml)]) {
+        Ok(rules) => Arc::new(rules),
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+fn source(path: &str, yaml: &str) -> Source {
+    Source {
+        path: path.into(),
+        text: format!("version: 1\n{yaml}"),
+    }
+}
+
+/// A rule set of rules that are only a match and an effect.
+fn rule(body: &str) -> Arc<RuleSet> {
+    rules(&format!("rules:\n  - {{ name: r, {body} }}\n"))
+}
+
+fn subject() -> Subject {
+    Subject {
+        principal: Principal {
+            agent: "deploy-bot".into(),
+            user: Some("coder".into()),
+            uid: 1000,
+            group: Some("staff".into()),
+            exe: Some("/usr/bin/psql".into()),
+            command_line: Some("psql -h db orders".into()),
+            cgroup: Some("interceptor/agents/run-1".into()),
+            unit: Some("deploy.service".into()),
+            container: None,
+            labels: [("team".to_owned(), "platform".to_owned())].into(),
+        },
+        target: Target {
+            name: Some("orders-db".into()),
+            host: Some("DB.internal".into()),
+            address: IpAddr::from([10, 0, 0, 7]),
+            port: 5432,
+            tls: true,
+            default: DefaultVerdict::Block,
+        },
+        protocol: Protocol::Postgres,
+    }
+}
+
+fn allowing() -> Subject {
+    let mut subject = subject();
+    subject.target.default = DefaultVerdict::Allow;
+    subject
+}
+
+/// A statement, built a part at a time.
+#[derive(Clone, Default)]
+struct Say(Statement);
+
+fn say(tag: &'static str, class: Class) -> Say {
+    Say::default().and(tag, class)
+}
+
+fn select() -> Say {
+    say("SELECT", Class::Read)
+}
+
+impl Say {
+    fn and(mut self, tag: &'static str, class: Class) -> Self {
+        self.0.tags.push(tag);
+        self.0.classes.insert(class);
+        self
+    }
+
+    fn table(mut self, name: &str) -> Self {
+        self.0.tables.push(table(name));
+        self
+    }
+
+    fn column(mut self, name: &str) -> Self {
+        self.0.columns.push(column(name));
+        self
+    }
+
+    fn function(mut self, name: &str) -> Self {
+        self.0.functions.push(name.into());
+        self
+    }
+
+    fn filtered(mut self, clause: WhereClause) -> Self {
+        self.0.where_clause = Some(clause);
+        self
+    }
+}
+
+fn table(name: &str) -> Table {
+    match name.split_once('.') {
+        Some((schema, name)) => Table {
+            schema: Some(schema.into()),
+            name: name.into(),
+        },
+        None => Table {
+            schema: None,
+            name: name.into(),
+        },
+    }
+}
+
+fn column(name: &str) -> Column {
+    match name.rsplit_once('.') {
+        Some((of, name)) => Column {
+            table: Some(table(of)),
+            name: name.into(),
+        },
+        None => Column {
+            table: None,
+            name: name.into(),
+        },
+    }
+}
+
+fn decide_in(scope: &Scope, text: &str, statements: &[Say]) -> Judgement {
+    let sql = Sql {
+        statements: statements.iter().map(|say| say.0.clone()).collect(),
+    };
+    scope.decide(&Operation::Postgres(PgOperation {
+        sql: &sql,
+        text,
+        database: "orders",
+        user: "agent_rw",
+    }))
+}
+
+fn decide(rules: &Arc<RuleSet>, subject: &Subject, statement: Say) -> Judgement {
+    decide_in(&rules.scope(subject), "", &[statement])
+}
+
+/// The verdict's name, and the rule's that refused.
+fn verdict(judgement: &Judgement) -> (&'static str, Option<&str>) {
+    match &judgement.verdict {
+        Verdict::Allow(_) => ("allow", None),
+        Verdict::Block(refusal) => ("block", refusal.rule.as_deref()),
+        Verdict::Kill(refusal) => ("kill", refusal.rule.as_deref()),
+    }
+}
+
+fn word(judgement: &Judgement) -> &'static str {
+    verdict(judgement).0
+}
+
+/// Whether a match holds for a statement, to make things stricter: what a block
+/// rule with it does where everything is allowed.
+fn blocks(match_: &str, statement: Say) -> bool {
+    let rules = rule(&format!("match: {match_}, verdict: block"));
+    word(&decide(&rules, &allowing(), statement)) == "block"
+}
+
+/// Whether a match holds to make things milder: what an allow rule with it does
+/// where nothing is allowed.
+fn allows(match_: &str, statement: Say) -> bool {
+    let rules = rule(&format!("match: {match_}, verdict: allow"));
+    word(&decide(&rules, &subject(), statement)) == "allow"
+}
+
+/// Whether a match holds, in a case in which that is certain either way.
+fn holds(match_: &str, statement: Say) -> bool {
+    let blocks = blocks(match_, statement.clone());
+    assert_eq!(blocks, allows(match_, statement), "uncertain: {match_}");
+    blocks
+}
