@@ -4,5 +4,6 @@
 
 pub mod event;
 pub mod journal;
+pub mod opaque;
 pub mod pg;
 pub mod session;

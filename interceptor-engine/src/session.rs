@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::event::{Event, FlowTime};
+use crate::pg::catalog::TableInfo;
 
 /// A side of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +53,25 @@ pub struct Outbox {
     /// Tables whose columns' names the session waits for; it reads nothing from
     /// upstream until [`Session::handle_catalog`].
     pub catalog: Option<Vec<u32>>,
+    /// The key with which this session's commands can be cancelled.
+    pub backend_key: Option<BackendKey>,
+}
+
+/// What a PostgreSQL `CancelRequest` must carry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BackendKey {
+    /// The backend's process.
+    pub process_id: u32,
+    /// The secret: 4 to 256 bytes.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for BackendKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackendKey")
+            .field("process_id", &self.process_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
@@ -98,6 +118,7 @@ impl Outbox {
         self.events.clear();
         self.end = None;
         self.catalog = None;
+        self.backend_key = None;
     }
 }
 
@@ -111,4 +132,15 @@ pub trait Session: Send {
 
     /// Whether to read from `side` now.
     fn wants_read(&self, side: Side) -> bool;
+
+    /// The answer to [`Outbox::catalog`]; what it lacks is not known.
+    fn handle_catalog(&mut self, now: FlowTime, tables: Vec<TableInfo>, out: &mut Outbox);
+
+    /// Ends the session from outside, and tells the agent why where its protocol
+    /// has words for it and is not in the middle of a message.
+    fn refuse(&mut self, now: FlowTime, why: &str, out: &mut Outbox);
+
+    /// Records the end, once; the shell calls it when the flow is over, however
+    /// that came.
+    fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox);
 }

@@ -1,0 +1,83 @@
+//! Waiting for the names of a result's tables.
+
+use std::sync::Arc;
+
+use interceptor_proto::pg::backend::RowDescription;
+use interceptor_proto::pg::frame;
+
+use super::PgSession;
+use super::inbox::Source;
+use crate::event::FlowTime;
+use crate::pg::catalog::TableInfo;
+use crate::session::{Outbox, Piece, Side};
+
+/// A row description that cannot be judged before names are known.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// The frame.
+    frame: Vec<u8>,
+    /// The tables asked for.
+    oids: Vec<u32>,
+}
+
+impl PgSession {
+    /// Tables of this result whose names are not known yet.
+    pub(super) fn unknown_tables(&self, description: &RowDescription<'_>) -> Vec<u32> {
+        if !self.has_catalog {
+            return Vec::new();
+        }
+        let mut oids: Vec<u32> = description
+            .fields()
+            .map(|field| field.table_oid)
+            .filter(|oid| *oid != 0 && !self.tables.contains_key(oid))
+            .collect();
+        oids.sort_unstable();
+        oids.dedup();
+        oids
+    }
+
+    /// Keeps a row description until the names are there.
+    pub(super) fn wait_for_names(&mut self, source: Source<'_>, oids: Vec<u32>, out: &mut Outbox) {
+        self.waiting = Some(Waiting {
+            frame: source.bytes.to_vec(),
+            oids: oids.clone(),
+        });
+        out.catalog = Some(oids);
+    }
+
+    /// The catalog's answer to [`Outbox::catalog`]; what it lacks is treated as
+    /// not known, and an error as an empty answer.
+    pub(super) fn names_arrived(
+        &mut self,
+        now: FlowTime,
+        tables: Vec<TableInfo>,
+        out: &mut Outbox,
+    ) {
+        let Some(waiting) = self.waiting.take() else {
+            return;
+        };
+        for oid in waiting.oids {
+            self.tables.insert(oid, None);
+        }
+        for table in tables {
+            self.tables.insert(table.oid, Some(Arc::new(table)));
+        }
+        if let Ok(Some(head)) = frame::head(&waiting.frame) {
+            self.from_server(now, head, Source::kept(&waiting.frame), out);
+        }
+        let kept = std::mem::take(&mut self.up.kept);
+        let (before_down, before_up) = (out.downstream.len(), out.upstream.len());
+        self.take(now, Side::Upstream, &kept, out);
+        // Those ranges are of bytes that nobody else has.
+        own(&mut out.downstream, before_down, &kept);
+        own(&mut out.upstream, before_up, &kept);
+    }
+}
+
+fn own(pieces: &mut [Piece], from: usize, bytes: &[u8]) {
+    for piece in pieces.iter_mut().skip(from) {
+        if let Piece::Input(range) = piece {
+            *piece = Piece::Owned(bytes.get(range.clone()).unwrap_or_default().to_vec());
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! From a message to a verdict, and on record before anything of it leaves.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use interceptor_policy::operation::{Class, Classes, PgOperation, Sql, Statement};
+use interceptor_policy::verdict::Severity;
+use interceptor_policy::{Judgement, Operation, Permit, Refusal, Verdict};
+
+use super::PgSession;
+use super::exchange::Exchange;
+use crate::event::FlowTime;
+use crate::pg::mask::CopyPlan;
+use crate::pg::sql::{self, Classified, CopyEncoding, Dialect, Effect};
+use crate::session::Outbox;
+
+/// What a message asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// The message's letter.
+    pub(super) message: &'static str,
+    /// The statement's text.
+    pub(super) text: &'a str,
+    /// The prepared statement's name.
+    pub(super) statement: Option<&'a Arc<str>>,
+    /// The parameters, a JSON array.
+    pub(super) parameters: Option<&'a str>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// Goes with the reply.
+    pub(super) exchange: Exchange,
+    /// There where the message may go upstream.
+    pub(super) permit: Option<Permit>,
+    /// There where the session ends.
+    pub(super) kill: Option<(u64, Refusal)>,
+}
+
+/// Encodings whose characters may have ASCII bytes in them: the server converts
+/// before it reads, so a text in one of them is not the text that stands here.
+/// Source: PostgreSQL, `pg_wchar.h`, encodings for clients only, and `JOHAB`.
+const UNSAFE_ENCODINGS: [&str; 7] = [
+    "SJIS",
+    "SHIFT_JIS_2004",
+    "BIG5",
+    "GBK",
+    "UHC",
+    "GB18030",
+    "JOHAB",
+];
+
+/// How the server reads this session's texts, as far as is certain.
+#[derive(Debug)]
+pub(super) struct SessionDialect {
+    standard_conforming_strings: bool,
+    safe_encoding: bool,
+    /// Something ran that could have changed either without our seeing it yet.
+    uncertain: bool,
+}
+
+impl Default for SessionDialect {
+    fn default() -> Self {
+        Self {
+            standard_conforming_strings: true,
+            safe_encoding: true,
+            uncertain: false,
+        }
+    }
+}
+
+impl SessionDialect {
+    /// The server reports a parameter.
+    pub(super) fn report(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
+            b"client_encoding" => {
+                self.safe_encoding = !UNSAFE_ENCODINGS
+                    .iter()
+                    .any(|name| name.as_bytes().eq_ignore_ascii_case(value));
+            }
+            _ => {}
+        }
+    }
+
+    /// A statement is about to run.
+    fn will_run(&mut self, sql: &Sql) {
+        self.uncertain |= sql.statements.iter().any(|statement| {
+            statement.classes.contains(Class::Procedural)
+                || statement
+                    .functions
+                    .iter()
+                    .any(|f| f.ends_with("set_config"))
+        });
+    }
+
+    pub(super) fn unclassified(&self) -> Arc<Classified> {
+        static UNCLASSIFIED: OnceLock<Arc<Classified>> = OnceLock::new();
+        Arc::clone(UNCLASSIFIED.get_or_init(|| {
+            Arc::new(ad_hoc(Statement {
+                tags: vec![sql::UNCLASSIFIED],
+                classes: Classes::of(Class::Unclassified),
+                ..Statement::default()
+            }))
+        }))
+    }
+}
+
+/// The number of a meaning that is not shared: nothing is kept under it.
+pub(super) const AD_HOC: u64 = u64::MAX;
+
+/// A meaning that is made here and not read from a text of its own.
+pub(super) fn ad_hoc(statement: Statement) -> Classified {
+    ad_hoc_sql(Sql {
+        statements: vec![statement],
+    })
+}
+
+fn ad_hoc_sql(sql: Sql) -> Classified {
+    Classified {
+        id: AD_HOC,
+        sql,
+        effects: Vec::new(),
+        exact: true,
+    }
+}
+
+/// Why a statement that rules allow is refused all the same.
+fn refused_always(classified: &Classified) -> Option<&'static str> {
+    classified.effects.iter().find_map(|(_, effect)| {
+        let Effect::SetParameter { name, value, .. } = effect else {
+            return None;
+        };
+        let value = value.as_deref().unwrap_or_default();
+        match &**name {
+            "standard_conforming_strings"
+                if !matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "" | "on" | "true" | "yes" | "1" | "t" | "y"
+                ) =>
+            {
+                Some("standard_conforming_strings must stay on, so that statements can be read as the server reads them")
+            }
+            "client_encoding" | "names"
+                if UNSAFE_ENCODINGS
+                    .iter()
+                    .any(|unsafe_name| same_encoding(unsafe_name, value)) =>
+            {
+                Some("this client_encoding is not supported, since statements in it cannot be read as the server reads them")
+            }
+            _ => None,
+        }
+    })
+}
+
+/// PostgreSQL compares encodings' names by letters and digits alone.
+fn same_encoding(known: &str, given: &str) -> bool {
+    let clean = |name: &str| -> String {
+        name.chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_uppercase())
+            .collect()
+    };
+    let given = clean(given);
+    clean(known) == given
+        || (known == "SJIS"
+            && matches!(
+                given.as_str(),
+                "SHIFTJIS" | "MSKANJI" | "WIN932" | "WINDOWS932"
+            ))
+        || (known == "GBK" && matches!(given.as_str(), "WIN936" | "WINDOWS936"))
+        || (known == "UHC" && matches!(given.as_str(), "WIN949" | "WINDOWS949"))
+        || (known == "BIG5" && matches!(given.as_str(), "WIN950" | "WINDOWS950"))
+}
+
+impl PgSession {
+    /// The text, and what it means to the server.
+    pub(super) fn read_statement<'a>(&self, bytes: &'a [u8]) -> (Cow<'a, str>, Arc<Classified>) {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return (String::from_utf8_lossy(bytes), self.dialect.unclassified());
+        };
+        if !text.is_ascii() && (!self.dialect.safe_encoding || self.dialect.uncertain) {
+            return (Cow::Borrowed(text), self.dialect.unclassified());
+        }
+        if self.replication
+            && let Some(sql) = sql::classify_replication(text)
+        {
+            return (Cow::Borrowed(text), Arc::new(ad_hoc_sql(sql)));
+        }
+        let conforming = self.dialect.standard_conforming_strings;
+        let dialect = Dialect {
+            standard_conforming_strings: conforming,
+        };
+        if self.dialect.uncertain && text.contains('\\') {
+            let other = Dialect {
+                standard_conforming_strings: !conforming,
+            };
+            if sql::classify_with(text, dialect) != sql::classify_with(text, other) {
+                return (Cow::Borrowed(text), self.dialect.unclassified());
+            }
+        }
+        (
+            Cow::Borrowed(text),
+            self.classifier.classify_with(text, dialect),
+        )
+    }
+
+    /// Judges what is about to run, and puts it on record.
+    pub(super) fn judge(
+        &mut self,
+        now: FlowTime,
+        asked: &Asked<'_>,
+        classified: &Arc<Classified>,
+        out: &mut Outbox,
+    ) -> Judged {
+        self.totals.exchanges += 1;
+        let mut exchange = Exchange::new(self.totals.exchanges, now);
+        exchange.classified = Some(Arc::clone(classified));
+        let resolved = self.resolve(classified);
+        let (judgement, copy) = self.decide(asked, classified, resolved.as_deref());
+        let sql = resolved.as_deref().unwrap_or(&classified.sql);
+        exchange.record = judgement.record;
+        exchange.masks.clone_from(&judgement.masks);
+        exchange.severity = judgement.severity;
+        exchange.copy = copy;
+        if !classified.effects.is_empty() {
+            exchange.text = Arc::from(asked.text);
+        }
+        let (permit, refusal, killed) = self.record_command(
+            now,
+            asked,
+            sql,
+            &mut exchange,
+            judgement,
+            classified.id,
+            out,
+        );
+        exchange.sql = resolved;
+        if permit.is_some() {
+            self.dialect
+                .will_run(exchange.sql.as_deref().unwrap_or(&classified.sql));
+        }
+        let kill = refusal
+            .clone()
+            .filter(|_| killed)
+            .map(|refusal| (exchange.number, refusal));
+        exchange.refusal = refusal;
+        Judged {
+            exchange,
+            permit,
+            kill,
+        }
+    }
+
+    /// Judges a statement that is only prepared: an exchange comes of it only
+    /// when it is refused.
+    pub(super) fn judge_parse(
+        &mut self,
+        now: FlowTime,
+        asked: &Asked<'_>,
+        classified: &Arc<Classified>,
+        out: &mut Outbox,
+    ) -> Result<Permit, (Exchange, Option<(u64, Refusal)>)> {
+        let resolved = self.resolve(classified);
+        let (judgement, _) = self.decide(asked, classified, resolved.as_deref());
+        if let Verdict::Allow(permit) = judgement.verdict {
+            return Ok(permit);
+        }
+        let judged = self.judge(now, asked, classified, out);
+        match judged.permit {
+            // Rules that change their mind between two looks: the stricter holds.
+            Some(permit) => Ok(permit),
+            None => Err((judged.exchange, judged.kill)),
+        }
+    }
+
+    /// What the rules say, made stricter where an answer could not be masked.
+    fn decide(
+        &self,
+        asked: &Asked<'_>,
+        classified: &Classified,
+        resolved: Option<&Sql>,
+    ) -> (Judgement, Option<CopyPlan>) {
+        let sql = resolved.unwrap_or(&classified.sql);
+        let mut judgement = self.scope.decide(&Operation::Postgres(PgOperation {
+            sql,
+            text: asked.text,
+            database: &self.database,
+            user: &self.user,
+        }));
+        let mut copy = None;
+        if matches!(judgement.verdict, Verdict::Allow(_)) {
+            let objection = match refused_always(classified) {
+                Some(why) => Some(why.to_owned()),
+                None => match copy_plan(sql, classified, &judgement) {
+                    Ok(plan) => {
+                        copy = plan;
+                        None
+                    }
+                    Err(why) => Some(why),
+                },
+            };
+            if let Some(why) = objection {
+                judgement.verdict = Verdict::Block(Refusal {
+                    rule: None,
+                    message: Arc::from(why),
+                });
+            }
+        }
+        (judgement, copy)
+    }
+
+    /// The meaning of a statement with what `EXECUTE` and `FETCH` stand for put
+    /// in; `None` where it stands for itself.
+    fn resolve(&self, classified: &Classified) -> Option<Arc<Sql>> {
+        let mut sql: Option<Sql> = None;
+        for (place, effect) in &classified.effects {
+            let inner = match effect {
+                Effect::Execute { name } => self
+                    .statements
+                    .statement(name)
+                    .map(|prepared| Arc::clone(&prepared.classified)),
+                Effect::Fetch { cursor } => self
+                    .statements
+                    .portal(cursor.as_bytes())
+                    .and_then(|portal| portal.statement.as_ref())
+                    .map(|prepared| Arc::clone(&prepared.classified)),
+                _ => continue,
+            };
+            let inner = inner.unwrap_or_else(|| self.dialect.unclassified());
+            let sql = sql.get_or_insert_with(|| classified.sql.clone());
+            let Some(outer) = sql.statements.get_mut(*place) else {
+                continue;
+            };
+            for statement in &inner.sql.statements {
+                *outer = sql::merge(outer, statement);
+            }
+        }
+        sql.map(Arc::new)
+    }
+}
+
+/// How the rows of a `COPY … TO STDOUT` are masked, or why they cannot be.
+fn copy_plan(
+    sql: &Sql,
+    classified: &Classified,
+    judgement: &Judgement,
+) -> Result<Option<CopyPlan>, String> {
+    let Some(masks) = &judgement.masks else {
+        return Ok(None);
+    };
+    let replicates = sql
+        .statements
+        .iter()
+        .any(|statement| statement.classes.contains(Class::Replication));
+    if replicates {
+        return Err("a replication stream cannot be masked, and a mask applies to it".to_owned());
+    }
+    let mut copies = classified
+        .effects
+        .iter()
+        .filter_map(|(place, effect)| match effect {
+            Effect::CopyOut(format) => Some((place, format)),
+            _ => None,
+        });
+    let Some((place, format)) = copies.next() else {
+        return Ok(None);
+    };
+    if copies.next().is_some() {
+        return Err("several COPYs in one message cannot be masked, and a mask applies".to_owned());
+    }
+    let Some(statement) = sql.statements.get(*place) else {
+        return Err("this COPY cannot be masked, and a mask applies to it".to_owned());
+    };
+    let plain_text = format.encoding == CopyEncoding::Text
+        && format.delimiter == b'\t'
+        && &*format.null == "\\N"
+        && format.charset.is_none()
+        && !format.unclear
+        && format.header == sql::CopyHeader::None;
+    CopyPlan::new(statement, masks, plain_text)
+        .map(Some)
+        .map_err(|_| {
+            "this COPY reads a masked column and cannot be masked; copy the columns by name in text format, or SELECT them".to_owned()
+        })
+}
+
+/// How bad the alert of a verdict is where no rule says it.
+pub(super) fn default_severity(killed: bool) -> Severity {
+    if killed {
+        Severity::High
+    } else {
+        Severity::Medium
+    }
+}

@@ -1,0 +1,582 @@
+//! What of a session goes on record, in the words of the recording's schema.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use interceptor_policy::operation::{Class, Sql};
+use interceptor_policy::verdict::Severity;
+use interceptor_policy::{Judgement, Masks, Permit, RecordLevel, Refusal, Verdict};
+use interceptor_proto::pg::backend::Notice;
+use interceptor_proto::pg::backend::notice::code;
+use interceptor_proto::pg::frontend::Bind;
+use serde_json::json;
+
+use super::exchange::{Exchange, PART};
+use super::judge::{AD_HOC, Asked, default_severity};
+use super::owed::Owed;
+use super::{PgSession, literals, refuse};
+use crate::event::{Event, FlowTime, Kind, LINE_LIMIT};
+use crate::pg::mask::mask_text;
+use crate::session::Outbox;
+
+/// Bytes of one parameter on record.
+const PARAMETER_LIMIT: usize = 1 << 10;
+/// Bytes of all parameters of one exchange on record.
+const PARAMETERS_LIMIT: usize = 16 << 10;
+/// Meanings whose part of `meta` is kept.
+const META_LIMIT: usize = 256;
+
+/// The part of a command's `meta` that is the same for every text of a meaning.
+#[derive(Debug)]
+pub(super) struct CommandMeta {
+    rules: Vec<Arc<str>>,
+    json: Arc<str>,
+}
+
+/// `COPY … FROM STDIN` data on its way.
+#[derive(Debug, Default)]
+pub(super) struct CopiedIn {
+    part: Vec<u8>,
+    bytes: u64,
+}
+
+impl PgSession {
+    /// Puts the command and its verdict on record.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, and each is one fact of it"
+    )]
+    pub(super) fn record_command(
+        &mut self,
+        now: FlowTime,
+        asked: &Asked<'_>,
+        sql: &Sql,
+        exchange: &mut Exchange,
+        judgement: Judgement,
+        meaning: u64,
+        out: &mut Outbox,
+    ) -> (Option<Permit>, Option<Refusal>, bool) {
+        let (permit, refusal, killed) = match judgement.verdict {
+            Verdict::Allow(permit) => (Some(permit), None, false),
+            Verdict::Block(refusal) => (None, Some(refusal), false),
+            Verdict::Kill(refusal) => (None, Some(refusal), true),
+        };
+        let verdict = match (&permit, killed) {
+            (Some(_), _) => "allow",
+            (None, false) => "block",
+            (None, true) => "kill",
+        };
+        let number = Some(exchange.number);
+        let secret = holds_secret(sql);
+        let masks = judgement.masks.as_deref();
+        let text = (judgement.record >= RecordLevel::Commands || permit.is_none())
+            .then(|| self.recordable(asked.text, masks, secret));
+        let mut meta = String::with_capacity(256);
+        let _ = write!(
+            meta,
+            "{{\"message\":\"{}\",\"verdict\":\"{verdict}\",",
+            asked.message
+        );
+        self.write_meaning(
+            &mut meta,
+            meaning,
+            sql,
+            &judgement.applied,
+            permit.is_some(),
+        );
+        if let Some(name) = asked.statement.filter(|name| !name.is_empty()) {
+            let _ = write!(meta, ",\"statement\":{}", json!(&**name));
+        }
+        if judgement.record >= RecordLevel::Commands
+            && let Some(parameters) = asked.parameters.filter(|p| p.len() > 2)
+        {
+            let parameters = self.recordable(parameters, masks, secret);
+            let _ = write!(meta, ",\"parameters\":");
+            // Masking inside may have left something that is no JSON.
+            if serde_json::from_str::<serde::de::IgnoredAny>(&parameters).is_ok() {
+                meta.push_str(&parameters);
+            } else {
+                let _ = write!(meta, "{}", json!(parameters));
+            }
+        }
+        meta.push('}');
+        let line = match &text {
+            Some(text) => one_line(text),
+            None => sql
+                .statements
+                .iter()
+                .flat_map(|s| s.tags.first())
+                .copied()
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        let mut event = self
+            .journal
+            .event(now, Kind::Command, number, line)
+            .with_meta(meta);
+        if let Some(text) = text {
+            event = event.with_data(text.into_owned().into_bytes());
+        }
+        out.events.push(event);
+        if let Some(refusal) = &refusal {
+            self.totals.blocked += 1;
+            let severity = judgement
+                .severity
+                .unwrap_or_else(|| default_severity(killed));
+            let rule = refusal.rule.as_deref();
+            let line = format!(
+                "{verdict} by {}: {}",
+                rule.unwrap_or("default"),
+                refusal.message
+            );
+            let meta = json!({
+                "verdict": verdict,
+                "rule": rule,
+                "message": &*refusal.message,
+                "severity": severity.name(),
+                "rules_digest": self.scope.rules().digest(),
+                "exchange_id": refuse::exchange_id(self.journal.session(), exchange.number),
+            });
+            out.events.push(
+                self.journal
+                    .event(now, Kind::Verdict, number, line)
+                    .with_meta(meta.to_string())
+                    .with_alert(severity),
+            );
+        }
+        if !judgement.observed.is_empty() {
+            let names: Vec<&str> = judgement.observed.iter().map(|name| &**name).collect();
+            let line = format!("observed only: {}", names.join(", "));
+            let meta = json!({"observed": names, "rules_digest": self.scope.rules().digest()});
+            out.events.push(
+                self.journal
+                    .event(now, Kind::Verdict, number, line)
+                    .with_meta(meta.to_string())
+                    .with_alert(judgement.severity.unwrap_or(Severity::Info)),
+            );
+        }
+        (permit, refusal, killed)
+    }
+
+    fn write_meaning(
+        &mut self,
+        meta: &mut String,
+        meaning: u64,
+        sql: &Sql,
+        rules: &[Arc<str>],
+        allowed: bool,
+    ) {
+        let keep = meaning != AD_HOC && allowed;
+        if keep
+            && let Some(known) = self.meta.get(&meaning)
+            && known.rules == rules
+        {
+            meta.push_str(&known.json);
+            return;
+        }
+        let json = meaning_json(sql, rules);
+        meta.push_str(&json);
+        if keep {
+            if self.meta.len() >= META_LIMIT {
+                self.meta.clear();
+            }
+            self.meta.insert(
+                meaning,
+                CommandMeta {
+                    rules: rules.to_vec(),
+                    json: Arc::from(json),
+                },
+            );
+        }
+    }
+
+    /// A text as it may stand on record: what detectors hide in answers is
+    /// hidden in commands too, and a password is never there.
+    fn recordable<'a>(&self, text: &'a str, masks: Option<&Masks>, secret: bool) -> Cow<'a, str> {
+        if secret {
+            return Cow::Owned(literals::without_literals(text));
+        }
+        match masks.and_then(|masks| mask_text(masks, text.as_bytes(), &self.key)) {
+            Some(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// A statement that was prepared, and is not on record by being executed.
+    pub(super) fn record_parsed(&mut self, now: FlowTime, out: &mut Outbox) {
+        let Some(prepared) = self.unrecorded.take() else {
+            return;
+        };
+        let secret = holds_secret(&prepared.classified.sql);
+        let text = if secret {
+            literals::without_literals(&prepared.text)
+        } else {
+            prepared.text.to_string()
+        };
+        let mut meta = String::from("{\"message\":\"P\",\"verdict\":\"allow\",");
+        meta.push_str(&meaning_json(&prepared.classified.sql, &[]));
+        if !prepared.name.is_empty() {
+            let _ = write!(meta, ",\"statement\":{}", json!(&*prepared.name));
+        }
+        meta.push('}');
+        let line = format!("prepare: {}", one_line(&text));
+        out.events.push(
+            self.journal
+                .event(now, Kind::Command, None, line)
+                .with_data(text.into_bytes())
+                .with_meta(meta),
+        );
+    }
+
+    /// Keeps `COPY` data of the agent for the record.
+    pub(super) fn keep_copied_in(&mut self, now: FlowTime, bytes: &[u8], out: &mut Outbox) {
+        if !self.copy_in {
+            return;
+        }
+        self.copied_in.bytes += bytes.len() as u64;
+        self.copied_in.part.extend_from_slice(bytes);
+        if self.copied_in.part.len() >= PART {
+            self.flush_copied_in(now, out);
+        }
+    }
+
+    pub(super) fn end_copy_in(&mut self, now: FlowTime, failed: bool, out: &mut Outbox) {
+        if !std::mem::take(&mut self.copy_in) {
+            return;
+        }
+        self.flush_copied_in(now, out);
+        let bytes = std::mem::take(&mut self.copied_in.bytes);
+        if failed {
+            let exchange = self.owed.front().and_then(Owed::exchange).map(|e| e.number);
+            out.events.push(self.journal.event(
+                now,
+                Kind::Note,
+                exchange,
+                format!("the agent gave up its COPY after {bytes} bytes"),
+            ));
+        }
+    }
+
+    fn flush_copied_in(&mut self, now: FlowTime, out: &mut Outbox) {
+        let part = std::mem::take(&mut self.copied_in.part);
+        if part.is_empty() {
+            return;
+        }
+        let exchange = self.owed.front().and_then(Owed::exchange);
+        let number = exchange.as_ref().map(|exchange| exchange.number);
+        let level = exchange.as_ref().map_or(RecordLevel::Full, |e| e.record);
+        let masks = exchange.and_then(|exchange| exchange.masks.clone());
+        if level < RecordLevel::Full {
+            return;
+        }
+        let part = masks
+            .and_then(|masks| mask_text(&masks, &part, &self.key))
+            .unwrap_or(part);
+        let line = format!("{} bytes of COPY data", part.len());
+        out.events.push(
+            self.journal
+                .event(now, Kind::Input, number, line)
+                .with_data(part),
+        );
+    }
+
+    /// Keeps bytes of the front exchange's result, and writes a part when there
+    /// is enough.
+    pub(super) fn keep_result(&mut self, now: FlowTime, bytes: &[u8], out: &mut Outbox) {
+        let Some(exchange) = self.owed.front().and_then(Owed::exchange) else {
+            return;
+        };
+        exchange.keep(bytes);
+        if exchange.part_is_full() {
+            let part = std::mem::take(&mut exchange.part);
+            exchange.parts += 1;
+            let (number, index) = (exchange.number, exchange.parts);
+            let line = format!("part {index} of the result, {} bytes", part.len());
+            out.events.push(
+                self.journal
+                    .event(now, Kind::Result, Some(number), line)
+                    .with_data(part)
+                    .with_meta(format!("{{\"part\":{index}}}")),
+            );
+        }
+    }
+
+    /// The end of an exchange.
+    pub(super) fn record_end(&mut self, now: FlowTime, mut exchange: Exchange, out: &mut Outbox) {
+        let number = Some(exchange.number);
+        let micros = now.0.saturating_sub(exchange.started.0);
+        if exchange.masked > 0 {
+            self.totals.masked += exchange.masked;
+            let severity = exchange.severity.unwrap_or(Severity::Info);
+            let line = format!("{} values masked", exchange.masked);
+            let meta = json!({"values": exchange.masked, "severity": severity.name()});
+            out.events.push(
+                self.journal
+                    .event(now, Kind::Mask, number, line)
+                    .with_meta(meta.to_string())
+                    .with_alert(severity),
+            );
+        }
+        if exchange.failed && exchange.part.is_empty() && exchange.rows == 0 {
+            return;
+        }
+        let tags = std::mem::take(&mut exchange.tags);
+        let mut line = String::with_capacity(tags.len() + 32);
+        let _ = write!(
+            line,
+            "{} · {} rows · {}.{:03} ms",
+            if tags.is_empty() { "(no tag)" } else { &tags },
+            exchange.rows,
+            micros / 1000,
+            micros % 1000
+        );
+        let mut meta = String::with_capacity(96 + tags.len());
+        meta.push_str("{\"tag\":");
+        push_json_string(&mut meta, &tags);
+        let _ = write!(
+            meta,
+            ",\"rows\":{},\"bytes\":{},\"duration_us\":{micros}",
+            exchange.rows, exchange.bytes
+        );
+        if exchange.parts > 0 {
+            let _ = write!(meta, ",\"part\":{}", exchange.parts + 1);
+        }
+        if exchange.failed {
+            meta.push_str(",\"failed\":true");
+        }
+        meta.push('}');
+        out.events.push(
+            self.journal
+                .event(now, Kind::Result, number, line)
+                .with_data(exchange.part)
+                .with_meta(meta),
+        );
+    }
+
+    /// An error that the agent gets.
+    pub(super) fn record_error(
+        &mut self,
+        now: FlowTime,
+        number: Option<u64>,
+        notice: &Notice<'_>,
+        out: &mut Outbox,
+    ) {
+        let text = |letter| {
+            notice
+                .get(letter)
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let severity = notice.severity().map(String::from_utf8_lossy);
+        let state = text(code::SQLSTATE);
+        let message = text(code::MESSAGE).unwrap_or_default();
+        let line = format!(
+            "{} {}: {message}",
+            severity.as_deref().unwrap_or("ERROR"),
+            state.as_deref().unwrap_or("?????")
+        );
+        let meta = json!({
+            "severity": severity,
+            "code": state,
+            "message": message,
+            "detail": text(code::DETAIL),
+            "hint": text(code::HINT),
+        });
+        out.events.push(
+            self.journal
+                .event(now, Kind::Error, number, one_line(&line))
+                .with_meta(meta.to_string()),
+        );
+    }
+
+    /// Something worth telling.
+    pub(super) fn note(
+        &mut self,
+        now: FlowTime,
+        line: &str,
+        alert: Option<Severity>,
+        out: &mut Outbox,
+    ) {
+        let mut event: Event = self.journal.event(now, Kind::Note, None, line);
+        event.alert = alert;
+        out.events.push(event);
+    }
+
+    /// The end of the session, with what of it never got its answer.
+    pub(super) fn record_close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
+        self.record_parsed(now, out);
+        self.flush_copied_in(now, out);
+        let open: Vec<Owed> = self.owed.drain().collect();
+        for owed in open {
+            let exchange = match owed {
+                Owed::Query(exchange) | Owed::FunctionCall(exchange) | Owed::Execute(exchange) => {
+                    exchange
+                }
+                _ => continue,
+            };
+            if exchange.refusal.is_some() {
+                continue;
+            }
+            let mut exchange = *exchange;
+            exchange.failed = true;
+            let number = exchange.number;
+            self.record_end(now, exchange, out);
+            out.events.push(self.journal.event(
+                now,
+                Kind::Note,
+                Some(number),
+                "the session ended before the answer did",
+            ));
+        }
+        let totals = self.totals;
+        let worst = match (totals.killed, totals.blocked, totals.masked) {
+            (true, _, _) => "kill",
+            (_, 1.., _) => "block",
+            (_, _, 1..) => "mask",
+            _ => "allow",
+        };
+        let seconds = now.0 / 1_000_000;
+        let line = format!(
+            "{reason} after {}.{:03} s, {} exchanges, {} refused, {} values masked",
+            seconds,
+            now.0 / 1000 % 1000,
+            totals.exchanges,
+            totals.blocked,
+            totals.masked
+        );
+        let meta = json!({
+            "reason": reason,
+            "duration_us": now.0,
+            "seconds": seconds,
+            "exchanges": totals.exchanges,
+            "refused": totals.blocked,
+            "masked": totals.masked,
+            "bytes_up": totals.bytes_up,
+            "bytes_down": totals.bytes_down,
+            "worst": worst,
+        });
+        out.events.push(
+            self.journal
+                .event(now, Kind::Close, None, line)
+                .with_meta(meta.to_string()),
+        );
+    }
+}
+
+fn meaning_json(sql: &Sql, rules: &[Arc<str>]) -> String {
+    let tags: Vec<&str> = sql
+        .statements
+        .iter()
+        .flat_map(|s| s.tags.iter().copied())
+        .collect();
+    let mut classes = interceptor_policy::operation::Classes::default();
+    for statement in &sql.statements {
+        classes = classes.union(statement.classes);
+    }
+    let classes: Vec<&str> = classes.names().collect();
+    let mut tables: Vec<String> = sql
+        .statements
+        .iter()
+        .flat_map(|s| s.tables.iter())
+        .map(|table| match &table.schema {
+            Some(schema) => format!("{schema}.{}", table.name),
+            None => table.name.to_string(),
+        })
+        .collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let rules: Vec<&str> = rules.iter().map(|rule| &**rule).collect();
+    format!(
+        "\"tags\":{},\"classes\":{},\"tables\":{},\"rules\":{}",
+        json!(tags),
+        json!(classes),
+        json!(tables),
+        json!(rules)
+    )
+}
+
+/// Whether the statement carries a password among its literals.
+fn holds_secret(sql: &Sql) -> bool {
+    const TAGS: [&str; 10] = [
+        "CREATE ROLE",
+        "ALTER ROLE",
+        "CREATE USER MAPPING",
+        "ALTER USER MAPPING",
+        "CREATE SERVER",
+        "ALTER SERVER",
+        "CREATE SUBSCRIPTION",
+        "ALTER SUBSCRIPTION",
+        "CREATE FOREIGN DATA WRAPPER",
+        "ALTER FOREIGN DATA WRAPPER",
+    ];
+    sql.statements.iter().any(|statement| {
+        statement.classes.contains(Class::Dcl)
+            && statement.tags.iter().any(|tag| tag.ends_with("ROLE"))
+            || statement.tags.iter().any(|tag| TAGS.contains(tag))
+            || statement.functions.iter().any(|f| f.contains("dblink"))
+    })
+}
+
+/// On one line, and short enough for one.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(LINE_LIMIT));
+    let mut space = false;
+    for c in text.trim().chars() {
+        if line.len() >= LINE_LIMIT {
+            break;
+        }
+        if c.is_whitespace() || c.is_control() {
+            space = true;
+            continue;
+        }
+        if std::mem::take(&mut space) {
+            line.push(' ');
+        }
+        line.push(c);
+    }
+    line
+}
+
+fn push_json_string(out: &mut String, text: &str) {
+    if text
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\' || b == b' ')
+    {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        let _ = write!(out, "{}", json!(text));
+    }
+}
+
+/// Parameters as a JSON array: text as text, binary as `\x…`, long ones cut.
+pub(super) fn parameters(bind: &Bind<'_>) -> String {
+    let mut out = String::from("[");
+    for (index, value) in bind.parameters.clone().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        if out.len() > PARAMETERS_LIMIT {
+            out.push_str("\"…\"");
+            break;
+        }
+        let Some(value) = value else {
+            out.push_str("null");
+            continue;
+        };
+        let cut = value.get(..PARAMETER_LIMIT).unwrap_or(value);
+        let binary = bind.parameter_formats.of(index).unwrap_or(0) != 0;
+        let mut text = match std::str::from_utf8(cut) {
+            Ok(text) if !binary => text.to_owned(),
+            _ if !binary => String::from_utf8_lossy(cut).into_owned(),
+            _ => format!("\\x{}", hex::encode(cut)),
+        };
+        if cut.len() < value.len() {
+            let _ = write!(text, "… ({} bytes)", value.len());
+        }
+        push_json_string(&mut out, &text);
+    }
+    out.push(']');
+    out
+}
