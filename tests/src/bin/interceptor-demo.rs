@@ -1,0 +1,357 @@
+//! The main job, end to end, with real servers: what `cargo xtask demo` runs.
+//!
+//! It checks what it shows: when a refusal, a mask or a record is not as it
+//! says, it ends with an error.
+
+#![allow(clippy::print_stdout, reason = "showing is what a demo does")]
+
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use interceptor_tests::daemon::{self, Daemon};
+use interceptor_tests::needs;
+use interceptor_tests::place::Place;
+use interceptor_tests::postgres::{Options, Postgres, SAMPLE};
+use interceptor_tests::redis::Redis;
+use interceptor_tests::world::{World, one_target};
+use serde_json::json;
+
+/// The main job, end to end, with real servers.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Leave everything up to play with, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// Run one part alone
+    #[arg(long, value_parser = ["postgres"])]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match demo(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!();
+            Style::new().line(RED, &format!("The demo failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the agent does. Lines of `\echo` are headings.
+const SCRIPT: &str = r"
+\echo # Reading customers: columns with personal data come masked
+SELECT id, name, email, ssn, card_number FROM users ORDER BY id;
+\echo # An alias and a join do not uncover them; what is harmless passes untouched
+SELECT o.item, o.cents, u.name, u.ssn AS harmless_looking FROM orders o JOIN users u ON u.id = o.user_id ORDER BY o.id;
+\echo # Dropping a table is refused, in PostgreSQL's own words
+DROP TABLE orders;
+\echo # An UPDATE that forgot its WHERE is refused
+UPDATE orders SET status = 'cancelled';
+\echo # With a WHERE it is done: the session goes on
+UPDATE orders SET status = 'sent' WHERE id = 2;
+\echo # Inside a transaction a refusal aborts it, as any error does
+BEGIN;
+INSERT INTO orders VALUES (5, 3, 'compiler', 9900, 'open');
+TRUNCATE orders;
+SELECT count(*) FROM orders;
+ROLLBACK;
+\echo # And nothing was lost
+SELECT count(*) AS orders FROM orders;
+";
+
+fn demo(cli: &Cli) -> Result<()> {
+    let style = Style::new();
+    ensure!(
+        needs::kernel()?,
+        "the demo loads kernel programs: unset INTERCEPTOR_TESTS_NO_KERNEL"
+    );
+    style.title(
+        "1",
+        "Starting a private PostgreSQL, a private Redis, and Interceptor",
+    );
+    let world = world()?;
+    println!(
+        "   PostgreSQL   127.0.0.1:{}   a shop: users, orders",
+        world.postgres.port
+    );
+    println!("   Redis        127.0.0.1:{}", world.redis.port);
+    println!("   Interceptor  rules of {}", rules().display());
+
+    style.title(
+        "2",
+        "An agent works with plain psql; its connection string is the database's own",
+    );
+    let transcript = agent_at_work(&style, &world)?;
+    check_transcript(&world, &transcript)?;
+
+    style.title("3", "What was recorded, in Redis");
+    let session = recorded(&style, &world)?;
+
+    style.title("4", "The session again, ten times as fast");
+    let replay = world
+        .daemon
+        .ask(&["replay", &session, "--speed", "10", "--idle-limit", "0.2"])?;
+    for line in replay.lines() {
+        println!("   {line}");
+    }
+    ensure!(
+        replay.contains("DROP TABLE orders"),
+        "the replay does not show the refused statement"
+    );
+    world.daemon.never_panicked()?;
+
+    next(&style, &world, &session, cli.keep)?;
+    if cli.keep {
+        wait_for_ctrl_c()?;
+    }
+    Ok(())
+}
+
+fn world() -> Result<World> {
+    let place = Place::new()?;
+    let redis = Redis::start(&place)?;
+    let options = Options {
+        sql: SAMPLE.to_owned(),
+        ..Options::default()
+    };
+    let postgres = Postgres::start(&place, "postgres", &options)?;
+    let mut config = one_target(&postgres, &place);
+    if let Some(config) = config.as_object_mut() {
+        config.insert("rules".to_owned(), json!([rules()]));
+    }
+    let daemon = Daemon::start(&place, &redis.url(), "version: 1\nrules: []\n", &config)?;
+    Ok(World {
+        daemon,
+        postgres,
+        redis,
+        place,
+    })
+}
+
+/// The shipped rules.
+fn rules() -> PathBuf {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tree.parent().unwrap_or(tree).join("rules")
+}
+
+fn agent_at_work(style: &Style, world: &World) -> Result<String> {
+    let port = world.postgres.port;
+    let psql = format!(
+        "exec psql -X -e -v VERBOSITY=default -h 127.0.0.1 -p {port} -U agent -d postgres 2>&1"
+    );
+    println!(
+        "   {}",
+        style.paint(
+            DIM,
+            &format!("$ interceptor exec --agent demo-agent -- psql -h 127.0.0.1 -p {port} -U agent postgres")
+        )
+    );
+    let mut running = world
+        .agent("demo-agent")
+        .command(&["/bin/sh", "-c", &psql])?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting the agent")?;
+    {
+        use std::io::Write as _;
+        let mut stdin = running.stdin.take().context("no input")?;
+        stdin.write_all(SCRIPT.as_bytes())?;
+    }
+    let mut transcript = String::new();
+    for line in BufReader::new(running.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        match line.strip_prefix("# ") {
+            Some(heading) => {
+                println!();
+                style.line(BOLD, &format!("   {heading}"));
+            }
+            None => println!("   {}", style.transcript(&line)),
+        }
+        transcript.push_str(&line);
+        transcript.push('\n');
+    }
+    let status = running.wait()?;
+    ensure!(
+        status.success(),
+        "the agent's psql: {status}\n{}",
+        world.daemon.server().log_end(30)
+    );
+    Ok(transcript)
+}
+
+/// The demo claims something: is it so?
+fn check_transcript(world: &World, transcript: &str) -> Result<()> {
+    for secret in ["219-09-9999", "4111111111111111"] {
+        ensure!(!transcript.contains(secret), "{secret} was not masked");
+    }
+    ensure!(
+        transcript.contains("Ada Lovelace"),
+        "what no rule hides did not come"
+    );
+    for refused in [
+        "DROP TABLE orders",
+        "UPDATE orders SET status = 'cancelled'",
+        "TRUNCATE orders",
+    ] {
+        ensure!(
+            !world.postgres.saw(refused),
+            "`{refused}` reached the database"
+        );
+    }
+    ensure!(
+        world.postgres.saw("SET status = 'sent' WHERE id = 2"),
+        "the allowed UPDATE was not done"
+    );
+    ensure!(
+        world.postgres.sql("SELECT count(*) FROM orders")? == "4",
+        "orders were lost"
+    );
+    Ok(())
+}
+
+fn recorded(style: &Style, world: &World) -> Result<String> {
+    let mut records = world.records()?;
+    let (session, events) = records.only_session_of("demo-agent")?;
+    style.command("interceptor sessions list");
+    for line in world.daemon.ask(&["sessions", "list"])?.lines() {
+        println!("   {line}");
+    }
+    println!();
+    style.command("redis-cli XRANGE interceptor:live - +      (what a dashboard would tail)");
+    for event in &events {
+        let seconds = Duration::from_micros(event.at).as_secs_f64();
+        let first = event.line.lines().next().unwrap_or_default();
+        let line: String = first.chars().take(96).collect();
+        println!(
+            "   {seconds:7.3}s  {:8} {}",
+            event.kind,
+            style.by_kind(&event.kind, &line)
+        );
+    }
+    println!();
+    let mut found = 0;
+    for secret in [
+        "219-09-9999",
+        "457-55-5462",
+        "4111111111111111",
+        "5555555555554444",
+    ] {
+        found += records.keys_that_hold(secret.as_bytes())?.len();
+    }
+    ensure!(found == 0, "a masked value is in the store");
+    style.line(
+        GREEN,
+        "   Searched every key of Redis for the masked values: found nowhere.",
+    );
+    Ok(session)
+}
+
+fn next(style: &Style, world: &World, session: &str, keep: bool) -> Result<()> {
+    style.title("5", "What to try next");
+    if !keep {
+        println!(
+            "   cargo xtask demo --keep          leave all of it up, and be the agent yourself"
+        );
+        println!("   cargo xtask test                 every promise, tested against real servers");
+        println!("   cargo xtask bench postgres       what it costs");
+        println!(
+            "   rules/                           the rules that were in force; README.md has more"
+        );
+        return Ok(());
+    }
+    let program = daemon::program()?;
+    println!("   In another terminal, as root:\n");
+    println!(
+        "   export INTERCEPTOR_CONFIG={}",
+        world.daemon.config().display()
+    );
+    println!(
+        "   {} exec --agent me --user {} -- psql -h 127.0.0.1 -p {} -U agent postgres",
+        program.display(),
+        needs::ORDINARY_USER,
+        world.postgres.port
+    );
+    println!("   {} sessions list", program.display());
+    println!("   {} replay {session}", program.display());
+    println!(
+        "   redis-cli -p {} XREAD BLOCK 0 STREAMS interceptor:live '$'",
+        world.redis.port
+    );
+    println!("\n   Everything here ends with Ctrl-C.");
+    Ok(())
+}
+
+fn wait_for_ctrl_c() -> Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("blocking signals")?;
+    match signals.wait() {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("waiting for Ctrl-C: {error}"),
+    }
+}
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+/// Colours, on a terminal alone.
+struct Style {
+    colours: bool,
+}
+
+impl Style {
+    fn new() -> Self {
+        Self {
+            colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        match self.colours {
+            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    fn line(&self, code: &str, text: &str) {
+        println!("{}", self.paint(code, text));
+    }
+
+    fn title(&self, number: &str, text: &str) {
+        println!();
+        self.line(BOLD, &format!("── {number}. {text} "));
+    }
+
+    fn command(&self, text: &str) {
+        println!("   {}", self.paint(DIM, &format!("$ {text}")));
+    }
+
+    fn transcript(&self, line: &str) -> String {
+        if line.starts_with("ERROR:") || line.starts_with("FATAL:") {
+            return self.paint(RED, line);
+        }
+        if line.starts_with("HINT:") {
+            return self.paint(YELLOW, line);
+        }
+        line.to_owned()
+    }
+
+    fn by_kind(&self, kind: &str, line: &str) -> String {
+        match kind {
+            "verdict" | "error" => self.paint(RED, line),
+            "mask" => self.paint(YELLOW, line),
+            _ => line.to_owned(),
+        }
+    }
+}
