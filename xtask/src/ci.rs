@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use crate::ebpf;
 use crate::install::{self, Need};
 use crate::shell;
 
@@ -20,6 +21,11 @@ pub(crate) fn run(_args: Args) -> Result<()> {
     install::install(&[Need::Build, Need::Deny])?;
     shell::step("Layering: who may know whom");
     layering()?;
+    shell::step("The kernel programs' object is what their source says");
+    ebpf::run(ebpf::Args {
+        check: true,
+        install: false,
+    })?;
     shell::step("Formatting");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     shell::step("Lints");

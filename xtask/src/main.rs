@@ -11,6 +11,7 @@
 )]
 
 mod ci;
+mod ebpf;
 mod install;
 mod programs;
 mod shell;
@@ -43,6 +44,8 @@ enum Command {
     Replay(programs::ReplayArgs),
     /// Measure, each time beside a direct connection in the same run
     Bench(programs::BenchArgs),
+    /// Rebuild the kernel programs' object from source
+    Ebpf(ebpf::Args),
     /// Check what a change must hold to: formatting, lints, licences, layering
     Ci(ci::Args),
     /// Install what the other commands need, and do nothing else
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(args),
         Command::Replay(args) => programs::replay(args),
         Command::Bench(args) => programs::bench(args),
+        Command::Ebpf(args) => ebpf::run(args),
         Command::Ci(args) => ci::run(args),
         Command::Install(args) => install::run(args),
     };
