@@ -5,14 +5,36 @@
 //! direct. Nothing is exempted by port, mark or process: the daemon lives outside
 //! that cgroup.
 //!
+//! [`load`](Kernel::load) is in `attach`, the raw system calls that aya does not
+//! have are in `sys`, the folder of pins is `pins`, cgroup2 is `cgroup`.
+//!
 //! What this room does not do: it does not know what an agent is ([`crate::agents`]
 //! does), and it judges nothing; it refuses only what cannot be redirected.
 
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+mod attach;
+pub mod cgroup;
+pub(crate) mod pins;
+mod refusals;
+pub(crate) mod sys;
 
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 pub use interceptor_common::Reason;
+use interceptor_common::{
+    ABI, AF_INET, AF_INET6, COUNTER_ACCEPTED, COUNTER_LOST, COUNTER_REDIRECTED, COUNTER_SUPPRESSED,
+    LISTENER_MARK, OriginRecord, Settings,
+};
+
+pub use self::refusals::{Refusal, Refusals};
+
+/// Oldest kernel that the programs are loaded on by the tests.
+pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Where an intercepted socket was going, and who asked, as the kernel saw it at
 /// `connect`.
@@ -55,53 +77,158 @@ impl Options {
     }
 }
 
-/// Why interception could not be set up.
+/// Why interception could not be set up, or asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// Not there yet.
-    #[error("kernel interception is not built yet")]
-    Unbuilt,
+    /// The kernel is too old.
+    #[error("this kernel is {found}; interception needs Linux 6.1 or newer")]
+    KernelTooOld {
+        /// What `uname` says.
+        found: String,
+    },
+    /// No unified hierarchy.
+    #[error("no cgroup2 is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    NoCgroup2,
+    /// The agents' cgroup has a name that cannot be used.
+    #[error("`{name}` cannot name a cgroup: one path component, of letters, digits, `-`, `_`, `.`")]
+    CgroupName {
+        /// The name.
+        name: String,
+    },
+    /// The daemon is itself an agent.
+    #[error("this process runs inside the agents' cgroup {}, so its own connections would be redirected to it; start it elsewhere", path.display())]
+    InsideAgents {
+        /// The agents' cgroup.
+        path: PathBuf,
+    },
+    /// Pins would not outlive the daemon.
+    #[error(
+        "this process runs in a mount namespace of its own, so the pins that keep agents \
+         confined would vanish with it; in a systemd unit, leave out PrivateMounts=, PrivateTmp=, ProtectSystem= and the like"
+    )]
+    PrivateMounts,
+    /// Another daemon has this runtime folder.
+    #[error("another daemon uses {}", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Somebody else's programs stand at the agents' cgroup.
+    #[error(
+        "other programs stand at {} already (hook {hook}, program ids {programs:?}); \
+         two redirections would undo each other: use another `intercept.cgroup`",
+        path.display()
+    )]
+    Occupied {
+        /// The agents' cgroup.
+        path: PathBuf,
+        /// The hook.
+        hook: &'static str,
+        /// The programs.
+        programs: Vec<u32>,
+    },
+    /// Agents are running.
+    #[error("agents still run below {}; end them first, or they would go on without interception", path.display())]
+    AgentsRun {
+        /// The agents' cgroup.
+        path: PathBuf,
+    },
+    /// The kernel did not take the object.
+    #[error(
+        "the kernel refused the programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN): {0}"
+    )]
+    Object(#[from] aya::EbpfError),
+    /// The kernel did not take a program.
+    #[error("the kernel refused the program `{name}`: {source}")]
+    Program {
+        /// Its name in the object.
+        name: &'static str,
+        /// Why.
+        source: aya::programs::ProgramError,
+    },
+    /// A program could not be attached.
+    #[error("hook {hook} cannot be attached at {} (EPERM here means that an exclusive program stands above it): {source}", path.display())]
+    Attach {
+        /// The hook.
+        hook: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object lacks what the loader knows of.
+    #[error("the object has no `{name}`")]
+    Missing {
+        /// Map or program.
+        name: &'static str,
+    },
+    /// A map could not be read or written.
+    #[error("{doing}: {source}")]
+    Map {
+        /// What was done.
+        doing: &'static str,
+        /// Why not.
+        source: MapError,
+    },
+    /// A record makes no sense.
+    #[error("the kernel's record names address family {family}")]
+    Family {
+        /// The family.
+        family: u16,
+    },
+    /// The stream of refusals has a reader.
+    #[error("the refusals are being read already")]
+    RefusalsTaken,
+    /// A file, a mount or a system call.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
-/// The loaded programs. Dropping it leaves everything pinned and in force.
-#[derive(Debug)]
+impl KernelError {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+
+    fn map(doing: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map { doing, source }
+    }
+}
+
+/// The loaded programs. Dropping it leaves everything pinned and in force; only
+/// nothing is redirected any more, since nobody listens.
 pub struct Kernel {
     agents_cgroup: PathBuf,
+    cgroup_root: PathBuf,
+    settings: Mutex<Array<MapData, Settings>>,
+    listeners: Mutex<SkStorage<MapData, u64>>,
+    origins: SkStorage<MapData, OriginRecord>,
+    counters: PerCpuArray<MapData, u64>,
+    refusals: Mutex<Option<RingBuf<MapData>>>,
+    /// Moves records into accepted sockets; ends with this process, as those do.
+    _proxy_link: OwnedFd,
+    /// Keeps a second daemon off the same pins.
+    _lock: File,
 }
 
-/// Something the kernel refused an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub reason: Reason,
-    /// Where it was going, canonical, where that is known.
-    pub address: Option<SocketAddr>,
-    /// IP protocol number (6 TCP, 17 UDP, …).
-    pub protocol: u32,
-    /// Process; `None` where a packet was refused, which no process is behind.
-    pub pid: Option<u32>,
-    /// Effective user id, where a process is known.
-    pub uid: Option<u32>,
-    /// The thread's name; empty where a packet was refused.
-    pub comm: String,
-    /// Id of the socket's cgroup.
-    pub cgroup_id: u64,
-    /// Refusals of the same cgroup that went unreported since its last report.
-    pub suppressed: u32,
-}
-
-/// The refusals, as they happen.
-#[derive(Debug)]
-pub struct Refusals {}
-
-impl Refusals {
-    /// The next one; waits for it.
-    ///
-    /// # Errors
-    /// When the ring can no longer be waited on.
-    pub async fn next(&mut self) -> Result<Refusal, KernelError> {
-        Err(KernelError::Unbuilt)
+// aya's maps say nothing of themselves.
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("agents_cgroup", &self.agents_cgroup)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,10 +254,10 @@ impl Kernel {
     /// cgroup of its own, and a listener keeps the cgroup that it was born in.
     ///
     /// # Errors
-    /// When anything is missing; then nothing new is in force, and what was in
-    /// force still is.
-    pub fn load(_options: &Options) -> Result<Self, KernelError> {
-        Err(KernelError::Unbuilt)
+    /// When anything is missing. What was in force before still is; a hook that was
+    /// attached in the attempt stays and refuses.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        attach::load(options)
     }
 
     /// Marks a listening socket as the proxy's. Needed for `127.0.0.1` and for
@@ -139,16 +266,29 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not take it.
-    pub fn adopt_listener(&self, _listener: BorrowedFd<'_>) -> Result<(), KernelError> {
-        Err(KernelError::Unbuilt)
+    pub fn adopt_listener(&self, listener: BorrowedFd<'_>) -> Result<(), KernelError> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(&listener, LISTENER_MARK, 0)
+            .map_err(KernelError::map("marking a listener"))
     }
 
-    /// Sets the port that connects are redirected to.
+    /// Sets the port that connects are redirected to; 0 refuses every connect.
     ///
     /// # Errors
     /// When the kernel does not take it.
-    pub fn set_port(&self, _port: u16) -> Result<(), KernelError> {
-        Err(KernelError::Unbuilt)
+    pub fn set_port(&self, port: u16) -> Result<(), KernelError> {
+        let settings = Settings {
+            abi: ABI,
+            port,
+            reserved: 0,
+        };
+        self.settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set(0, settings, 0)
+            .map_err(KernelError::map("setting the proxy's port"))
     }
 
     /// What the kernel noted for an accepted socket. `None` means that no redirect
@@ -156,8 +296,28 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel cannot be asked, or its answer makes no sense.
-    pub fn origin(&self, _accepted: BorrowedFd<'_>) -> Result<Option<Origin>, KernelError> {
-        Err(KernelError::Unbuilt)
+    pub fn origin(&self, accepted: BorrowedFd<'_>) -> Result<Option<Origin>, KernelError> {
+        let record = match self.origins.get(&accepted, 0) {
+            Ok(record) => record,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(error) => return Err(KernelError::map("reading a socket's origin")(error)),
+        };
+        if record.family == 0 {
+            return Ok(None);
+        }
+        let Some(address) = address(record.family, record.address, record.port) else {
+            return Err(KernelError::Family {
+                family: record.family,
+            });
+        };
+        Ok(Some(Origin {
+            address,
+            pid: record.tgid,
+            uid: record.uid,
+            gid: record.gid,
+            comm: name(&record.comm),
+            cgroup_id: record.cgroup_id,
+        }))
     }
 
     /// The refusals. Only one stream sees each of them. Call inside a tokio runtime.
@@ -165,7 +325,13 @@ impl Kernel {
     /// # Errors
     /// When it was taken before, or the ring cannot be waited on.
     pub fn refusals(&self) -> Result<Refusals, KernelError> {
-        Err(KernelError::Unbuilt)
+        let ring = self
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or(KernelError::RefusalsTaken)?;
+        Refusals::new(ring)
     }
 
     /// What the programs counted.
@@ -173,7 +339,28 @@ impl Kernel {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        Err(KernelError::Unbuilt)
+        let mut counters = Counters {
+            redirected: self.counter(COUNTER_REDIRECTED)?,
+            accepted: self.counter(COUNTER_ACCEPTED)?,
+            refused: Vec::new(),
+            suppressed: self.counter(COUNTER_SUPPRESSED)?,
+            lost: self.counter(COUNTER_LOST)?,
+        };
+        for reason in Reason::ALL {
+            let count = self.counter(reason as u32)?;
+            if count > 0 {
+                counters.refused.push((reason, count));
+            }
+        }
+        Ok(counters)
+    }
+
+    fn counter(&self, slot: u32) -> Result<u64, KernelError> {
+        let values = self
+            .counters
+            .get(&slot, 0)
+            .map_err(KernelError::map("reading a counter"))?;
+        Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
     }
 
     /// The agents' parent cgroup, as an absolute path.
@@ -181,13 +368,93 @@ impl Kernel {
     pub fn agents_cgroup(&self) -> &Path {
         &self.agents_cgroup
     }
+
+    /// The cgroup2 mount.
+    #[must_use]
+    pub fn cgroup_root(&self) -> &Path {
+        &self.cgroup_root
+    }
 }
 
-/// Takes everything out of force: detaches, unpins, unmounts, removes the cgroup
-/// where no agent runs in it any more.
+/// Takes everything out of force: detaches, unpins, unmounts, removes the cgroup.
+/// Undoing what is not there is no error.
 ///
 /// # Errors
-/// Whatever could not be undone.
-pub fn remove(_options: &Options) -> Result<(), KernelError> {
-    Err(KernelError::Unbuilt)
+/// When a daemon or an agent still runs, or something cannot be undone.
+pub fn remove(options: &Options) -> Result<(), KernelError> {
+    let _lock = pins::lock(&options.runtime_dir)?;
+    let root = cgroup::root()?;
+    let agents = cgroup::child(&root, &options.cgroup)?;
+    if agents.is_dir() && cgroup::is_populated(&agents)? {
+        return Err(KernelError::AgentsRun { path: agents });
+    }
+    pins::unmount(&options.runtime_dir)?;
+    cgroup::remove_tree(&agents)
+}
+
+/// An address of a record, canonical.
+fn address(family: u16, bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
+    let ip = match family {
+        AF_INET => {
+            let [a, b, c, d, ..] = bytes;
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
+        AF_INET6 => IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical(),
+        _ => return None,
+    };
+    let ip = match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// A thread's name, which a process chooses freely: control characters are replaced.
+fn name(comm: &[u8; 16]) -> String {
+    let end = comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(comm.len());
+    String::from_utf8_lossy(comm.get(..end).unwrap_or_default())
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_canonical_whatever_the_agent_wrote() {
+        let mapped = Ipv4Addr::new(10, 0, 0, 5).to_ipv6_mapped().octets();
+        assert_eq!(
+            address(AF_INET6, mapped, 5432),
+            Some("10.0.0.5:5432".parse().unwrap())
+        );
+        assert_eq!(
+            address(AF_INET, [0; 16], 80),
+            Some("127.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(
+            address(AF_INET6, [0; 16], 80),
+            Some("[::1]:80".parse().unwrap())
+        );
+        assert_eq!(
+            address(
+                AF_INET6,
+                Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(),
+                80
+            ),
+            Some("127.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(address(1, [0; 16], 80), None);
+    }
+
+    #[test]
+    fn a_threads_name_brings_no_control_characters() {
+        assert_eq!(name(b"ps\x1b[2Jql\0\0\0\0\0\0\0\0"), "ps\u{fffd}[2Jql");
+        assert_eq!(name(&[b'x'; 16]), "xxxxxxxxxxxxxxxx");
+    }
 }

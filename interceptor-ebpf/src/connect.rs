@@ -1,0 +1,290 @@
+//! `connect`: note the origin, rewrite the destination; and refuse what is not TCP.
+//!
+//! The order matters: everything that can refuse comes before the record is
+//! written, and the record before the destination is rewritten. An address that is
+//! mapped (`::ffff:a.b.c.d`) is rewritten to a mapped one, so that a socket bound to
+//! a mapped source keeps working.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{bpf_sock_addr, bpf_sock_tuple},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_release},
+    },
+    programs::SockAddrContext,
+};
+use interceptor_common::{
+    AF_INET, AF_INET6, COUNTER_REDIRECTED, LISTENER_MARK, OriginRecord, Reason,
+};
+
+use crate::{
+    PASS, REFUSE,
+    maps::{count, listener_mark, origin_of, origin_or_new, proxy_port},
+    report::{self, Destination},
+};
+
+pub const SOCK_STREAM: u32 = 1;
+pub const IPPROTO_TCP: u32 = 6;
+/// `lo` has this index in every network namespace.
+pub const LOOPBACK_INDEX: u32 = 1;
+const LOOPBACK_V4: [u8; 4] = [127, 0, 0, 1];
+const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// Which loopback address a connect is rewritten to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    V4,
+    V6,
+    Mapped,
+}
+
+#[inline(always)]
+pub fn v4(ctx: &SockAddrContext) -> i32 {
+    redirect(ctx, destination_v4(ctx), Kind::V4)
+}
+
+#[inline(always)]
+pub fn v6(ctx: &SockAddrContext) -> i32 {
+    let to = destination_v6(ctx);
+    let kind = if is_mapped(&to.address) {
+        Kind::Mapped
+    } else {
+        Kind::V6
+    };
+    redirect(ctx, to, kind)
+}
+
+#[inline(always)]
+pub fn datagram_v4(ctx: &SockAddrContext) -> i32 {
+    refuse(ctx, Reason::Datagram, &destination_v4(ctx))
+}
+
+#[inline(always)]
+pub fn datagram_v6(ctx: &SockAddrContext) -> i32 {
+    refuse(ctx, Reason::Datagram, &destination_v6(ctx))
+}
+
+#[inline(always)]
+fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
+    let sock_addr = ctx.sock_addr;
+    // SAFETY: the context is valid for the program's run, here and below.
+    let stream = unsafe { (*sock_addr).type_ } == SOCK_STREAM;
+    if !stream || to.protocol != IPPROTO_TCP {
+        return refuse(ctx, Reason::ConnectKind, &to);
+    }
+    let sk = socket(ctx);
+    // A socket bound to a device sends its SYN there, loopback address or not.
+    // SAFETY: as above.
+    let device = unsafe { (*sk).bound_dev_if };
+    if device != 0 && device != LOOPBACK_INDEX {
+        return refuse(ctx, Reason::DeviceBound, &to);
+    }
+    let Some(port) = proxy_port() else {
+        return refuse(ctx, Reason::NoListener, &to);
+    };
+    if to.port == port && is_proxy(&to.address, kind) {
+        return refuse(ctx, Reason::Loop, &to);
+    }
+    if !listens(ctx, kind, port) {
+        return refuse(ctx, Reason::NoListener, &to);
+    }
+    // SAFETY: a full socket, since the hook got it.
+    let Some(record) = (unsafe { origin_or_new(sk.cast()) }) else {
+        return refuse(ctx, Reason::NoStorage, &to);
+    };
+    // SAFETY: the storage lives as long as the socket, which `connect` holds locked.
+    note(unsafe { &mut *record }, &to);
+    // SAFETY: as above.
+    unsafe { rewrite(sock_addr, kind, port) };
+    count(COUNTER_REDIRECTED);
+    PASS
+}
+
+/// Writes the origin into the socket's record. The cgroup that the socket was born
+/// in stays, since all hooks follow that one, whoever connects it.
+#[inline(always)]
+fn note(record: &mut OriginRecord, to: &Destination) {
+    let uid_gid = bpf_get_current_uid_gid();
+    record.address = to.address;
+    record.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    if record.cgroup_id == 0 {
+        // SAFETY: no arguments.
+        record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    }
+    record.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    record.uid = uid_gid as u32;
+    record.gid = (uid_gid >> 32) as u32;
+    record.flags = 0;
+    record.port = to.port;
+    record.family = to.family;
+}
+
+/// Whether the proxy's own listener would take the connection, in the network
+/// namespace of the socket.
+#[inline(always)]
+fn listens(ctx: &SockAddrContext, kind: Kind, port: u16) -> bool {
+    // SAFETY: all bytes zero is a valid value of these plain structures.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = if kind == Kind::V6 {
+        // SAFETY: plain data; which member counts is said by the size.
+        let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        v6.saddr[3] = 1u32.to_be();
+        v6.daddr[3] = 1u32.to_be();
+        v6.dport = port.to_be();
+        36
+    } else {
+        // SAFETY: as above.
+        let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        v4.saddr = u32::from_ne_bytes(LOOPBACK_V4);
+        v4.daddr = u32::from_ne_bytes(LOOPBACK_V4);
+        v4.dport = port.to_be();
+        12
+    };
+    // BPF_F_CURRENT_NETNS.
+    let netns = u64::MAX;
+    // SAFETY: context and tuple are valid; the socket is released below.
+    unsafe {
+        let found = bpf_sk_lookup_tcp(ctx.sock_addr.cast(), &raw mut tuple, size, netns, 0);
+        if found.is_null() {
+            return false;
+        }
+        let ours = listener_mark(found.cast()) == Some(LISTENER_MARK);
+        bpf_sk_release(found.cast());
+        ours
+    }
+}
+
+/// Sets the destination to the proxy.
+///
+/// Volatile, word by word: LLVM would merge neighbours into a store that the
+/// verifier refuses.
+#[inline(always)]
+unsafe fn rewrite(sock_addr: *mut bpf_sock_addr, kind: Kind, port: u16) {
+    let words: [u32; 4] = match kind {
+        Kind::V6 => [0, 0, 0, 1u32.to_be()],
+        Kind::Mapped | Kind::V4 => [0, 0, 0xffffu32.to_be(), u32::from_ne_bytes(LOOPBACK_V4)],
+    };
+    // SAFETY: fields of the context that the hook may write.
+    unsafe {
+        if kind == Kind::V4 {
+            (&raw mut (*sock_addr).user_ip4).write_volatile(words[3]);
+        } else {
+            (&raw mut (*sock_addr).user_ip6[0]).write_volatile(words[0]);
+            (&raw mut (*sock_addr).user_ip6[1]).write_volatile(words[1]);
+            (&raw mut (*sock_addr).user_ip6[2]).write_volatile(words[2]);
+            (&raw mut (*sock_addr).user_ip6[3]).write_volatile(words[3]);
+        }
+        (&raw mut (*sock_addr).user_port).write_volatile(u32::from(port.to_be()));
+    }
+}
+
+/// Refuses, and says so.
+#[inline(always)]
+pub fn refuse(ctx: &SockAddrContext, reason: Reason, to: &Destination) -> i32 {
+    // SAFETY: a full socket, since the hook got it.
+    let born_in =
+        unsafe { origin_of(socket(ctx).cast::<c_void>()).map(|record| (*record).cgroup_id) };
+    let cgroup_id = match born_in {
+        Some(id) if id != 0 => id,
+        // SAFETY: no arguments.
+        _ => unsafe { bpf_get_current_cgroup_id() },
+    };
+    report::of_process(reason, cgroup_id, to);
+    REFUSE
+}
+
+/// The destination of an IPv4 address; unspecified means loopback, as for the kernel.
+#[inline(always)]
+pub fn destination_v4(ctx: &SockAddrContext) -> Destination {
+    // SAFETY: fields of the context that the hook may read.
+    let (ip, port, protocol) = unsafe {
+        (
+            (*ctx.sock_addr).user_ip4,
+            (*ctx.sock_addr).user_port,
+            (*ctx.sock_addr).protocol,
+        )
+    };
+    let ip = if ip == 0 {
+        LOOPBACK_V4
+    } else {
+        ip.to_ne_bytes()
+    };
+    let mut address = [0; 16];
+    address[0] = ip[0];
+    address[1] = ip[1];
+    address[2] = ip[2];
+    address[3] = ip[3];
+    Destination {
+        address,
+        port: u16::from_be(port as u16),
+        family: AF_INET,
+        protocol,
+    }
+}
+
+/// The destination of an IPv6 address; unspecified means loopback, mapped or not.
+#[inline(always)]
+pub fn destination_v6(ctx: &SockAddrContext) -> Destination {
+    // SAFETY: fields of the context that the hook may read; volatile, since merged
+    // loads are refused by the verifier as merged stores are.
+    let (words, port, protocol) = unsafe {
+        let sock_addr = ctx.sock_addr;
+        (
+            [
+                (&raw const (*sock_addr).user_ip6[0]).read_volatile(),
+                (&raw const (*sock_addr).user_ip6[1]).read_volatile(),
+                (&raw const (*sock_addr).user_ip6[2]).read_volatile(),
+                (&raw const (*sock_addr).user_ip6[3]).read_volatile(),
+            ],
+            (*sock_addr).user_port,
+            (*sock_addr).protocol,
+        )
+    };
+    let mut words = words;
+    if words[0] == 0 && words[1] == 0 && words[3] == 0 {
+        if words[2] == 0 {
+            words[3] = 1u32.to_be();
+        } else if words[2] == 0xffffu32.to_be() {
+            words[3] = u32::from_ne_bytes(LOOPBACK_V4);
+        }
+    }
+    // SAFETY: sixteen bytes either way.
+    let address: [u8; 16] = unsafe { core::mem::transmute(words) };
+    Destination {
+        address,
+        port: u16::from_be(port as u16),
+        family: AF_INET6,
+        protocol,
+    }
+}
+
+#[inline(always)]
+pub fn socket(ctx: &SockAddrContext) -> *mut aya_ebpf::bindings::bpf_sock {
+    // SAFETY: the union's only real member.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }
+}
+
+#[inline(always)]
+fn is_mapped(address: &[u8; 16]) -> bool {
+    let words = words(address);
+    words[0] == 0 && words[1] == 0 && words[2] == 0xffffu32.to_be()
+}
+
+/// Whether the address is one that the proxy listens on.
+#[inline(always)]
+fn is_proxy(address: &[u8; 16], kind: Kind) -> bool {
+    let have = words(address);
+    match kind {
+        Kind::V4 => have[0] == u32::from_ne_bytes(LOOPBACK_V4),
+        Kind::Mapped => have[3] == u32::from_ne_bytes(LOOPBACK_V4),
+        Kind::V6 => have == words(&LOOPBACK_V6),
+    }
+}
+
+#[inline(always)]
+fn words(address: &[u8; 16]) -> [u32; 4] {
+    // SAFETY: sixteen bytes either way.
+    unsafe { core::mem::transmute(*address) }
+}

@@ -1,0 +1,120 @@
+//! The stream of what the kernel refused.
+
+use std::net::SocketAddr;
+
+use aya::maps::{MapData, RingBuf};
+use interceptor_common::{Reason, RefusalRecord};
+use tokio::io::unix::AsyncFd;
+
+use super::{KernelError, address, name};
+
+/// Something the kernel refused an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// Where it was going, canonical, where that is known.
+    pub address: Option<SocketAddr>,
+    /// IP protocol number (6 TCP, 17 UDP, …); 0 where it is not known.
+    pub protocol: u32,
+    /// Process; `None` where a packet was refused, which no process is behind.
+    pub pid: Option<u32>,
+    /// Effective user id, where a process is known.
+    pub uid: Option<u32>,
+    /// The thread's name; empty where a packet was refused.
+    pub comm: String,
+    /// Id of the socket's cgroup.
+    pub cgroup_id: u64,
+    /// Refusals of the same cgroup that went unreported since its last report.
+    pub suppressed: u32,
+}
+
+/// The refusals, as they happen.
+#[derive(Debug)]
+pub struct Refusals {
+    ring: AsyncFd<Ring>,
+}
+
+/// aya's ring buffer says nothing of itself.
+struct Ring(RingBuf<MapData>);
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ring")
+    }
+}
+
+impl std::os::fd::AsRawFd for Ring {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Refusals {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
+        // SAFETY: the ring owns its map's descriptor and never changes it.
+        let ring = unsafe { AsyncFd::register(Ring(ring)) };
+        Ok(Self {
+            ring: ring.map_err(|error| waiting(error.into()))?,
+        })
+    }
+
+    /// The next one; waits for it. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// When the ring can no longer be waited on.
+    pub async fn next(&mut self) -> Result<Refusal, KernelError> {
+        loop {
+            // What is there already raises no event, so look before waiting; the
+            // guard is from before the second look, so nothing slips between.
+            if let Some(refusal) = take(self.ring.get_mut()) {
+                return Ok(refusal);
+            }
+            let mut guard = self.ring.readable_mut().await.map_err(waiting)?;
+            if let Some(refusal) = take(guard.get_inner_mut()) {
+                return Ok(refusal);
+            }
+            guard.clear_ready();
+        }
+    }
+}
+
+fn waiting(source: std::io::Error) -> KernelError {
+    KernelError::Io {
+        doing: "waiting for",
+        path: "the ring of refusals".into(),
+        source,
+    }
+}
+
+/// Takes the next record that makes sense.
+fn take(ring: &mut Ring) -> Option<Refusal> {
+    loop {
+        let item = ring.0.next()?;
+        if let Some(refusal) = read(&item) {
+            return Some(refusal);
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Option<Refusal> {
+    if bytes.len() < size_of::<RefusalRecord>() {
+        return None;
+    }
+    // SAFETY: long enough, any bit pattern is a value, and alignment is not assumed.
+    let record = unsafe { bytes.as_ptr().cast::<RefusalRecord>().read_unaligned() };
+    let known = record.address != [0; 16] || record.port != 0;
+    let process = record.uid != u32::MAX;
+    Some(Refusal {
+        reason: Reason::from_number(record.reason)?,
+        address: known
+            .then(|| address(record.family, record.address, record.port))
+            .flatten(),
+        protocol: record.protocol,
+        pid: process.then_some(record.tgid),
+        uid: process.then_some(record.uid),
+        comm: name(&record.comm),
+        cgroup_id: record.cgroup_id,
+        suppressed: record.suppressed,
+    })
+}
