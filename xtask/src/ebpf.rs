@@ -43,13 +43,13 @@ const LINKER_VERSION: &str = "0.13.0";
 ///
 /// Example: cargo xtask ebpf --install
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Change nothing; fail when the committed object does not match its source
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
     /// Install what is missing first (Debian packages, bpf-linker)
     #[arg(long)]
-    pub install: bool,
+    pub(crate) install: bool,
 }
 
 /// What stands beside the object.
@@ -91,7 +91,7 @@ enum Kind {
 ///
 /// # Errors
 /// When a tool is missing, the build fails, or the object differs.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let root = root()?;
     if args.install {
         install()?;
