@@ -294,9 +294,15 @@ fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
     let draft = tempfile::Builder::new()
         .prefix("python-")
         .tempdir_in(place.folder())?;
+    // Not pip and what else a new environment has.
+    let wanted = |name: &str| name.starts_with("psycopg") || name.starts_with("typing_extensions");
+    let parts = std::fs::read_dir(&library)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(wanted))
+        .map(|entry| entry.path());
     let copied = Command::new("cp")
         .args(["-r", "--no-preserve=mode"])
-        .arg(format!("{}/.", library.display()))
+        .args(parts)
         .arg(draft.path())
         .status()
         .context("starting cp")?;

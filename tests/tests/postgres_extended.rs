@@ -456,9 +456,10 @@ fn changes_stream_to_a_logical_receiver() -> Result<()> {
         agent
             .run(&words(&["--create-slot", "--plugin", "test_decoding"]))?
             .ok()?;
-        let end = world
+        world
             .postgres
-            .sql("INSERT INTO log (what) VALUES ('streamed'); SELECT pg_current_wal_lsn()")?;
+            .sql("INSERT INTO log (what) VALUES ('streamed')")?;
+        let end = world.postgres.sql("SELECT pg_current_wal_lsn()")?;
         let done = agent
             .run(&words(&[
                 "--start",
