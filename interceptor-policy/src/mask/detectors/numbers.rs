@@ -1,0 +1,355 @@
+//! Values made of digits: card numbers, social security numbers.
+
+use std::ops::Range;
+
+/// Digits of the shortest and of the longest card number.
+const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
+/// Fewest digits of one group, where a card number is written in groups. Keeps
+/// dates and lists of small numbers out.
+const GROUP: usize = 3;
+/// Length of `ddd-dd-dddd`, the shortest of all matches here.
+const SSN_LEN: usize = 11;
+
+/// Card brands: the range of the first six digits, and the lengths in use.
+#[rustfmt::skip]
+const BRANDS: &[(u32, u32, &[usize])] = &[
+    (400_000, 499_999, &[13, 16, 19]),                  // Visa
+    (510_000, 559_999, &[16]),                          // Mastercard
+    (222_100, 272_099, &[16]),                          // Mastercard, second range
+    (340_000, 349_999, &[15]),                          // American Express
+    (370_000, 379_999, &[15]),                          // American Express
+    (300_000, 305_999, &[14, 16, 17, 18, 19]),          // Diners Club
+    (309_500, 309_599, &[14, 16, 17, 18, 19]),          // Diners Club
+    (360_000, 369_999, &[14, 16, 17, 18, 19]),          // Diners Club
+    (380_000, 399_999, &[14, 16, 17, 18, 19]),          // Diners Club
+    (352_800, 358_999, &[16, 17, 18, 19]),              // JCB
+    (601_100, 601_199, &[16, 17, 18, 19]),              // Discover
+    (644_000, 659_999, &[16, 17, 18, 19]),              // Discover
+    (620_000, 629_999, &[16, 17, 18, 19]),              // UnionPay
+    (810_000, 817_199, &[16, 17, 18, 19]),              // UnionPay
+    (220_000, 220_499, &[16, 17, 18, 19]),              // Mir
+    (500_000, 509_999, &[13, 14, 15, 16, 17, 18, 19]),  // Maestro
+    (560_000, 589_999, &[13, 14, 15, 16, 17, 18, 19]),  // Maestro
+    (600_000, 699_999, &[13, 14, 15, 16, 17, 18, 19]),  // Maestro, RuPay
+];
+
+fn at(value: &[u8], index: usize) -> u8 {
+    value.get(index).copied().unwrap_or(0)
+}
+
+fn before(value: &[u8], index: usize, back: usize) -> u8 {
+    index.checked_sub(back).map_or(0, |index| at(value, index))
+}
+
+const fn is_separator(byte: u8) -> bool {
+    byte == b' ' || byte == b'-'
+}
+
+/// Card numbers: whole groups of digits, joined by single spaces or dashes,
+/// which are no part of a decimal fraction.
+pub(super) fn credit_cards(value: &[u8], into: &mut Vec<Range<usize>>) {
+    let mut index = 0;
+    while index < value.len() {
+        if !at(value, index).is_ascii_digit() {
+            index += 1;
+            continue;
+        }
+        index = match card_at(value, index) {
+            Some(end) => {
+                into.push(index..end);
+                end
+            }
+            None => group_end(value, index),
+        };
+    }
+}
+
+fn group_end(value: &[u8], start: usize) -> usize {
+    let digits = value.get(start..).unwrap_or_default();
+    let len = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    start + len
+}
+
+/// The end of the longest card number that starts with the group at `start`.
+fn card_at(value: &[u8], start: usize) -> Option<usize> {
+    if before(value, start, 1) == b'.' && before(value, start, 2).is_ascii_digit() {
+        return None;
+    }
+    let mut digits = [0_u8; *CARD_DIGITS.end()];
+    let mut count = 0;
+    let mut group = 0;
+    let mut groups = 1;
+    let mut found = None;
+    let mut index = start;
+    loop {
+        let byte = at(value, index);
+        if byte.is_ascii_digit() {
+            *digits.get_mut(count)? = byte - b'0';
+            count += 1;
+            group += 1;
+            index += 1;
+            if count == digits.len() || !at(value, index).is_ascii_digit() {
+                // A group ends here, or is too long to belong.
+                let whole = !at(value, index).is_ascii_digit();
+                let fraction = at(value, index) == b'.' && at(value, index + 1).is_ascii_digit();
+                let long_enough = groups == 1 || group >= GROUP;
+                if whole && long_enough && !fraction && is_card(digits.get(..count)?) {
+                    found = Some(index);
+                }
+                let joined =
+                    is_separator(at(value, index)) && at(value, index + 1).is_ascii_digit();
+                if !whole || !joined || group < GROUP || count == digits.len() {
+                    return found;
+                }
+                index += 1;
+                group = 0;
+                groups += 1;
+            }
+        } else {
+            return found;
+        }
+    }
+}
+
+fn is_card(digits: &[u8]) -> bool {
+    if !CARD_DIGITS.contains(&digits.len()) {
+        return false;
+    }
+    let first = digits
+        .iter()
+        .take(6)
+        .fold(0, |sum, digit| sum * 10 + u32::from(*digit));
+    let brand = BRANDS.iter().any(|(from, to, lengths)| {
+        (*from..=*to).contains(&first) && lengths.contains(&digits.len())
+    });
+    brand && luhn(digits)
+}
+
+fn luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| {
+            let digit = u32::from(*digit);
+            match place % 2 {
+                0 => digit,
+                _ if digit > 4 => digit * 2 - 9,
+                _ => digit * 2,
+            }
+        })
+        .sum();
+    sum % 10 == 0
+}
+
+/// Social security numbers, with the same separator twice.
+pub(super) fn us_ssns(value: &[u8], into: &mut Vec<Range<usize>>) {
+    let mut from = 0;
+    for separator in memchr::memchr2_iter(b'-', b' ', value) {
+        let Some(start) = separator.checked_sub(3).filter(|start| *start >= from) else {
+            continue;
+        };
+        if is_ssn_shape(value, start) && is_ssn(value, start) {
+            into.push(start..start + SSN_LEN);
+            from = start + SSN_LEN;
+        }
+    }
+}
+
+/// `ddd-dd-dddd`, whatever is beside it.
+fn is_ssn_shape(value: &[u8], start: usize) -> bool {
+    let Some(shape) = value.get(start..start + SSN_LEN) else {
+        return false;
+    };
+    let separator = at(shape, 3);
+    is_separator(separator)
+        && shape.iter().enumerate().all(|(index, byte)| match index {
+            3 | 6 => *byte == separator,
+            _ => byte.is_ascii_digit(),
+        })
+}
+
+/// Whether a shape is a number that can have been given out, and is not part of
+/// a longer one.
+fn is_ssn(value: &[u8], start: usize) -> bool {
+    let end = start + SSN_LEN;
+    let separator = at(value, start + 3);
+    let longer_before = before(value, start, 1).is_ascii_digit()
+        || (before(value, start, 1) == separator && before(value, start, 2).is_ascii_digit());
+    let longer_after = at(value, end).is_ascii_digit()
+        || (at(value, end) == separator && at(value, end + 1).is_ascii_digit());
+    let part = |range: Range<usize>| value.get(range).unwrap_or_default();
+    let area = part(start..start + 3);
+    let given_out = area != b"000"
+        && area != b"666"
+        && at(area, 0) != b'9'
+        && part(start + 4..start + 6) != b"00"
+        && part(start + 7..end) != b"0000";
+    given_out && !longer_before && !longer_after
+}
+
+/// Whether a chunk holds a run of digits and single separators in which a
+/// number could be. Every match is at least [`SSN_LEN`] long and made of such
+/// bytes alone, so looking at every eleventh byte finds one.
+pub(super) fn may_hit(chunk: &[u8], cards: bool, ssns: bool) -> bool {
+    let mut probe = SSN_LEN - 1;
+    while let Some(byte) = chunk.get(probe) {
+        if is_within(chunk, *byte, probe) {
+            let (start, end) = run_around(chunk, probe);
+            if run_may_hit(chunk, start, end, cards, ssns) {
+                return true;
+            }
+            probe = end;
+        }
+        probe += SSN_LEN;
+    }
+    false
+}
+
+/// Whether the byte at `index` is a digit, or one separator between digits.
+fn is_within(chunk: &[u8], byte: u8, index: usize) -> bool {
+    byte.is_ascii_digit()
+        || (is_separator(byte)
+            && before(chunk, index, 1).is_ascii_digit()
+            && at(chunk, index + 1).is_ascii_digit())
+}
+
+fn run_around(chunk: &[u8], index: usize) -> (usize, usize) {
+    let mut start = index;
+    while let Some(previous) = start.checked_sub(1)
+        && is_within(chunk, at(chunk, previous), previous)
+    {
+        start = previous;
+    }
+    let mut end = index + 1;
+    while is_within(chunk, at(chunk, end), end) {
+        end += 1;
+    }
+    (start, end)
+}
+
+fn run_may_hit(chunk: &[u8], start: usize, end: usize, cards: bool, ssns: bool) -> bool {
+    let run = chunk.get(start..end).unwrap_or_default();
+    // Neighbours of a value in the chunk (a length byte that happens to be a
+    // digit's) can lengthen its run, and so say nothing here.
+    (cards && run.iter().filter(|byte| byte.is_ascii_digit()).count() >= *CARD_DIGITS.start())
+        || (ssns && (0..run.len()).any(|at| is_ssn_shape(run, at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(find: fn(&[u8], &mut Vec<Range<usize>>), text: &str) -> Vec<&str> {
+        let mut ranges = Vec::new();
+        find(text.as_bytes(), &mut ranges);
+        ranges.into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn card_numbers_of_every_brand_are_found() {
+        for card in [
+            "4111111111111111",
+            "4222222222222",
+            "5555555555554444",
+            "2223003122003222",
+            "378282246310005",
+            "30569309025904",
+            "3530111333300000",
+            "6011111111111117",
+            "6200000000000005",
+            "6759649826438453",
+        ] {
+            assert_eq!(found(credit_cards, card), [card]);
+        }
+    }
+
+    #[test]
+    fn card_numbers_are_found_in_groups_and_amid_text() {
+        for card in [
+            "4111 1111 1111 1111",
+            "4111-1111-1111-1111",
+            "3782 822463 10005",
+        ] {
+            assert_eq!(found(credit_cards, card), [card]);
+            assert_eq!(found(credit_cards, &format!("pay {card}.")), [card]);
+            assert_eq!(found(credit_cards, &format!("{card} 123")), [card]);
+            assert_eq!(found(credit_cards, &format!("2024 {card}")), [card]);
+            assert_eq!(
+                found(credit_cards, &format!("{{\"n\":\"{card}\"}}")),
+                [card]
+            );
+        }
+        assert_eq!(
+            found(credit_cards, "4111111111111111 5555555555554444"),
+            ["4111111111111111", "5555555555554444"]
+        );
+    }
+
+    #[test]
+    fn what_only_resembles_a_card_number_is_not_one() {
+        for near in [
+            "4111111111111112",        // Luhn
+            "411111111111",            // too short
+            "41111111111111111111111", // inside a longer run
+            "1234567812345670",        // Luhn, but no brand
+            "4111  1111  1111  1111",  // two spaces
+            "4111.1111.1111.1111",
+            "0.4111111111111111", // a fraction
+            "4111111111111111.5",
+            "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", // numbers of one digit
+            "30-01-2024 31-01-2024",           // dates
+            "2024-01-15 10:11:12.123456",
+            "1732428519123456", // microseconds
+        ] {
+            assert_eq!(found(credit_cards, near), [""; 0], "{near}");
+        }
+    }
+
+    #[test]
+    fn social_security_numbers_are_found_with_dashes_or_spaces() {
+        for ssn in ["123-45-6789", "123 45 6789", "899-01-0001"] {
+            assert_eq!(found(us_ssns, ssn), [ssn]);
+            assert_eq!(found(us_ssns, &format!("ssn:{ssn};")), [ssn]);
+        }
+        assert_eq!(found(us_ssns, "123-45-6789,234-56-7890").len(), 2);
+    }
+
+    #[test]
+    fn what_only_resembles_a_social_security_number_is_not_one() {
+        for near in [
+            "000-12-3456",
+            "666-12-3456",
+            "900-12-3456",
+            "123-00-6789",
+            "123-45-0000",
+            "123456789",
+            "123-45 6789",
+            "123-456-789",
+            "1123-45-6789",
+            "123-45-67890",
+            "1-123-45-6789",
+            "123-45-6789-1",
+            "123-45-678",
+        ] {
+            assert_eq!(found(us_ssns, near), [""; 0], "{near}");
+        }
+    }
+
+    #[test]
+    fn long_runs_take_time_in_proportion() {
+        // Quadratic, each of these would take minutes.
+        for text in [
+            "1".repeat(1 << 20),
+            "1 ".repeat(1 << 19),
+            "123 ".repeat(1 << 18),
+        ] {
+            assert_eq!(found(credit_cards, &text), [""; 0]);
+            assert_eq!(found(us_ssns, &text), [""; 0]);
+            let _ = may_hit(text.as_bytes(), false, true);
+        }
+    }
+}
