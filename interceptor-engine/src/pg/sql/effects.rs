@@ -6,6 +6,14 @@
 use std::sync::Arc;
 
 use interceptor_policy::operation::Statement;
+use pg_query::Node;
+use pg_query::protobuf as pb;
+use pg_query::protobuf::{TransactionStmtKind, VariableSetKind};
+
+use super::ast::{self, Ast};
+
+/// `WITH HOLD`, in a `DECLARE CURSOR`'s options.
+pub(super) const CURSOR_HOLD: i32 = 0x0020;
 
 /// One change to the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,4 +141,238 @@ pub enum CopyHeader {
     None,
     /// The first line names the columns.
     Names,
+}
+
+/// Adds what a statement does to the session, apart from what needs its
+/// meaning (`PREPARE`, `DECLARE CURSOR`).
+pub(super) fn of(ast: Ast<'_>, effects: &mut Vec<Effect>) {
+    let name = |name: &str| Arc::<str>::from(name);
+    let some = |text: &str| (!text.is_empty()).then(|| Arc::<str>::from(text));
+    match ast {
+        Ast::ExecuteStmt(execute) => effects.push(Effect::Execute {
+            name: name(&execute.name),
+        }),
+        Ast::DeallocateStmt(deallocate) => effects.push(Effect::Deallocate {
+            name: (!deallocate.isall).then(|| name(&deallocate.name)),
+        }),
+        Ast::FetchStmt(fetch) => effects.push(Effect::Fetch {
+            cursor: name(&fetch.portalname),
+        }),
+        Ast::ClosePortalStmt(close) => effects.push(Effect::Close {
+            cursor: some(&close.portalname),
+        }),
+        Ast::CopyStmt(copy) if copy.filename.is_empty() && !copy.is_program => {
+            let format = copy_format(copy);
+            effects.push(if copy.is_from {
+                Effect::CopyIn(format)
+            } else {
+                Effect::CopyOut(format)
+            });
+        }
+        Ast::VariableSetStmt(set) => variable(set, effects),
+        Ast::DiscardStmt(discard) => effects.push(match discard.target() {
+            pb::DiscardMode::DiscardPlans
+            | pb::DiscardMode::DiscardSequences
+            | pb::DiscardMode::DiscardTemp => Effect::DiscardSome,
+            _ => Effect::DiscardAll,
+        }),
+        Ast::TransactionStmt(step) => {
+            let savepoint = || name(&step.savepoint_name);
+            effects.push(Effect::Transaction(match step.kind() {
+                TransactionStmtKind::TransStmtBegin
+                | TransactionStmtKind::TransStmtStart
+                | TransactionStmtKind::Undefined => Transaction::Begin,
+                TransactionStmtKind::TransStmtCommit
+                | TransactionStmtKind::TransStmtPrepare
+                | TransactionStmtKind::TransStmtCommitPrepared => Transaction::Commit,
+                TransactionStmtKind::TransStmtRollback
+                | TransactionStmtKind::TransStmtRollbackPrepared => Transaction::Rollback,
+                TransactionStmtKind::TransStmtSavepoint => Transaction::Savepoint(savepoint()),
+                TransactionStmtKind::TransStmtRelease => Transaction::Release(savepoint()),
+                TransactionStmtKind::TransStmtRollbackTo => Transaction::RollbackTo(savepoint()),
+            }));
+        }
+        Ast::SelectStmt(_)
+        | Ast::InsertStmt(_)
+        | Ast::UpdateStmt(_)
+        | Ast::DeleteStmt(_)
+        | Ast::MergeStmt(_) => {
+            configure(ast, effects);
+        }
+        _ => {}
+    }
+}
+
+fn variable(set: &pb::VariableSetStmt, effects: &mut Vec<Effect>) {
+    if set.kind() == VariableSetKind::VarResetAll {
+        effects.push(Effect::ResetAll);
+        return;
+    }
+    let value = (set.kind() == VariableSetKind::VarSetValue)
+        .then(|| {
+            // A list (`search_path`) is written as one text, as `set_config` takes it.
+            let values: Option<Vec<String>> = set
+                .args
+                .iter()
+                .map(|arg| ast::from(arg).and_then(constant))
+                .collect();
+            values.map(|values| Arc::from(values.join(", ")))
+        })
+        .flatten();
+    effects.push(Effect::SetParameter {
+        name: Arc::from(set.name.to_ascii_lowercase()),
+        value,
+        local: set.is_local,
+    });
+}
+
+/// The text of a constant.
+fn constant(ast: Ast<'_>) -> Option<String> {
+    use pb::a_const::Val;
+    match ast {
+        Ast::AConst(constant) => match &constant.val {
+            Some(Val::Sval(text)) => Some(text.sval.clone()),
+            Some(Val::Ival(number)) => Some(number.ival.to_string()),
+            Some(Val::Fval(number)) => Some(number.fval.clone()),
+            Some(Val::Boolval(value)) => Some(value.boolval.to_string()),
+            _ => None,
+        },
+        Ast::String(text) => Some(text.sval.clone()),
+        Ast::Integer(number) => Some(number.ival.to_string()),
+        Ast::Float(number) => Some(number.fval.clone()),
+        Ast::Boolean(value) => Some(value.boolval.to_string()),
+        Ast::TypeCast(cast) => ast::of(&cast.arg).and_then(constant),
+        Ast::TypeName(name) => name.names.last().and_then(ast::name).map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// Every `set_config` in a statement.
+fn configure(ast: Ast<'_>, effects: &mut Vec<Effect>) {
+    set_configs(ast, &mut |call| {
+        let argument = |at: usize| call.args.get(at).and_then(ast::from).and_then(constant);
+        if let Some(name) = argument(0) {
+            effects.push(Effect::SetParameter {
+                name: Arc::from(name.to_ascii_lowercase()),
+                value: argument(1).map(Arc::from),
+                local: argument(2).is_none_or(|local| local.starts_with(['t', 'T', '1'])),
+            });
+        }
+    });
+}
+
+/// The parameters that a statement's calls of `set_config` set; `None` if one
+/// of them does not show which.
+pub(super) fn configured(ast: Ast<'_>) -> Option<Vec<String>> {
+    let mut names = Some(Vec::new());
+    set_configs(ast, &mut |call| {
+        let name = call.args.first().and_then(ast::from).and_then(constant);
+        match (name, &mut names) {
+            (Some(name), Some(names)) => names.push(name.to_ascii_lowercase()),
+            _ => names = None,
+        }
+    });
+    names
+}
+
+fn set_configs(ast: Ast<'_>, found: &mut dyn FnMut(&pb::FuncCall)) {
+    if let Ast::FuncCall(call) = ast {
+        if call.funcname.last().and_then(ast::name) == Some("set_config") {
+            found(call);
+        }
+    }
+    ast.children(&mut |child| set_configs(child, found));
+}
+
+/// Whether an `EXPLAIN` runs its statement. An option that PostgreSQL would
+/// refuse counts as running it.
+pub(super) fn analyzes(explain: &pb::ExplainStmt) -> bool {
+    options(&explain.options).any(|option| option.defname == "analyze" && !is_off(option))
+}
+
+fn options(list: &[Node]) -> impl Iterator<Item = &pb::DefElem> {
+    list.iter().filter_map(|node| match ast::from(node) {
+        Some(Ast::DefElem(option)) => Some(option),
+        _ => None,
+    })
+}
+
+fn is_off(option: &pb::DefElem) -> bool {
+    ast::of(&option.arg)
+        .and_then(constant)
+        .is_some_and(|value| {
+            ["false", "off", "0"]
+                .iter()
+                .any(|off| value.eq_ignore_ascii_case(off))
+        })
+}
+
+fn copy_format(copy: &pb::CopyStmt) -> CopyFormat {
+    let value = |option: &pb::DefElem| ast::of(&option.arg).and_then(constant);
+    let encoding = options(&copy.options)
+        .filter(|option| option.defname == "format")
+        .last()
+        .map_or(Some(CopyEncoding::Text), |option| {
+            match value(option).as_deref() {
+                Some("text") => Some(CopyEncoding::Text),
+                Some("csv") => Some(CopyEncoding::Csv),
+                Some("binary") => Some(CopyEncoding::Binary),
+                _ => None,
+            }
+        });
+    let csv = encoding == Some(CopyEncoding::Csv);
+    let mut format = CopyFormat {
+        encoding: encoding.unwrap_or_default(),
+        delimiter: if csv { b',' } else { b'\t' },
+        null: Arc::from(if csv { "" } else { "\\N" }),
+        quote: b'"',
+        escape: b'"',
+        header: CopyHeader::None,
+        columns: ast::names(&copy.attlist)
+            .into_iter()
+            .map(Arc::from)
+            .collect(),
+        charset: None,
+        unclear: encoding.is_none(),
+    };
+    let byte = |text: Option<String>| match text.as_deref().map(str::as_bytes) {
+        Some([byte]) => Some(*byte),
+        _ => None,
+    };
+    let mut escape = None;
+    for option in options(&copy.options) {
+        let understood = match option.defname.as_str() {
+            "format" => true,
+            "delimiter" => byte(value(option))
+                .map(|byte| format.delimiter = byte)
+                .is_some(),
+            "quote" => byte(value(option))
+                .map(|byte| format.quote = byte)
+                .is_some(),
+            "escape" => byte(value(option))
+                .map(|byte| escape = Some(byte))
+                .is_some(),
+            "null" => value(option)
+                .map(|null| format.null = Arc::from(null))
+                .is_some(),
+            "encoding" => value(option)
+                .map(|charset| format.charset = Some(Arc::from(charset)))
+                .is_some(),
+            "header" => {
+                if !is_off(option) {
+                    format.header = CopyHeader::Names;
+                }
+                true
+            }
+            // How rows are read or checked, not how they are written apart.
+            "freeze" | "force_quote" | "force_not_null" | "force_null" | "on_error"
+            | "log_verbosity" | "reject_limit" => true,
+            // A text for missing values that is not NULL's.
+            "default" => copy.is_from,
+            _ => false,
+        };
+        format.unclear |= !understood;
+    }
+    format.escape = escape.unwrap_or(format.quote);
+    format
 }

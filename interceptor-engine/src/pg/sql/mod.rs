@@ -15,9 +15,10 @@
 //! * `parse` — text to tree, with the limits;
 //! * `ast` — every kind of node and what it holds, so that nothing is skipped;
 //! * `tags` — a statement's command tag and class;
+//! * `statement` — one statement of a message, kind by kind;
+//! * `walk`, with `from` and `dml` — the one pass that collects what is named;
 //! * `scope` — which tables a name can mean;
-//! * `walk` — the one pass that collects everything;
-//! * `where_clause`, `output`, `functions` — one question each;
+//! * `where_clause`, `functions` — one question each;
 //! * `effects` — what the session has to know (prepared names, cursors, `SET`);
 //! * `template`, `cache` — not reading the same text twice;
 //! * `replication` — the other grammar, of replication connections.
@@ -30,16 +31,26 @@
 //! A call of a function that neither PostgreSQL nor its bundled extensions
 //! define adds the class `procedural`, for it may do anything.
 
+mod ast;
 mod cache;
+mod dml;
 mod effects;
+mod from;
+mod functions;
 mod parse;
 mod replication;
+mod scope;
+mod statement;
+mod tags;
+mod walk;
+mod where_clause;
 
-use interceptor_policy::operation::{Class, Classes, Sql, Statement};
+use interceptor_policy::operation::Sql;
 
 pub use cache::{Classified, Classifier};
 pub use effects::{CopyEncoding, CopyFormat, CopyHeader, Effect, Transaction};
 pub use replication::classify_replication;
+pub use statement::merge;
 
 /// The tag of a statement that could not be read.
 pub const UNCLASSIFIED: &str = "UNCLASSIFIED";
@@ -85,27 +96,36 @@ pub fn classify_with(text: &str, dialect: Dialect) -> Sql {
 /// Reads `text`, and what it does to the session.
 #[must_use]
 pub fn read(text: &str, dialect: Dialect) -> Reading {
-    let _ = parse::parse(text, dialect);
-    unclassified()
+    shape(text, dialect).0
 }
 
-fn unclassified() -> Reading {
-    Reading {
-        sql: Sql {
-            statements: vec![Statement {
-                tags: vec![UNCLASSIFIED],
-                classes: Classes::of(Class::Unclassified),
-                ..Statement::default()
-            }],
-        },
-        effects: Vec::new(),
+/// As [`read`]; and whether the meaning may rest on the values of the integer
+/// constants in the text.
+fn shape(text: &str, dialect: Dialect) -> (Reading, bool) {
+    let refused = || {
+        let reading = Reading {
+            sql: Sql {
+                statements: vec![statement::unclassified()],
+            },
+            effects: Vec::new(),
+        };
+        (reading, true)
+    };
+    let Ok(tree) = parse::parse(text, dialect) else {
+        return refused();
+    };
+    let mut reading = Reading::default();
+    let mut by_literals = false;
+    for raw in &tree.stmts {
+        let Some(Ok(read)) = ast::of(&raw.stmt).map(statement::read) else {
+            return refused();
+        };
+        let at = reading.sql.statements.len();
+        by_literals |= read.by_literals;
+        reading.sql.statements.push(read.statement);
+        reading
+            .effects
+            .extend(read.effects.into_iter().map(|effect| (at, effect)));
     }
-}
-
-/// What `EXECUTE` (`outer`) means once the statement that it runs (`inner`) is
-/// known: both.
-#[must_use]
-pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
-    let _ = inner;
-    outer.clone()
+    (reading, by_literals)
 }

@@ -1,0 +1,609 @@
+//! One statement of a message: its meaning, and what it does to the session.
+
+use std::sync::Arc;
+
+use interceptor_policy::operation::{
+    Class, Classes, Column, Output, OutputItem, Statement, Table, WhereClause,
+};
+use pg_query::Node;
+use pg_query::protobuf as pb;
+use pg_query::protobuf::{AlterTableType, ObjectType};
+
+use super::ast::{self, Ast};
+use super::scope::{Relation, Scope, all_of};
+use super::walk::{Shape, Walker, named, select_tag};
+use super::{Effect, UNCLASSIFIED, effects, functions, tags};
+
+/// What was read of one statement.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) statement: Statement,
+    pub(super) effects: Vec<Effect>,
+    /// It means something else with other integer constants, or may do.
+    pub(super) by_literals: bool,
+}
+
+/// Why a statement has no meaning: it takes too long to work out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMuch;
+
+/// Reads one statement.
+pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
+    let mut reader = Reader {
+        walker: Walker::new(),
+        effects: Vec::new(),
+        output: Output::Nothing,
+        reading: false,
+        by_literals: true,
+    };
+    reader.statement(ast)?;
+    if reader.walker.is_exhausted() {
+        return Err(TooMuch);
+    }
+    let classes = reader.walker.classes();
+    let by_literals = reader.by_literals || reader.walker.by_literals;
+    let mut statement = reader.walker.found;
+    statement.classes = classes;
+    statement.output = reader.output;
+    let changes = Classes::of(Class::Write).union(Classes::of(Class::Ddl));
+    if reader.reading && classes.intersects(changes) {
+        statement.writes_inside_read = true;
+    }
+    Ok(Read {
+        statement,
+        effects: reader.effects,
+        by_literals,
+    })
+}
+
+struct Reader {
+    walker: Walker,
+    effects: Vec<Effect>,
+    output: Output,
+    /// By its name it only reads.
+    reading: bool,
+    by_literals: bool,
+}
+
+impl Reader {
+    fn statement(&mut self, ast: Ast<'_>) -> Result<(), TooMuch> {
+        match ast {
+            Ast::SelectStmt(select) => {
+                self.by_literals = false;
+                self.reading = true;
+                self.select(select);
+            }
+            Ast::InsertStmt(_) | Ast::UpdateStmt(_) | Ast::DeleteStmt(_) | Ast::MergeStmt(_) => {
+                self.by_literals = false;
+                let shape = self.walker.write(ast);
+                // The statement's own tag first, then those of its CTEs.
+                let own = match ast {
+                    Ast::InsertStmt(_) => "INSERT",
+                    Ast::UpdateStmt(_) => "UPDATE",
+                    Ast::DeleteStmt(_) => "DELETE",
+                    _ => "MERGE",
+                };
+                self.own_tag_first(own);
+                self.output = output(shape);
+            }
+            _ => {
+                let (tag, classes) = tags::of(ast);
+                self.walker.tag(tag);
+                self.walker.found.classes = classes;
+                self.utility(ast)?;
+            }
+        }
+        effects::of(ast, &mut self.effects);
+        Ok(())
+    }
+
+    fn own_tag_first(&mut self, own: &'static str) {
+        let tags = &mut self.walker.found.tags;
+        tags.retain(|tag| *tag != own);
+        tags.insert(0, own);
+    }
+
+    fn select(&mut self, select: &pb::SelectStmt) {
+        let shape = self.walker.query(select);
+        let tag = select_tag(select, self.walker.into);
+        self.own_tag_first(tag);
+        self.walker.class(Class::Read);
+        self.output = if self.walker.into {
+            Output::Nothing
+        } else {
+            output(shape)
+        };
+        self.set_config(select);
+    }
+
+    /// Acting as another role by way of a function.
+    fn set_config(&mut self, select: &pb::SelectStmt) {
+        if self
+            .walker
+            .found
+            .functions
+            .iter()
+            .any(|name| &**name == "set_config")
+        {
+            let roles = effects::configured(Ast::SelectStmt(select));
+            let harmless = roles.as_ref().is_some_and(|names| {
+                names
+                    .iter()
+                    .all(|name| !matches!(&**name, "role" | "session_authorization"))
+            });
+            if !harmless {
+                self.walker.class(Class::Dcl);
+            }
+        }
+    }
+
+    fn utility(&mut self, ast: Ast<'_>) -> Result<(), TooMuch> {
+        match ast {
+            Ast::ExplainStmt(explain) => {
+                self.reading = true;
+                let runs = effects::analyzes(explain);
+                if let Some(query) = ast::of(&explain.query) {
+                    let inner = read(query)?;
+                    self.absorb(inner, runs);
+                }
+            }
+            Ast::PrepareStmt(prepare) => {
+                if let Some(query) = ast::of(&prepare.query) {
+                    let mut inner = read(query)?;
+                    self.effects.push(Effect::Prepare {
+                        name: Arc::from(prepare.name.as_str()),
+                        inner: Arc::new(inner.statement.clone()),
+                    });
+                    inner.effects.clear();
+                    self.absorb(inner, true);
+                }
+            }
+            Ast::DeclareCursorStmt(declare) => {
+                self.reading = true;
+                if let Some(query) = ast::of(&declare.query) {
+                    let inner = read(query)?;
+                    self.effects.push(Effect::DeclareCursor {
+                        name: Arc::from(declare.portalname.as_str()),
+                        inner: Arc::new(inner.statement.clone()),
+                        hold: declare.options & effects::CURSOR_HOLD != 0,
+                    });
+                    self.absorb(inner, true);
+                }
+            }
+            Ast::CreateTableAsStmt(create) => {
+                if let Some(query) = ast::of(&create.query) {
+                    let inner = read(query)?;
+                    self.absorb_quietly(inner);
+                }
+                if let Some(into) = &create.into {
+                    self.walker.walk(Ast::IntoClause(into));
+                }
+            }
+            Ast::CopyStmt(copy) => self.copy(copy)?,
+            Ast::ViewStmt(view) => self.written_down(Ast::ViewStmt(view)),
+            Ast::RuleStmt(_)
+            | Ast::CreateFunctionStmt(_)
+            | Ast::CreatePolicyStmt(_)
+            | Ast::AlterPolicyStmt(_)
+            | Ast::CreateTrigStmt(_)
+            | Ast::CreatePublicationStmt(_)
+            | Ast::AlterPublicationStmt(_) => self.about_a_table(ast, false),
+            Ast::CreateStmt(_)
+            | Ast::CreateForeignTableStmt(_)
+            | Ast::CreateDomainStmt(_)
+            | Ast::CreateStatsStmt(_) => self.about_a_table(ast, false),
+            Ast::IndexStmt(_) | Ast::AlterTableStmt(_) => self.about_a_table(ast, true),
+            Ast::CreateSchemaStmt(create) => {
+                for element in &create.schema_elts {
+                    if let Some(element) = ast::from(element) {
+                        let inner = read(element)?;
+                        self.absorb(inner, true);
+                    }
+                }
+            }
+            Ast::DropStmt(drop) => self.dropped(drop),
+            Ast::CommentStmt(comment) => self.object(comment.objtype(), comment.object.as_deref()),
+            Ast::SecLabelStmt(label) => self.object(label.objtype(), label.object.as_deref()),
+            Ast::RenameStmt(rename) => self.rename(rename),
+            Ast::FetchStmt(_) | Ast::ExecuteStmt(_) | Ast::CallStmt(_) => {
+                self.output = Output::Unclear;
+                self.walker.walk(ast);
+            }
+            Ast::VacuumStmt(vacuum) => {
+                for relation in &vacuum.rels {
+                    if let Some(Ast::VacuumRelation(relation)) = ast::from(relation) {
+                        self.on(relation.relation.as_ref(), &relation.va_cols);
+                    }
+                }
+            }
+            Ast::GrantStmt(grant) => self.grant(grant),
+            other => self.walker.walk(other),
+        }
+        Ok(())
+    }
+
+    /// Adds a statement inside this one; all of it when it runs, else only
+    /// what it names.
+    fn absorb(&mut self, inner: Read, runs: bool) {
+        let from = self.walker.classes();
+        let inner_classes = inner.statement.classes;
+        self.absorb_names(&inner.statement);
+        self.by_literals = true;
+        self.walker.found.classes = if runs {
+            from.union(inner_classes)
+        } else if inner_classes.contains(Class::Procedural) {
+            // The planner may run a function that promises to be immutable.
+            from.union(Classes::of(Class::Procedural))
+        } else {
+            from
+        };
+        if runs {
+            for tag in &inner.statement.tags {
+                self.walker.tag(tag);
+            }
+            if let Some(clause) = inner.statement.where_clause {
+                self.walker.weakest_where(clause);
+            }
+            self.walker.found.writes_inside_read |= inner.statement.writes_inside_read;
+        }
+        self.effects.extend(inner.effects);
+    }
+
+    /// As [`Reader::absorb`], for a query that is only the source of rows.
+    fn absorb_quietly(&mut self, inner: Read) {
+        let own = self.walker.found.tags.clone();
+        let nested: Vec<_> = inner
+            .statement
+            .tags
+            .iter()
+            .copied()
+            .filter(|tag| !tag.starts_with("SELECT"))
+            .collect();
+        self.absorb(inner, true);
+        self.walker.found.tags = own;
+        for tag in nested {
+            self.walker.tag(tag);
+        }
+    }
+
+    fn absorb_names(&mut self, inner: &Statement) {
+        for table in &inner.tables {
+            self.walker.add_table(table.clone());
+        }
+        for column in &inner.columns {
+            self.walker.column(column.clone());
+        }
+        for function in &inner.functions {
+            self.walker.add_function(Arc::clone(function));
+        }
+    }
+
+    fn copy(&mut self, copy: &pb::CopyStmt) -> Result<(), TooMuch> {
+        let name = match (copy.is_from, copy.is_program, copy.filename.is_empty()) {
+            (true, true, _) => Some("copy_from_program"),
+            (false, true, _) => Some("copy_to_program"),
+            (true, false, false) => Some("copy_from_file"),
+            (false, false, false) => Some("copy_to_file"),
+            (_, false, true) => None,
+        };
+        if let Some(name) = name {
+            self.walker.add_function(Arc::from(name));
+        }
+        if copy.is_program {
+            self.walker.class(Class::Procedural);
+        }
+        let mut output = Output::Unclear;
+        if let Some(query) = ast::of(&copy.query) {
+            self.reading = true;
+            let inner = read(query)?;
+            output = inner.statement.output.clone();
+            self.absorb_quietly(inner);
+        }
+        if let Some(range) = &copy.relation {
+            let table = self.walker.table(range);
+            output = Output::Items(self.columns(&table, &copy.attlist));
+            if let Some(condition) = ast::of(&copy.where_clause) {
+                self.in_scope(&table, |walker| walker.walk(condition));
+            }
+        }
+        if !copy.is_from && name.is_none() {
+            self.output = output;
+        }
+        Ok(())
+    }
+
+    /// A table's columns as listed; all of them where none is.
+    fn columns(&mut self, table: &Table, list: &[Node]) -> Vec<OutputItem> {
+        if list.is_empty() {
+            self.walker.column(all_of(table));
+            return vec![OutputItem::Star(vec![table.clone()])];
+        }
+        let mut items = Vec::with_capacity(list.len());
+        for name in ast::names(list) {
+            self.walker.column_of(table, name);
+            items.push(OutputItem::Column(Column {
+                table: Some(table.clone()),
+                name: Arc::from(name),
+            }));
+        }
+        items
+    }
+
+    fn on(&mut self, range: Option<&pb::RangeVar>, columns: &[Node]) {
+        if let Some(range) = range {
+            let table = self.walker.table(range);
+            for name in ast::names(columns) {
+                self.walker.column_of(&table, name);
+            }
+        }
+    }
+
+    fn in_scope(&mut self, table: &Table, walk: impl FnOnce(&mut Walker)) {
+        let mut scope = Scope::default();
+        scope.add(Some(&table.name), Relation::Table(table.clone()));
+        self.walker.scopes.push(scope);
+        walk(&mut self.walker);
+        self.walker.scopes.pop();
+    }
+
+    /// Walks what is stored and not run now: names count, effects do not.
+    fn written_down(&mut self, ast: Ast<'_>) {
+        self.walker.runs = false;
+        self.walker.walk(ast);
+        self.walker.runs = true;
+    }
+
+    /// Walks a statement whose expressions are about one table's columns.
+    fn about_a_table(&mut self, ast: Ast<'_>, runs: bool) {
+        let range = match ast {
+            Ast::CreateStmt(create) => create.relation.as_ref(),
+            Ast::CreateForeignTableStmt(create) => create
+                .base_stmt
+                .as_ref()
+                .and_then(|create| create.relation.as_ref()),
+            Ast::IndexStmt(index) => index.relation.as_ref(),
+            Ast::AlterTableStmt(alter) => alter.relation.as_ref(),
+            Ast::CreatePolicyStmt(policy) => policy.table.as_ref(),
+            Ast::AlterPolicyStmt(policy) => policy.table.as_ref(),
+            Ast::CreateTrigStmt(trigger) => trigger.relation.as_ref(),
+            _ => None,
+        };
+        self.walker.runs = runs;
+        match range {
+            Some(range) => {
+                let table = self.walker.table(range);
+                self.in_scope(&table, |walker| {
+                    parts(walker, &table, ast);
+                    walker.walk(ast);
+                });
+            }
+            None => self.walker.walk(ast),
+        }
+        self.walker.runs = true;
+        if let Ast::AlterTableStmt(alter) = ast {
+            if alter.cmds.iter().any(changes_rights) {
+                self.walker.class(Class::Dcl);
+            }
+        }
+    }
+
+    fn dropped(&mut self, drop: &pb::DropStmt) {
+        for object in &drop.objects {
+            self.object(drop.remove_type(), Some(object));
+        }
+    }
+
+    /// An object by name, as `DROP` and `COMMENT` give it: noted where it is a
+    /// table or belongs to one.
+    fn object(&mut self, kind: ObjectType, object: Option<&Node>) {
+        let names = match object.and_then(ast::from) {
+            Some(Ast::List(list)) => ast::names(&list.items),
+            _ => return,
+        };
+        let (table, rest) = match kind {
+            ObjectType::ObjectTable
+            | ObjectType::ObjectView
+            | ObjectType::ObjectMatview
+            | ObjectType::ObjectForeignTable
+            | ObjectType::ObjectIndex
+            | ObjectType::ObjectSequence => (names.as_slice(), None),
+            ObjectType::ObjectColumn => match names.split_last() {
+                Some((column, table)) => (table, Some(*column)),
+                None => return,
+            },
+            ObjectType::ObjectTrigger
+            | ObjectType::ObjectRule
+            | ObjectType::ObjectPolicy
+            | ObjectType::ObjectTabconstraint => match names.split_last() {
+                Some((_, table)) => (table, None),
+                None => return,
+            },
+            _ => return,
+        };
+        let table = match table {
+            [] => return,
+            [name] => named(None, name),
+            [.., schema, name] => named(Some(schema), name),
+        };
+        self.walker.add_table(table.clone());
+        if let Some(column) = rest {
+            self.walker.column_of(&table, column);
+        }
+    }
+
+    fn rename(&mut self, rename: &pb::RenameStmt) {
+        if let Some(range) = &rename.relation {
+            let table = self.walker.table(range);
+            if rename.rename_type() == ObjectType::ObjectColumn {
+                self.walker.column_of(&table, &rename.subname);
+            }
+        }
+    }
+
+    fn grant(&mut self, grant: &pb::GrantStmt) {
+        self.walker.walk(Ast::GrantStmt(grant));
+        let columns: Vec<String> = grant
+            .privileges
+            .iter()
+            .filter_map(|node| match ast::from(node) {
+                Some(Ast::AccessPriv(privilege)) => Some(ast::names(&privilege.cols)),
+                _ => None,
+            })
+            .flatten()
+            .map(str::to_owned)
+            .collect();
+        for table in self.walker.found.tables.clone() {
+            for column in &columns {
+                self.walker.column_of(&table, column);
+            }
+        }
+    }
+}
+
+/// Columns that a statement about a table names outside of expressions.
+fn parts(walker: &mut Walker, table: &Table, ast: Ast<'_>) {
+    match ast {
+        Ast::IndexStmt(index) => {
+            for element in index
+                .index_params
+                .iter()
+                .chain(&index.index_including_params)
+            {
+                if let Some(Ast::IndexElem(element)) = ast::from(element) {
+                    if !element.name.is_empty() {
+                        walker.column_of(table, &element.name);
+                    }
+                }
+            }
+        }
+        Ast::AlterTableStmt(alter) => {
+            for command in &alter.cmds {
+                if let Some(Ast::AlterTableCmd(command)) = ast::from(command) {
+                    if names_a_column(command.subtype()) && !command.name.is_empty() {
+                        walker.column_of(table, &command.name);
+                    }
+                }
+            }
+        }
+        Ast::CreateTrigStmt(trigger) => {
+            for name in ast::names(&trigger.columns) {
+                walker.column_of(table, name);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn names_a_column(kind: AlterTableType) -> bool {
+    matches!(
+        kind,
+        AlterTableType::AtColumnDefault
+            | AlterTableType::AtDropNotNull
+            | AlterTableType::AtSetNotNull
+            | AlterTableType::AtSetExpression
+            | AlterTableType::AtDropExpression
+            | AlterTableType::AtSetStatistics
+            | AlterTableType::AtSetOptions
+            | AlterTableType::AtResetOptions
+            | AlterTableType::AtSetStorage
+            | AlterTableType::AtSetCompression
+            | AlterTableType::AtDropColumn
+            | AlterTableType::AtAlterColumnType
+            | AlterTableType::AtAlterColumnGenericOptions
+            | AlterTableType::AtAddIdentity
+            | AlterTableType::AtSetIdentity
+            | AlterTableType::AtDropIdentity
+    )
+}
+
+fn changes_rights(command: &Node) -> bool {
+    matches!(
+        ast::from(command),
+        Some(Ast::AlterTableCmd(command)) if matches!(
+            command.subtype(),
+            AlterTableType::AtChangeOwner
+                | AlterTableType::AtEnableRowSecurity
+                | AlterTableType::AtDisableRowSecurity
+                | AlterTableType::AtForceRowSecurity
+                | AlterTableType::AtNoForceRowSecurity
+        )
+    )
+}
+
+fn output(shape: Shape) -> Output {
+    match shape.items {
+        Some(items) if items.is_empty() => Output::Nothing,
+        Some(items) => Output::Items(items),
+        None => Output::Unclear,
+    }
+}
+
+/// What `EXECUTE` (`outer`) means once the statement that it runs (`inner`) is
+/// known: both. `EXPLAIN EXECUTE` without `ANALYZE` does not run it.
+#[must_use]
+pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
+    let runs = outer.tags.first() != Some(&"EXPLAIN") || outer.tags.contains(&"EXECUTE");
+    let mut merged = outer.clone();
+    // `procedural` stood for what was not known yet, unless a function among
+    // the parameters says so too.
+    let own = outer.functions.iter().any(|name| {
+        let (schema, name) = match name.rsplit_once('.') {
+            Some((schema, name)) => (Some(schema), name),
+            None => (None, &**name),
+        };
+        functions::classes(schema, name).contains(Class::Procedural)
+    });
+    merged.classes = Classes::default();
+    for (_, class) in Class::NAMES {
+        if outer.classes.contains(*class) && (*class != Class::Procedural || own) {
+            merged.classes.insert(*class);
+        }
+    }
+    if runs {
+        merged.classes = merged.classes.union(inner.classes);
+        for tag in &inner.tags {
+            if !merged.tags.contains(tag) {
+                merged.tags.push(tag);
+            }
+        }
+        let clause = |known: Option<WhereClause>, more: Option<WhereClause>| match (known, more) {
+            (Some(known), Some(more)) => Some(known.min(more)),
+            (known, more) => known.or(more),
+        };
+        merged.where_clause = clause(merged.where_clause, inner.where_clause);
+        let changes = Classes::of(Class::Write).union(Classes::of(Class::Ddl));
+        merged.writes_inside_read |= inner.writes_inside_read
+            || (outer.tags.first() == Some(&"EXPLAIN") && inner.classes.intersects(changes));
+    } else if inner.classes.contains(Class::Procedural) {
+        merged.classes.insert(Class::Procedural);
+    }
+    for table in &inner.tables {
+        if !merged.tables.contains(table) {
+            merged.tables.push(table.clone());
+        }
+    }
+    for column in &inner.columns {
+        if !merged.columns.contains(column) {
+            merged.columns.push(column.clone());
+        }
+    }
+    for function in &inner.functions {
+        if !merged.functions.contains(function) {
+            merged.functions.push(Arc::clone(function));
+        }
+    }
+    if outer.tags.first() == Some(&"EXECUTE") {
+        merged.output = inner.output.clone();
+    }
+    merged
+}
+
+/// A statement that could not be read.
+pub(super) fn unclassified() -> Statement {
+    Statement {
+        tags: vec![UNCLASSIFIED],
+        classes: Classes::of(Class::Unclassified),
+        output: Output::Unclear,
+        ..Statement::default()
+    }
+}
