@@ -53,11 +53,7 @@ pub fn pg_startup(input: &[u8]) {
                     let theirs = postgres_reads(packet);
                     assert_eq!(theirs.as_ref(), Some(&startup.parameters));
                     for (name, _) in &startup.parameters {
-                        let last = theirs
-                            .iter()
-                            .flatten()
-                            .filter(|(n, _)| n == name)
-                            .next_back();
+                        let last = theirs.iter().flatten().rfind(|(n, _)| n == name);
                         assert_eq!(startup.get(name), last.map(|(_, value)| *value));
                     }
                     assert!(startup.to_builder().encode(&mut encoded).is_ok());
