@@ -30,6 +30,11 @@ pub mod startup;
 pub mod tag;
 pub mod types;
 
+#[cfg(test)]
+mod made;
+#[cfg(test)]
+mod tests;
+
 pub use body::{Formats, Values};
 pub use error::PgError;
 
