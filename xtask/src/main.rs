@@ -12,6 +12,7 @@
 
 mod ci;
 mod ebpf;
+mod fuzz;
 mod install;
 mod programs;
 mod shell;
@@ -46,6 +47,8 @@ enum Command {
     Bench(programs::BenchArgs),
     /// Rebuild the kernel programs' object from source
     Ebpf(ebpf::Args),
+    /// Run a fuzz target of the parsers for a bounded time
+    Fuzz(fuzz::Args),
     /// Check what a change must hold to: formatting, lints, licences, layering
     Ci(ci::Args),
     /// Install what the other commands need, and do nothing else
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => programs::replay(args),
         Command::Bench(args) => programs::bench(args),
         Command::Ebpf(args) => ebpf::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Ci(args) => ci::run(args),
         Command::Install(args) => install::run(args),
     };
