@@ -1,0 +1,97 @@
+//! Digests of executables, each made once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+/// Executables that are larger are not read.
+const LARGEST: u64 = 2 << 30;
+/// How many digests are kept.
+const KEPT: usize = 1_024;
+
+/// What tells two versions of a file apart without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Cannot be set back by the file's owner, as the modification time can.
+    changed: (i64, i64),
+}
+
+/// Digests by what tells files apart.
+#[derive(Debug, Default)]
+pub(super) struct Executables {
+    known: Mutex<HashMap<Key, Arc<str>>>,
+}
+
+impl Executables {
+    /// SHA-256 of a file, in hex. Opened through `/proc/PID/exe` it is the very file
+    /// that runs, replaced or removed meanwhile or not.
+    pub(super) fn sha256(&self, path: &Path) -> io::Result<Arc<str>> {
+        let mut file = File::open(path)?;
+        let meta = file.metadata()?;
+        if meta.len() > LARGEST {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let key = Key {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        };
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = known().get(&key) {
+            return Ok(digest.clone());
+        }
+        let digest: Arc<str> = digest(&mut file)?.into();
+        let mut known = known();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(key, digest.clone());
+        Ok(digest)
+    }
+}
+
+fn digest(file: &mut File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hex::encode(hasher.finalize()));
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_has_another_digest_though_its_name_and_size_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent");
+        let executables = Executables::default();
+        std::fs::write(&path, "abc").unwrap();
+        let first = executables.sha256(&path).unwrap();
+        assert_eq!(
+            &*first,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(executables.sha256(&path).unwrap(), first);
+        // A new inode, as an installer makes it.
+        std::fs::write(folder.path().join("new"), "abd").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_ne!(executables.sha256(&path).unwrap(), first);
+    }
+}

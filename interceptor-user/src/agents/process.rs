@@ -1,0 +1,257 @@
+//! What `/proc` says of a process, beyond what the kernel noted at `connect`.
+//!
+//! It is read after the fact, so it may be about another process: the first one gone,
+//! its number given anew. What is in another cgroup than the socket is therefore not
+//! believed, and what is gone is called gone.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, SysconfVar, Uid, User, sysconf};
+use serde_json::{Map, Value, json};
+
+use super::executable::Executables;
+use crate::kernel::{Origin, cgroup};
+
+/// How much of a command line is read.
+const LONGEST_COMMAND_LINE: u64 = 4_096;
+/// How many parents are named.
+const MOST_PARENTS: usize = 16;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) user: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) exe: Option<String>,
+    pub(super) command_line: Option<String>,
+    pub(super) cgroup: Option<String>,
+    pub(super) json: Map<String, Value>,
+}
+
+/// Looks at the process that an origin names.
+pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executables) -> Found {
+    let mut found = Found {
+        user: user(origin.uid),
+        group: group(origin.gid),
+        ..Found::default()
+    };
+    let json = &mut found.json;
+    json.insert("pid".to_owned(), origin.pid.into());
+    json.insert("uid".to_owned(), origin.uid.into());
+    json.insert("gid".to_owned(), origin.gid.into());
+    json.insert("comm".to_owned(), origin.comm.clone().into());
+    for (key, name) in [("user", &found.user), ("group", &found.group)] {
+        if let Some(name) = name {
+            json.insert(key.to_owned(), name.clone().into());
+        }
+    }
+    let Some(stat) = Stat::of(origin.pid) else {
+        json.insert("gone".to_owned(), true.into());
+        return found;
+    };
+    let Ok(path) = cgroup::of_process(origin.pid) else {
+        json.insert("gone".to_owned(), true.into());
+        return found;
+    };
+    let id = cgroup::id(&cgroup_root.join(path.trim_start_matches('/')));
+    if !id.is_ok_and(|id| id == origin.cgroup_id) {
+        json.insert("elsewhere".to_owned(), true.into());
+        return found;
+    }
+    found.cgroup = Some(path);
+
+    let proc = PathBuf::from(format!("/proc/{}", origin.pid));
+    found.command_line = command_line(&proc);
+    let exe = proc.join("exe");
+    found.exe = fs::read_link(&exe)
+        .ok()
+        .map(|path| path.to_string_lossy().into_owned());
+    let digest = executables.sha256(&exe);
+
+    // The same process still, or nothing of the above is about the one that connected.
+    if Stat::of(origin.pid).is_none_or(|now| now.start != stat.start) {
+        found.exe = None;
+        found.command_line = None;
+        found.cgroup = None;
+        json.insert("gone".to_owned(), true.into());
+        return found;
+    }
+    if let Some(exe) = &found.exe {
+        json.insert("exe".to_owned(), exe.clone().into());
+    }
+    if let Ok(digest) = digest {
+        json.insert("exe_sha256".to_owned(), (*digest).into());
+    }
+    if let Some(line) = &found.command_line {
+        json.insert("command_line".to_owned(), line.clone().into());
+    }
+    if let Some(started) = started(stat.start) {
+        json.insert("started_ms".to_owned(), started.into());
+    }
+    json.insert("start_ticks".to_owned(), stat.start.into());
+    json.insert("parents".to_owned(), parents(stat.parent).into());
+    found
+}
+
+/// The fields of `/proc/PID/stat` that are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stat {
+    comm: String,
+    parent: u32,
+    /// In clock ticks since boot.
+    start: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// A thread's name stands in parentheses and may hold any of them, so the last
+    /// closing one ends it (proc_pid_stat(5)).
+    fn parse(text: &str) -> Option<Self> {
+        let (before, after) = text.rsplit_once(')')?;
+        let (_, comm) = before.split_once('(')?;
+        let mut fields = after.split_whitespace();
+        // The third field is the state; the fourth the parent, the 22nd the start.
+        let parent = fields.nth(1)?.parse().ok()?;
+        let start = fields.nth(17)?.parse().ok()?;
+        Some(Self {
+            comm: printable(comm),
+            parent,
+            start,
+        })
+    }
+}
+
+/// The chain of parents, nearest first.
+fn parents(first: u32) -> Vec<Value> {
+    let mut chain = Vec::new();
+    let mut pid = first;
+    while pid != 0 && chain.len() < MOST_PARENTS {
+        let Some(stat) = Stat::of(pid) else { break };
+        let exe = fs::read_link(format!("/proc/{pid}/exe"))
+            .ok()
+            .map(|path| path.to_string_lossy().into_owned());
+        chain.push(json!({
+            "pid": pid,
+            "comm": stat.comm,
+            "exe": exe,
+            "start_ticks": stat.start,
+        }));
+        pid = stat.parent;
+    }
+    chain
+}
+
+/// The arguments, joined by single blanks; what is beyond 4 KiB is left out.
+fn command_line(proc: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(proc.join("cmdline"))
+        .ok()?
+        .take(LONGEST_COMMAND_LINE)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    let text = bytes
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let text = printable(text.trim_end());
+    (!text.is_empty()).then_some(text)
+}
+
+/// Control characters are replaced, since a person will read this on a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Milliseconds since the epoch at which a process started.
+fn started(ticks: u64) -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
+    let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+    let since_boot = ticks.checked_mul(1_000)?.checked_div(per_second)?;
+    boot.checked_mul(1_000)?.checked_add(since_boot)
+}
+
+fn user(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid))
+        .ok()?
+        .map(|user| user.name)
+}
+
+fn group(gid: u32) -> Option<String> {
+    Group::from_gid(Gid::from_raw(gid))
+        .ok()?
+        .map(|group| group.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin_of_this_test() -> Origin {
+        let path = cgroup::of_process(std::process::id()).unwrap();
+        let id = cgroup::id(&cgroup::root().unwrap().join(path.trim_start_matches('/'))).unwrap();
+        Origin {
+            address: "127.0.0.1:1".parse().unwrap(),
+            pid: std::process::id(),
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            comm: "test".to_owned(),
+            cgroup_id: id,
+        }
+    }
+
+    #[test]
+    fn a_living_process_is_known_by_executable_command_line_and_parents() {
+        let origin = origin_of_this_test();
+        let root = cgroup::root().unwrap();
+        let found = look_at(&origin, &root, &Executables::default());
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(found.exe.as_deref(), own.to_str());
+        assert!(found.command_line.unwrap().contains("interceptor"));
+        assert_eq!(found.json["exe_sha256"].as_str().unwrap().len(), 64);
+        assert_eq!(
+            found.json["parents"][0]["pid"],
+            nix::unistd::getppid().as_raw()
+        );
+        assert!(found.json["started_ms"].as_u64().unwrap() > 1_500_000_000_000);
+    }
+
+    #[test]
+    fn a_process_in_another_cgroup_than_the_socket_is_not_believed() {
+        let mut origin = origin_of_this_test();
+        origin.cgroup_id ^= 1 << 40;
+        let root = cgroup::root().unwrap();
+        let found = look_at(&origin, &root, &Executables::default());
+        assert_eq!(found.exe, None);
+        assert_eq!(found.command_line, None);
+        assert_eq!(found.json["elsewhere"], true);
+    }
+
+    #[test]
+    fn a_threads_name_cannot_shift_the_fields() {
+        let text = "7 (a) R 1 (b)) S 42 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1";
+        assert_eq!(
+            Stat::parse(text),
+            Some(Stat {
+                comm: "a) R 1 (b)".to_owned(),
+                parent: 42,
+                start: 12_345,
+            })
+        );
+        assert_eq!(Stat::parse("7 (a"), None);
+        assert_eq!(Stat::parse("7 (a) S 1"), None);
+    }
+}
