@@ -91,3 +91,11 @@ pub struct Event {
 
 /// Longest `line`, in bytes.
 pub const LINE_LIMIT: usize = 512;
+
+impl Event {
+    /// About how many bytes it takes while it waits.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.line.len() + self.data.len() + self.meta.len()
+    }
+}

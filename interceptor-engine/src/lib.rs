@@ -2,8 +2,10 @@
 //!
 //! Sockets, clocks and stores live in the shell; here time is an argument.
 
+pub mod chain;
 pub mod event;
 pub mod journal;
 pub mod opaque;
 pub mod pg;
+pub mod replay;
 pub mod session;

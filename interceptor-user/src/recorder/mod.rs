@@ -1,21 +1,71 @@
 //! Events to Redis.
 //!
 //! [`Recorder::record`] is called on the data path, before the bytes that the
-//! events explain leave; it never waits. What it takes is sent by a task of its
-//! own, batched and in order.
+//! events explain leave; it never waits. What it takes is sent by a thread of its
+//! own, batched and in order:
+//!
+//! * [`queue`] holds what waits, bounded in bytes;
+//! * [`writer`] is the thread: it takes what waits, and tries until it is there;
+//! * [`encode`] turns events into commands, chained ([`interceptor_engine::chain`]);
+//! * [`store`] has one batch at a time done, each of them once;
+//! * [`private`] starts a `redis-server` where there is none;
+//! * [`read`] is the way back, for the commands that show recordings.
+//!
+//! Not here: keeping events on disk while Redis is away. Until there is a spool, a
+//! queue that stays full stops the flows, so that nothing happens unrecorded.
 
-use std::sync::Arc;
+mod encode;
+mod fault;
+mod private;
+mod queue;
+pub mod read;
+mod resp;
+mod store;
+mod writer;
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
 use interceptor_engine::event::Event;
 use interceptor_policy::verdict::Severity;
+use redis::Client;
+use serde_json::json;
+use uuid::Uuid;
+
+pub use fault::Fault;
+pub use private::{PrivateError, URL_FILE};
+
+use crate::config;
+use private::PrivateRedis;
+use queue::Queue;
+use writer::{Told, Writer};
+
+/// Where a Redis is looked for when the configuration names none.
+pub const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 
 /// A handle on the recorder; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Recorder {
-    _shared: Arc<()>,
+    queue: Arc<Queue>,
+    told: Arc<Told>,
+    facts: Arc<Mutex<String>>,
+    place: Arc<str>,
+    stall: Duration,
 }
 
-/// The queue is full or the store is gone: the flow must stop.
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder")
+            .field("place", &self.place)
+            .field("queued_bytes", &self.queue.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The queue is full, or the recorder is closed: the flow must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the recorder has no room: what waits for Redis fills its queue")]
 pub struct Full;
@@ -33,26 +83,240 @@ pub struct Alert {
     pub meta: String,
 }
 
+/// Who writes, and where a private server may live.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The host's name: the field of the `hosts` hash.
+    pub name: String,
+    /// Interceptor's version.
+    pub version: String,
+    /// Digest of the rules in force.
+    pub rules: String,
+    /// A private server's data goes below it.
+    pub state_dir: PathBuf,
+    /// A private server's socket and URL go below it.
+    pub runtime_dir: PathBuf,
+}
+
+/// How the recorder is.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Whether Redis took the last batch.
+    pub connected: bool,
+    /// Bytes of events that Redis has not acknowledged.
+    pub queued_bytes: usize,
+    /// Events handed on to Redis since the start.
+    pub recorded: u64,
+    /// Batches that they went in.
+    pub batches: u64,
+    /// Sessions that are being recorded.
+    pub open_sessions: u64,
+    /// How long the oldest event waits for Redis.
+    pub lag: Duration,
+    /// What keeps the recording from Redis now.
+    pub last_fault: Option<String>,
+}
+
+/// The recorder's end of work; whoever holds it closes it.
+#[must_use = "a recorder that is not closed loses what still waits"]
+pub struct RecorderTask {
+    recorder: Recorder,
+    done: tokio::sync::oneshot::Receiver<()>,
+    abandoned: Arc<AtomicBool>,
+    private: Option<PrivateRedis>,
+}
+
+impl std::fmt::Debug for RecorderTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecorderTask")
+            .field("recorder", &self.recorder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was not in Redis when the patience was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes of events did not reach Redis and are lost")]
+pub struct Unsent {
+    /// Of events.
+    pub bytes: usize,
+}
+
 impl Recorder {
+    /// Starts recording; blocks while a private server starts, where one is needed.
+    ///
+    /// A configured Redis need not be there yet: events wait for it, up to the
+    /// queue's bound.
+    ///
+    /// # Errors
+    /// A URL that is none, or no Redis at all and none that could be started.
+    pub fn start(config: &config::Recorder, host: &Host) -> anyhow::Result<(Self, RecorderTask)> {
+        let (client, private) = connectable(config, host)?;
+        let queue = Arc::new(Queue::new(config.queue_bytes));
+        let told = Arc::new(Told::default());
+        let facts = Arc::new(Mutex::new(facts(&host.version, &host.rules)));
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let recorder = Self {
+            queue: Arc::clone(&queue),
+            told: Arc::clone(&told),
+            facts: Arc::clone(&facts),
+            place: client.get_connection_info().addr().to_string().into(),
+            stall: config.stall,
+        };
+        let writer = Writer {
+            queue,
+            told,
+            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries),
+            store: store::Store::new(
+                client,
+                &config.prefix,
+                &host.name,
+                Uuid::now_v7().to_string(),
+            ),
+            facts,
+            abandoned: Arc::clone(&abandoned),
+        };
+        let (ended, done) = tokio::sync::oneshot::channel();
+        let guard = CloseOnEnd(Arc::clone(&recorder.queue));
+        std::thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                writer.run();
+                let _ = ended.send(());
+            })
+            .context("starting the recorder's thread")?;
+        let task = RecorderTask {
+            recorder: recorder.clone(),
+            done,
+            abandoned,
+            private,
+        };
+        Ok((recorder, task))
+    }
+
     /// Takes all of `events`, in order, or none.
     ///
     /// # Errors
     /// [`Full`] when they do not fit; `events` is then as it was.
-    pub fn record(&self, _events: &mut Vec<Event>) -> Result<(), Full> {
-        Err(Full)
+    pub fn record(&self, events: &mut Vec<Event>) -> Result<(), Full> {
+        self.queue.push(events)
     }
 
     /// Whether the queue is below its high-water mark; above it, flows stop
     /// reading from upstream until [`Recorder::room`].
     #[must_use]
     pub fn has_room(&self) -> bool {
-        false
+        self.queue.has_room()
     }
 
     /// Waits until [`Recorder::has_room`].
-    pub async fn room(&self) {}
+    pub async fn room(&self) {
+        self.queue.room().await;
+    }
 
-    /// Takes an alert that belongs to no session; dropped only when the queue is
-    /// full, which is itself counted and told.
-    pub fn alert(&self, _alert: Alert) {}
+    /// How long a flow waits for room before it is ended.
+    #[must_use]
+    pub fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// Takes an alert that belongs to no session; dropped only when too many wait,
+    /// which is itself counted and told.
+    pub fn alert(&self, alert: Alert) {
+        self.queue.push_alert(alert);
+    }
+
+    /// Tells which rules are in force from now on.
+    pub fn set_rules(&self, version: &str, rules: &str) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts(version, rules);
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.told.status(&self.queue)
+    }
+
+    /// Where it records to; without credentials.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+impl RecorderTask {
+    /// Takes nothing more, and waits up to `patience` until everything is in Redis;
+    /// then stops a private server.
+    ///
+    /// # Errors
+    /// What is lost, where Redis did not take it in time.
+    pub async fn close(self, patience: Duration) -> Result<(), Unsent> {
+        self.recorder.queue.close();
+        let finished = tokio::time::timeout(patience, self.done).await.is_ok();
+        self.abandoned.store(true, Ordering::Relaxed);
+        if let Some(private) = self.private {
+            let _ = tokio::task::spawn_blocking(move || private.stop()).await;
+        }
+        match self.recorder.queue.bytes() {
+            0 if finished => Ok(()),
+            bytes => Err(Unsent { bytes }),
+        }
+    }
+}
+
+/// A writer that is gone must not leave a queue that still takes events.
+struct CloseOnEnd(Arc<Queue>);
+
+impl Drop for CloseOnEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The Redis to write to: the configured one, the one that is there, or our own.
+fn connectable(
+    config: &config::Recorder,
+    host: &Host,
+) -> anyhow::Result<(Client, Option<PrivateRedis>)> {
+    if let Some(url) = &config.redis {
+        // The URL may carry a password, so it is not repeated.
+        let client = Client::open(url.as_str())
+            .map_err(|error| Fault::of(&error))
+            .context("recorder.redis is not a URL of a Redis")?;
+        return Ok((client, None));
+    }
+    let client = Client::open(DEFAULT_URL).map_err(|error| Fault::of(&error))?;
+    if store::answers(&client, Duration::from_secs(1)).is_ok() {
+        return Ok((client, None));
+    }
+    let private = PrivateRedis::start(&host.state_dir, &host.runtime_dir)?;
+    let client = Client::open(private.url()).map_err(|error| Fault::of(&error))?;
+    Ok((client, Some(private)))
+}
+
+/// The URL that a command reads from: the one it was given, the configured one,
+/// the running private server's, or the standard port.
+#[must_use]
+pub fn url_to_read(given: Option<&str>, config: &config::Recorder, runtime_dir: &Path) -> String {
+    given
+        .map(str::to_owned)
+        .or_else(|| config.redis.clone())
+        .or_else(|| {
+            let url = std::fs::read_to_string(runtime_dir.join(URL_FILE)).ok()?;
+            Some(url.trim().to_owned())
+        })
+        .unwrap_or_else(|| DEFAULT_URL.to_owned())
+}
+
+/// The beginning of this host's sign of life.
+fn facts(version: &str, rules: &str) -> String {
+    let mut facts = json!({
+        "version": version,
+        "rules": rules,
+        "pid": std::process::id(),
+    })
+    .to_string();
+    facts.pop();
+    facts
 }

@@ -1,0 +1,167 @@
+//! One entry of a session's stream, read back.
+
+use serde_json::Value;
+
+use crate::chain::{Fields, Stored, number};
+use crate::event::FlowTime;
+
+/// The fields as the stream has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    seq: Vec<u8>,
+    at: Vec<u8>,
+    kind: Vec<u8>,
+    exchange: Vec<u8>,
+    run: Vec<u8>,
+    line: Vec<u8>,
+    data: Vec<u8>,
+    meta: Vec<u8>,
+    chain: Vec<u8>,
+}
+
+/// An entry that can be shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// Its number.
+    pub seq: u64,
+    /// When.
+    pub at: FlowTime,
+    /// The word that stands in the record. Text, since a newer recorder may write
+    /// kinds that this program does not know.
+    pub kind: String,
+    /// The exchange that it belongs to.
+    pub exchange: Option<u64>,
+    /// The agent's run.
+    pub run: String,
+    /// One line for a person.
+    pub line: String,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// What the protocol's parser saw; null where there is none.
+    pub meta: Value,
+    /// The chain's value, as it stands there.
+    pub chain: String,
+}
+
+/// A field that is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an entry's `{field}` is not what a recorder writes")]
+pub struct EntryError {
+    /// Its name.
+    pub field: &'static str,
+}
+
+impl Raw {
+    /// Takes the fields of an entry; unknown ones are left out.
+    pub fn from_fields<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Vec<u8>)>) -> Self {
+        let mut raw = Self::default();
+        for (name, value) in fields {
+            let place = match name.as_ref() {
+                b"seq" => &mut raw.seq,
+                b"at" => &mut raw.at,
+                b"kind" => &mut raw.kind,
+                b"exchange" => &mut raw.exchange,
+                b"run" => &mut raw.run,
+                b"line" => &mut raw.line,
+                b"data" => &mut raw.data,
+                b"meta" => &mut raw.meta,
+                b"chain" => &mut raw.chain,
+                _ => continue,
+            };
+            *place = value;
+        }
+        raw
+    }
+
+    /// What the chain covers, for `session`.
+    #[must_use]
+    pub fn stored<'a>(&'a self, session: &'a str) -> Stored<'a> {
+        Stored {
+            fields: Fields {
+                session: session.as_bytes(),
+                seq: &self.seq,
+                at: &self.at,
+                kind: &self.kind,
+                exchange: &self.exchange,
+                run: &self.run,
+                line: &self.line,
+                data: &self.data,
+                meta: &self.meta,
+            },
+            chain: &self.chain,
+        }
+    }
+
+    /// Reads the fields. Text that is not UTF-8 is shown with replacements; the
+    /// chain is checked on the bytes.
+    ///
+    /// # Errors
+    /// A number that is none.
+    pub fn read(self) -> Result<Entry, EntryError> {
+        let field = |field| EntryError { field };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let exchange = if self.exchange.is_empty() {
+            None
+        } else {
+            Some(number(&self.exchange).ok_or(field("exchange"))?)
+        };
+        Ok(Entry {
+            seq: number(&self.seq).ok_or(field("seq"))?,
+            at: FlowTime(number(&self.at).ok_or(field("at"))?),
+            kind: text(self.kind),
+            exchange,
+            run: text(self.run),
+            line: text(self.line),
+            meta: serde_json::from_slice(&self.meta).unwrap_or(Value::Null),
+            data: self.data,
+            chain: text(self.chain),
+        })
+    }
+}
+
+impl Entry {
+    /// A text in `meta`, where there is one.
+    #[must_use]
+    pub fn meta_text(&self, name: &str) -> Option<&str> {
+        self.meta.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// A number in `meta`, where there is one.
+    #[must_use]
+    pub fn meta_number(&self, name: &str) -> Option<u64> {
+        self.meta.get(name)?.as_u64()
+    }
+
+    /// The text of a command: its bytes, or the line where there are none.
+    #[must_use]
+    pub fn command(&self) -> String {
+        if self.data.is_empty() {
+            self.line.clone()
+        } else {
+            String::from_utf8_lossy(&self.data).into_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_none_is_named_by_its_field() {
+        let raw = |seq: &str, at: &str, exchange: &str| {
+            Raw::from_fields([
+                ("seq", seq.into()),
+                ("at", at.into()),
+                ("exchange", exchange.into()),
+                ("of-later", "x".into()),
+            ])
+            .read()
+        };
+        assert_eq!(raw("1", "2", "").unwrap().exchange, None);
+        assert_eq!(raw("1", "2", "0").unwrap().exchange, Some(0));
+        assert_eq!(raw("x", "2", ""), Err(EntryError { field: "seq" }));
+        assert_eq!(raw("1", "-2", ""), Err(EntryError { field: "at" }));
+        assert_eq!(raw("1", "2", "01"), Err(EntryError { field: "exchange" }));
+    }
+}

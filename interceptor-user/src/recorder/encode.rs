@@ -1,0 +1,294 @@
+//! Events to commands: which stream gets what.
+//!
+//! Everything that has a session goes to `session:{ID}`, under an entry ID that
+//! follows from the event alone, so that an entry sent twice is refused the second
+//! time. The shared streams (`live`, `alerts`, `sessions`) take the server's IDs,
+//! since many hosts write there; that a batch reaches them once is the store's
+//! business.
+//!
+//! State is kept for each open session: the chain's value, and who it is.
+
+use std::collections::HashMap;
+
+use interceptor_engine::chain::{Fields, Hasher, Head};
+use interceptor_engine::event::{Event, Kind};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Alert;
+use super::resp::{Commands, Decimal, bulk};
+
+/// Makes commands of events; one for each recorder.
+pub(super) struct Encoder {
+    host: String,
+    prefix: String,
+    /// `XADD <live> MAXLEN ~ n *`, encoded.
+    live: Vec<u8>,
+    /// `XADD <alerts> *`, encoded.
+    alerts: Vec<u8>,
+    /// `XADD <sessions> *`, encoded.
+    sessions: Vec<u8>,
+    open: HashMap<Uuid, Session>,
+    hasher: Hasher,
+}
+
+/// What is remembered of an open session.
+struct Session {
+    /// Its id, in text.
+    id: String,
+    /// `XADD <key>`, encoded.
+    add: Vec<u8>,
+    /// Milliseconds since 1970, as its UUIDv7 says.
+    opened_ms: u64,
+    /// Of its last entry; entry IDs never go back.
+    last_ms: u64,
+    agent: String,
+    target: String,
+    head: Head,
+}
+
+impl Encoder {
+    pub(super) fn new(host: &str, prefix: &str, live_entries: u64) -> Self {
+        let add = |key: &str, rest: &[&[u8]]| {
+            let mut out = Vec::new();
+            bulk(&mut out, b"XADD");
+            bulk(&mut out, format!("{prefix}:{key}").as_bytes());
+            for part in rest {
+                bulk(&mut out, part);
+            }
+            out
+        };
+        Self {
+            host: host.to_owned(),
+            prefix: prefix.to_owned(),
+            live: add(
+                "live",
+                &[
+                    b"MAXLEN",
+                    b"~",
+                    Decimal::new(live_entries).as_bytes(),
+                    b"*",
+                ],
+            ),
+            alerts: add("alerts", &[b"*"]),
+            sessions: add("sessions", &[b"*"]),
+            open: HashMap::new(),
+            hasher: Hasher::default(),
+        }
+    }
+
+    /// Appends what `event` comes to.
+    pub(super) fn event(&mut self, event: &Event, out: &mut Commands) {
+        let prefix = &self.prefix;
+        let session = self
+            .open
+            .entry(event.session)
+            .or_insert_with(|| Session::new(event.session, prefix));
+        let meta = match event.kind {
+            Kind::Open | Kind::Close => serde_json::from_str(&event.meta).unwrap_or(Value::Null),
+            _ => Value::Null,
+        };
+        if event.kind == Kind::Open {
+            session.agent = text_at(&meta, "agent");
+            session.target = text_at(&meta, "target");
+        }
+
+        let seq = Decimal::new(event.seq);
+        let at = Decimal::new(event.at.0);
+        let exchange = event.exchange.map(Decimal::new);
+        let fields = Fields {
+            session: session.id.as_bytes(),
+            seq: seq.as_bytes(),
+            at: at.as_bytes(),
+            kind: event.kind.name().as_bytes(),
+            exchange: exchange.as_ref().map_or(&[], Decimal::as_bytes),
+            run: event.run.as_deref().unwrap_or_default().as_bytes(),
+            line: event.line.as_bytes(),
+            data: &event.data,
+            meta: event.meta.as_bytes(),
+        };
+        session.head = self.hasher.next(session.head, &fields);
+        let ms = session.opened_ms.saturating_add(event.at.0 / 1000);
+        session.last_ms = session.last_ms.max(ms);
+
+        add_entry(session, event.seq, &fields, out);
+        if !event.line.is_empty() {
+            add_live(&self.live, session, event, &fields, out);
+        }
+        if let Some(severity) = event.alert {
+            let pairs = [
+                (&b"host"[..], self.host.as_bytes()),
+                (b"severity", severity.name().as_bytes()),
+                (b"kind", fields.kind),
+                (b"session", fields.session),
+                (b"seq", fields.seq),
+                (b"agent", session.agent.as_bytes()),
+                (b"target", session.target.as_bytes()),
+                (b"line", fields.line),
+                (b"meta", fields.meta),
+            ];
+            add_pairs(&self.alerts, &pairs, out);
+        }
+        if matches!(event.kind, Kind::Open | Kind::Close) {
+            add_session(&self.sessions, &self.host, session, event, &meta, out);
+        }
+        if event.kind == Kind::Close {
+            self.open.remove(&event.session);
+        }
+    }
+
+    /// Appends an alert that belongs to no session.
+    pub(super) fn alert(&mut self, alert: &Alert, out: &mut Commands) {
+        let pairs = [
+            (&b"host"[..], self.host.as_bytes()),
+            (b"severity", alert.severity.name().as_bytes()),
+            (b"kind", alert.kind.as_bytes()),
+            (b"line", alert.line.as_bytes()),
+            (b"meta", alert.meta.as_bytes()),
+        ];
+        add_pairs(&self.alerts, &pairs, out);
+    }
+
+    /// How many sessions are open.
+    pub(super) fn sessions(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl Session {
+    fn new(id: Uuid, prefix: &str) -> Self {
+        // The first 48 bits of a UUIDv7 are milliseconds since 1970.
+        let opened_ms = u64::try_from(id.as_u128() >> 80).unwrap_or_default();
+        let id = id.to_string();
+        let mut add = Vec::new();
+        bulk(&mut add, b"XADD");
+        bulk(&mut add, format!("{prefix}:session:{{{id}}}").as_bytes());
+        Self {
+            id,
+            add,
+            opened_ms,
+            last_ms: 0,
+            agent: String::new(),
+            target: String::new(),
+            head: Head::START,
+        }
+    }
+}
+
+fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Commands) {
+    let pairs = [
+        (&b"$3\r\nseq\r\n"[..], fields.seq),
+        (b"$2\r\nat\r\n", fields.at),
+        (b"$4\r\nkind\r\n", fields.kind),
+        (b"$8\r\nexchange\r\n", fields.exchange),
+        (b"$3\r\nrun\r\n", fields.run),
+        (b"$4\r\nline\r\n", fields.line),
+        (b"$4\r\ndata\r\n", fields.data),
+        (b"$4\r\nmeta\r\n", fields.meta),
+        (b"$5\r\nchain\r\n", &session.head.to_hex()),
+    ];
+    let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
+    out.begin(3 + 2 * present);
+    out.encoded(&session.add);
+    // An entry's ID: `<milliseconds>-<seq + 1>`; 0-0 is not allowed.
+    let ms = Decimal::new(session.last_ms);
+    let counter = Decimal::new(seq.saturating_add(1));
+    let mut id = [0; 41];
+    let mut len = 0;
+    for part in [ms.as_bytes(), b"-", counter.as_bytes()] {
+        if let Some(room) = id.get_mut(len..len + part.len()) {
+            room.copy_from_slice(part);
+            len += part.len();
+        }
+    }
+    out.part(id.get(..len).unwrap_or_default());
+    for (name, value) in pairs {
+        out.pair(name, value);
+    }
+}
+
+fn add_live(
+    add: &[u8],
+    session: &Session,
+    event: &Event,
+    fields: &Fields<'_>,
+    out: &mut Commands,
+) {
+    let alert = event.alert.map_or("", |severity| severity.name());
+    let pairs = [
+        (&b"$7\r\nsession\r\n"[..], fields.session),
+        (b"$3\r\nseq\r\n", fields.seq),
+        (b"$4\r\nkind\r\n", fields.kind),
+        (b"$5\r\nagent\r\n", session.agent.as_bytes()),
+        (b"$5\r\nalert\r\n", alert.as_bytes()),
+        (b"$4\r\nline\r\n", fields.line),
+    ];
+    let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
+    out.begin(6 + 2 * present);
+    out.encoded(add);
+    for (name, value) in pairs {
+        out.pair(name, value);
+    }
+}
+
+/// The session's opening or close: what this recorder knows, then what `meta` says.
+fn add_session(
+    add: &[u8],
+    host: &str,
+    session: &Session,
+    event: &Event,
+    meta: &Value,
+    out: &mut Commands,
+) {
+    let chain = session.head.to_hex();
+    let events = Decimal::new(event.seq.saturating_add(1));
+    let mut pairs: Vec<(&[u8], &[u8])> = vec![
+        (b"event", event.kind.name().as_bytes()),
+        (b"session", session.id.as_bytes()),
+        (b"host", host.as_bytes()),
+        (b"agent", session.agent.as_bytes()),
+        (b"target", session.target.as_bytes()),
+        (b"run", event.run.as_deref().unwrap_or_default().as_bytes()),
+        (b"line", event.line.as_bytes()),
+    ];
+    if event.kind == Kind::Close {
+        pairs.push((b"events", events.as_bytes()));
+        pairs.push((b"chain", &chain));
+    }
+    let rest: Vec<(&String, String)> = meta
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !pairs.iter().any(|(taken, _)| *taken == name.as_bytes()))
+        .map(|(name, value)| (name, flat(value)))
+        .collect();
+    pairs.extend(
+        rest.iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+    );
+    add_pairs(add, &pairs, out);
+}
+
+/// `XADD <key> *` with the pairs that have a value.
+fn add_pairs(add: &[u8], pairs: &[(&[u8], &[u8])], out: &mut Commands) {
+    let present = pairs.iter().filter(|(_, value)| !value.is_empty());
+    out.begin(3 + 2 * present.clone().count());
+    out.encoded(add);
+    for (name, value) in present {
+        out.part(name);
+        out.part(value);
+    }
+}
+
+/// A value as a person reads it: text bare, nothing as nothing, the rest as JSON.
+fn flat(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn text_at(meta: &Value, name: &str) -> String {
+    meta.get(name).map(flat).unwrap_or_default()
+}

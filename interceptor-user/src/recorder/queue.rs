@@ -1,0 +1,278 @@
+//! What waits for the writer: bounded in bytes, taken over whole.
+//!
+//! The data path appends under a lock that is held for a few moves; the writer
+//! swaps everything out at once. Bytes count until Redis has acknowledged them, so
+//! the bound covers what the writer holds, too.
+//!
+//! The data path wakes nobody while events flow: the writer looks again every few
+//! milliseconds by itself, and asks to be woken only after a while without any.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use interceptor_engine::event::Event;
+use tokio::sync::Notify;
+
+use super::{Alert, Full};
+
+/// Alerts without a session that may wait; one more is counted and dropped.
+const ALERT_LIMIT: usize = 1024;
+
+/// What waits.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) events: VecDeque<Event>,
+    pub(super) alerts: VecDeque<Alert>,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.alerts.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Waiting,
+    alerts_dropped: u64,
+    /// The writer sleeps until woken.
+    asleep: bool,
+    closed: bool,
+}
+
+/// The queue between the data path and the writer.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    room: Notify,
+    /// Of events that Redis has not acknowledged.
+    bytes: AtomicUsize,
+    /// Above this, nothing is taken.
+    limit: usize,
+    /// From here on, flows are asked to pause.
+    high: usize,
+}
+
+/// What the writer found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Something, or nothing yet.
+    Open,
+    /// Nothing, and nothing will come.
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            room: Notify::new(),
+            bytes: AtomicUsize::new(0),
+            limit,
+            high: limit / 4 * 3,
+        }
+    }
+
+    /// Takes all of `events`, or none. More than the whole queue holds is taken
+    /// when nothing else is there; it could never be recorded otherwise.
+    pub(super) fn push(&self, events: &mut Vec<Event>) -> Result<(), Full> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let more: usize = events.iter().map(Event::weight).sum();
+        let mut state = self.lock();
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if state.closed || (bytes > 0 && bytes.saturating_add(more) > self.limit) {
+            return Err(Full);
+        }
+        self.bytes.fetch_add(more, Ordering::Relaxed);
+        state.waiting.events.extend(events.drain(..));
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Takes an alert, or counts that it did not.
+    pub(super) fn push_alert(&self, alert: Alert) {
+        let mut state = self.lock();
+        if state.closed || state.waiting.alerts.len() >= ALERT_LIMIT {
+            state.alerts_dropped += 1;
+            return;
+        }
+        state.waiting.alerts.push_back(alert);
+        self.wake(state);
+    }
+
+    /// Swaps what waits into `empty`.
+    pub(super) fn take(&self, empty: &mut Waiting) -> Found {
+        let mut state = self.lock();
+        std::mem::swap(&mut state.waiting, empty);
+        if empty.is_empty() && state.closed {
+            Found::Closed
+        } else {
+            Found::Open
+        }
+    }
+
+    /// How many alerts were dropped since this was asked last.
+    pub(super) fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.lock().alerts_dropped)
+    }
+
+    /// Sleeps until something waits, the queue is closed, or `time` is over.
+    pub(super) fn sleep(&self, time: Duration) {
+        let mut state = self.lock();
+        state.asleep = state.waiting.is_empty();
+        let (mut state, _) = self
+            .wake
+            .wait_timeout_while(state, time, |state| state.waiting.is_empty() && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.asleep = false;
+    }
+
+    /// Sleeps for `time`, or until the queue is closed.
+    pub(super) fn pause(&self, time: Duration) {
+        let state = self.lock();
+        let _ = self
+            .wake
+            .wait_timeout_while(state, time, |state| !state.closed);
+    }
+
+    /// Events of so many bytes are in Redis.
+    pub(super) fn acknowledge(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= self.high && before.saturating_sub(bytes) < self.high {
+            self.room.notify_waiters();
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) < self.high
+    }
+
+    pub(super) async fn room(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.room.notified());
+            // Listens before it looks, so that no word is missed in between.
+            told.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Takes nothing more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.wake.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock, and a queue of events stays one
+        // whatever happened elsewhere.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use interceptor_engine::event::{FlowTime, Kind};
+    use interceptor_engine::journal::Journal;
+    use uuid::Uuid;
+
+    fn events(count: usize, bytes: usize) -> Vec<Event> {
+        let mut journal = Journal::new(Uuid::nil(), None);
+        (0..count)
+            .map(|_| {
+                journal
+                    .event(FlowTime(0), Kind::Note, None, "")
+                    .with_data(vec![0; bytes])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn events_are_taken_whole_or_not_at_all() {
+        let queue = Queue::new(10_000);
+        queue.push(&mut events(1, 6000)).unwrap();
+        let mut more = events(3, 2000);
+        assert_eq!(queue.push(&mut more), Err(Full));
+        assert_eq!(more.len(), 3);
+        let mut taken = Waiting::default();
+        queue.take(&mut taken);
+        assert_eq!(taken.events.len(), 1);
+        assert_eq!(queue.push(&mut more), Err(Full), "taken is not acknowledged");
+        queue.acknowledge(queue.bytes());
+        assert_eq!(queue.push(&mut more), Ok(()));
+        assert!(more.is_empty());
+    }
+
+    #[test]
+    fn an_event_larger_than_the_queue_is_taken_when_nothing_else_waits() {
+        let queue = Queue::new(1000);
+        queue.push(&mut events(1, 50_000)).unwrap();
+        assert_eq!(queue.push(&mut events(1, 1)), Err(Full));
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing_and_says_when_it_is_empty() {
+        let queue = Queue::new(10_000);
+        queue.push(&mut events(1, 1)).unwrap();
+        queue.close();
+        assert_eq!(queue.push(&mut events(1, 1)), Err(Full));
+        let mut taken = Waiting::default();
+        assert_eq!(queue.take(&mut taken), Found::Open);
+        taken.events.clear();
+        assert_eq!(queue.take(&mut taken), Found::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_is_told_when_there_is_some() {
+        let queue = Queue::new(10_000);
+        queue.room().await;
+        queue.push(&mut events(1, 8000)).unwrap();
+        assert!(!queue.has_room());
+        let waited = tokio::time::timeout(Duration::from_secs(1), queue.room()).await;
+        assert!(waited.is_err(), "there was none");
+        let (waited, ()) = tokio::join!(
+            tokio::time::timeout(Duration::from_secs(1), queue.room()),
+            async { queue.acknowledge(queue.bytes()) }
+        );
+        waited.expect("waited for room that was there");
+    }
+
+    #[test]
+    fn too_many_alerts_are_counted() {
+        let queue = Queue::new(10_000);
+        for _ in 0..ALERT_LIMIT + 3 {
+            queue.push_alert(Alert {
+                severity: interceptor_policy::verdict::Severity::Low,
+                kind: "bypass",
+                line: String::new(),
+                meta: String::new(),
+            });
+        }
+        assert_eq!(queue.take_dropped(), 3);
+        assert_eq!(queue.take_dropped(), 0);
+    }
+}
