@@ -310,31 +310,61 @@ mod tests {
         removed.remove(1);
         assert_eq!(
             check(&removed),
-            Err(Broken { seq: 1, why: Fault::OutOfPlace { found: 2 } })
+            Err(Broken {
+                seq: 1,
+                why: Fault::OutOfPlace { found: 2 }
+            })
         );
 
         let mut renumbered = removed;
         renumbered[1].0 = "1".into();
-        assert_eq!(check(&renumbered), Err(Broken { seq: 1, why: Fault::Mismatch }));
+        assert_eq!(
+            check(&renumbered),
+            Err(Broken {
+                seq: 1,
+                why: Fault::Mismatch
+            })
+        );
 
         let mut changed = whole.clone();
         changed[2].1 = "C".into();
-        assert_eq!(check(&changed), Err(Broken { seq: 2, why: Fault::Mismatch }));
+        assert_eq!(
+            check(&changed),
+            Err(Broken {
+                seq: 2,
+                why: Fault::Mismatch
+            })
+        );
 
         let mut swapped = whole.clone();
         swapped.swap(1, 2);
         assert_eq!(
             check(&swapped),
-            Err(Broken { seq: 1, why: Fault::OutOfPlace { found: 2 } })
+            Err(Broken {
+                seq: 1,
+                why: Fault::OutOfPlace { found: 2 }
+            })
         );
 
         let mut bare = whole.clone();
         bare[3].2.clear();
-        assert_eq!(check(&bare), Err(Broken { seq: 3, why: Fault::Unchained }));
+        assert_eq!(
+            check(&bare),
+            Err(Broken {
+                seq: 3,
+                why: Fault::Unchained
+            })
+        );
 
         let mut unnumbered = whole;
         unnumbered[0].0 = "00".into();
-        assert_eq!(check(&unnumbered), Err(Broken { seq: 0, why: Fault::Unnumbered }));
+        assert_eq!(
+            check(&unnumbered),
+            Err(Broken {
+                seq: 0,
+                why: Fault::Unnumbered
+            })
+        );
     }
 
     proptest! {

@@ -65,7 +65,12 @@ fn render(statement: &Statement) -> String {
         list(&statement.functions, |name| name.to_string()),
         facts.join(", "),
     );
-    line.split(" | ").map(str::trim_end).collect::<Vec<_>>().join(" | ").trim_end().to_owned()
+    line.split(" | ")
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join(" | ")
+        .trim_end()
+        .to_owned()
 }
 
 struct Entry {
@@ -111,9 +116,17 @@ fn every_statement_of_the_corpus_means_what_it_says() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         for entry in entries(&std::fs::read_to_string(&path).unwrap()) {
             total += 1;
-            let found: Vec<_> = classify(&entry.text).statements.iter().map(render).collect();
+            let found: Vec<_> = classify(&entry.text)
+                .statements
+                .iter()
+                .map(render)
+                .collect();
             if print {
-                println!("> {}\n{}", entry.text.replace('\n', "\n  "), found.join("\n"));
+                println!(
+                    "> {}\n{}",
+                    entry.text.replace('\n', "\n  "),
+                    found.join("\n")
+                );
             }
             if found != entry.expected {
                 let _ = writeln!(

@@ -123,7 +123,10 @@ impl Entry {
     /// A text in `meta`, where there is one.
     #[must_use]
     pub fn meta_text(&self, name: &str) -> Option<&str> {
-        self.meta.get(name)?.as_str().filter(|text| !text.is_empty())
+        self.meta
+            .get(name)?
+            .as_str()
+            .filter(|text| !text.is_empty())
     }
 
     /// A number in `meta`, where there is one.

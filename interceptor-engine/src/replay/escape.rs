@@ -62,7 +62,10 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_written_out() {
         assert_eq!(line("\x1b[2J\x1b]0;x\x07"), "\\x1b[2J\\x1b]0;x\\x07");
-        assert_eq!(line("a\r\nb\tc\u{7f}\u{9b}31m"), "a\\r\\nb\\tc\\x7f\\x9b31m");
+        assert_eq!(
+            line("a\r\nb\tc\u{7f}\u{9b}31m"),
+            "a\\r\\nb\\tc\\x7f\\x9b31m"
+        );
         assert_eq!(line("user\u{202e}nimda"), "user\\u{202e}nimda");
         assert_eq!(lines("a\n\tb\r"), "a\n\tb\\r");
     }

@@ -54,7 +54,7 @@ impl Json {
                 bytes(&entry.data, &mut out);
             }
         }
-        if entry.kind == "error" || (entry.kind == "result" && entry.meta.get("tag").is_some()) {
+        if entry.kind == "result" && entry.meta.get("tag").is_some() {
             self.open.remove(&entry.exchange);
         }
         let mut text = quiet(&Value::Object(out).to_string());

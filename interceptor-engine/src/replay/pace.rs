@@ -46,8 +46,9 @@ impl Pace {
     pub fn wait(&mut self, at: FlowTime) -> Duration {
         let gap = at.0.saturating_sub(self.last.0);
         self.last = self.last.max(at);
-        let gap = Duration::try_from_secs_f64(Duration::from_micros(gap).as_secs_f64() / self.speed)
-            .unwrap_or(Duration::MAX);
+        let gap =
+            Duration::try_from_secs_f64(Duration::from_micros(gap).as_secs_f64() / self.speed)
+                .unwrap_or(Duration::MAX);
         self.idle_limit.map_or(gap, |limit| gap.min(limit))
     }
 }

@@ -92,7 +92,9 @@ impl Sql {
 /// `text` to be run, or as a comment where `psql` would not simply send it on.
 fn statement(text: &str, parameters: &[Value]) -> String {
     let read = Reading::of(text);
-    if let Some(why) = read.refusal() {
+    let unbound = (read.has_parameters && parameters.is_empty())
+        .then_some("the values of its parameters are not on record");
+    if let Some(why) = read.refusal().or(unbound) {
         return comment(&format!("not made to be run: {why}")) + &comment(text);
     }
     let text = text.trim();
@@ -135,13 +137,17 @@ fn literal(value: &Value) -> String {
 /// Every line of `text` as a comment.
 fn comment(text: &str) -> String {
     let text = escape::lines(text.trim_end());
-    text.split('\n').map(|line| format!("-- {line}\n")).collect()
+    text.split('\n')
+        .map(|line| format!("-- {line}\n"))
+        .collect()
 }
 
 /// What `psql` finds in a statement.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Reading {
     backslash: bool,
+    /// `$1` and the like.
+    has_parameters: bool,
     /// Where a quoted text begins or ends depends on the reader's version or mode.
     unclear: bool,
     unfinished: bool,
@@ -198,6 +204,8 @@ impl Reading {
                     reading.ends_with_semicolon = false;
                 }
                 Token::Char => {
+                    let next = rest.as_bytes().get(1);
+                    reading.has_parameters |= char == '$' && next.is_some_and(u8::is_ascii_digit);
                     reading.backslash |= char == '\\';
                     reading.ends_in_comment = false;
                     reading.ends_with_semicolon = char == ';';
@@ -351,10 +359,19 @@ mod tests {
             ("select 1", "select 1;"),
             ("select 1;", "select 1;"),
             ("select 1 -- one", "select 1 -- one\n;"),
-            ("select '\\', $$\\$$, $a$\\$$\\$a$", "select '\\', $$\\$$, $a$\\$$\\$a$;"),
+            (
+                "select '\\', $$\\$$, $a$\\$$\\$a$",
+                "select '\\', $$\\$$, $a$\\$$\\$a$;",
+            ),
             ("select e'\\'', 'x'", "select e'\\'', 'x';"),
-            ("select $1, 1 from t\r\nwhere a = 'b'", "select $1, 1 from t\r\nwhere a = 'b';"),
-            ("select \"a\\b\" /* \\ /* */ \\ */", "select \"a\\b\" /* \\ /* */ \\ */;"),
+            (
+                "select 1 from t\r\nwhere a = 'b'",
+                "select 1 from t\nwhere a = 'b';",
+            ),
+            (
+                "select \"a\\b\" /* \\ /* */ \\ */",
+                "select \"a\\b\" /* \\ /* */ \\ */;",
+            ),
             ("select a$1$b from t", "select a$1$b from t;"),
             ("copy t to stdout", "copy t to stdout;"),
         ] {
@@ -385,16 +402,32 @@ mod tests {
 
     #[test]
     fn a_statement_cannot_swallow_the_next_one() {
-        for text in ["select '", "select \"", "select $x$ $y$", "/* ", "copy t from stdin"] {
+        for text in [
+            "select '",
+            "select \"",
+            "select $x$ $y$",
+            "/* ",
+            "copy t from stdin",
+        ] {
             assert_eq!(runs(text), "", "{text}");
         }
+    }
+
+    #[test]
+    fn a_statement_whose_parameters_are_not_on_record_is_not_run() {
+        assert_eq!(runs("select $1"), "");
+        assert_eq!(runs("select '$1', a$1"), "select '$1', a$1;");
     }
 
     #[test]
     fn parameters_are_bound_and_cannot_leave_their_quotes() {
         let script = statement(
             "select $1, $2, $3",
-            &["O'Brien".into(), Value::Null, "\\'; drop table t; --\x1b".into()],
+            &[
+                "O'Brien".into(),
+                Value::Null,
+                "\\'; drop table t; --\x1b".into(),
+            ],
         );
         assert_eq!(
             script,

@@ -301,7 +301,10 @@ mod tests {
     fn values_cannot_speak_to_the_terminal() {
         let table = table(&[("\x1b[1m", 25)], &[&[Some("\x1b]0;pwned\x07\n")]], 5);
         let out = table.lay_out(Some(80));
-        assert!(!out.chars().any(|c| c != '\n' && escape::is_obeyed(c)), "{out:?}");
+        assert!(
+            !out.chars().any(|c| c != '\n' && escape::is_obeyed(c)),
+            "{out:?}"
+        );
         assert!(out.contains("\\x1b]0;pwned\\x07\\n"));
     }
 }

@@ -110,30 +110,37 @@ pub fn render(item: &Item, style: Style) -> String {
             }
         }
         What::Error {
-            table,
             severity,
             code,
             message,
+            detail,
             hint,
         } => {
-            if let Some(table) = table {
-                let width = out.style.width;
-                out.out.push_str(&table.lay_out(width));
-            }
-            let severity = if severity.is_empty() { "ERROR" } else { severity };
+            let severity = if severity.is_empty() {
+                "ERROR"
+            } else {
+                severity
+            };
             let code = if code.is_empty() {
                 String::new()
             } else {
                 format!(" {code}")
             };
             out.aside(RED, &format!("{severity}{code}: {message}"));
-            if !hint.is_empty() {
-                out.aside(DIM, &format!("HINT: {hint}"));
+            for (name, text) in [("DETAIL", detail), ("HINT", hint)] {
+                if !text.is_empty() {
+                    out.aside(DIM, &format!("{name}: {text}"));
+                }
             }
         }
         What::Mask { columns, count } => {
-            let count = count.map_or(String::new(), |count| format!(" ({count} values)"));
-            out.aside(YELLOW, &format!("masked: {columns}{count}"));
+            let count = count.map_or(String::new(), |count| format!(" {count} values"));
+            let columns = if columns.is_empty() {
+                String::new()
+            } else {
+                format!(" in {columns}")
+            };
+            out.aside(YELLOW, &format!("masked{count}{columns}"));
         }
         What::Line { kind, line, bytes } => {
             out.stamp(item);
@@ -177,7 +184,8 @@ impl Page {
             if index > 0 {
                 self.out.push_str(&" ".repeat(INDENT));
             }
-            self.out.push_str(&escape::lines(line.trim_end_matches('\r')));
+            self.out
+                .push_str(&escape::lines(line.trim_end_matches('\r')));
             self.out.push('\n');
         }
     }

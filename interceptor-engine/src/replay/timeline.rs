@@ -66,14 +66,14 @@ pub enum What {
     },
     /// The answer was an error.
     Error {
-        /// Rows that came before it.
-        table: Option<Box<Table>>,
         /// `ERROR`, `FATAL`, …
         severity: String,
         /// SQLSTATE.
         code: String,
         /// Its message.
         message: String,
+        /// Its detail, where it has one.
+        detail: String,
         /// Its hint, where it has one.
         hint: String,
     },
@@ -126,6 +126,9 @@ impl Timeline {
 
     /// Takes the next event; what there is to show now.
     pub fn push(&mut self, entry: &Entry) -> Option<Item> {
+        if entry.kind == "error" {
+            self.failed(entry.exchange);
+        }
         let what = match entry.kind.as_str() {
             "open" => What::Opened(facts(&entry.meta)),
             "close" => What::Closed(facts(&entry.meta)),
@@ -133,29 +136,21 @@ impl Timeline {
             "verdict" => What::Verdict {
                 verdict: text(entry, "verdict"),
                 rule: text(entry, "rule"),
-                message: entry
-                    .meta_text("message")
-                    .unwrap_or(&entry.line)
-                    .to_owned(),
+                message: entry.meta_text("message").unwrap_or(&entry.line).to_owned(),
             },
             "result" => self.result(entry)?,
             "error" => What::Error {
-                table: self
-                    .open
-                    .remove(&entry.exchange)
-                    .filter(|open| !open.table.is_empty())
-                    .map(|open| Box::new(open.table)),
                 severity: text(entry, "severity"),
                 code: text(entry, "code"),
-                message: entry
-                    .meta_text("message")
-                    .unwrap_or(&entry.line)
-                    .to_owned(),
+                message: entry.meta_text("message").unwrap_or(&entry.line).to_owned(),
+                detail: text(entry, "detail"),
                 hint: text(entry, "hint"),
             },
             "mask" => What::Mask {
                 columns: entry.meta.get("columns").map(flat).unwrap_or_default(),
-                count: entry.meta_number("count"),
+                count: entry
+                    .meta_number("values")
+                    .or_else(|| entry.meta_number("count")),
             },
             kind => What::Line {
                 kind: kind.to_owned(),
@@ -240,6 +235,17 @@ impl Timeline {
             tag: text(entry, "tag"),
             duration_us: entry.meta_number("duration_us"),
         })
+    }
+
+    /// An exchange without rows has no result after its error.
+    fn failed(&mut self, exchange: Option<u64>) {
+        if self
+            .open
+            .get(&exchange)
+            .is_some_and(|open| open.table.is_empty())
+        {
+            self.open.remove(&exchange);
+        }
     }
 
     fn open(&mut self, exchange: Option<u64>) -> &mut Open {

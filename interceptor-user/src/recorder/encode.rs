@@ -63,12 +63,7 @@ impl Encoder {
             prefix: prefix.to_owned(),
             live: add(
                 "live",
-                &[
-                    b"MAXLEN",
-                    b"~",
-                    Decimal::new(live_entries).as_bytes(),
-                    b"*",
-                ],
+                &[b"MAXLEN", b"~", Decimal::new(live_entries).as_bytes(), b"*"],
             ),
             alerts: add("alerts", &[b"*"]),
             sessions: add("sessions", &[b"*"]),
@@ -207,13 +202,7 @@ fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Command
     }
 }
 
-fn add_live(
-    add: &[u8],
-    session: &Session,
-    event: &Event,
-    fields: &Fields<'_>,
-    out: &mut Commands,
-) {
+fn add_live(add: &[u8], session: &Session, event: &Event, fields: &Fields<'_>, out: &mut Commands) {
     let alert = event.alert.map_or("", |severity| severity.name());
     let pairs = [
         (&b"$7\r\nsession\r\n"[..], fields.session),

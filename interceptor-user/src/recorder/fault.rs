@@ -35,7 +35,9 @@ pub enum Fault {
     )]
     Denied(String),
     /// A key that should be a stream is something else.
-    #[error("a key of the recorder's is not a stream (WRONGTYPE): rename it, or set another `recorder.prefix`")]
+    #[error(
+        "a key of the recorder's is not a stream (WRONGTYPE): rename it, or set another `recorder.prefix`"
+    )]
     WrongType,
     /// A session's stream has entries that come later than the ones to write.
     #[error("a session's stream has entries that this recorder did not write")]
@@ -72,7 +74,9 @@ impl Fault {
                 ServerErrorKind::ReadOnly => Self::ReadOnly,
                 ServerErrorKind::NoPerm => Self::Denied(code(error)),
                 ServerErrorKind::ResponseError
-                    if error.detail().is_some_and(|text| text.starts_with(CONFLICT)) =>
+                    if error
+                        .detail()
+                        .is_some_and(|text| text.starts_with(CONFLICT)) =>
                 {
                     Self::Conflict
                 }

@@ -126,7 +126,9 @@ impl PrivateRedis {
         match is_ready.recv() {
             Ok(Ok(())) => Ok(Self { url, stop, keeper }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(PrivateError::Silent(Fault::Away("its keeper ended".to_owned()))),
+            Err(_) => Err(PrivateError::Silent(Fault::Away(
+                "its keeper ended".to_owned(),
+            ))),
         }
     }
 
@@ -144,7 +146,11 @@ impl PrivateRedis {
 
 impl Plan {
     fn url(&self) -> String {
-        format!("redis+unix://{}?pass={}", self.socket.display(), self.password)
+        format!(
+            "redis+unix://{}?pass={}",
+            self.socket.display(),
+            self.password
+        )
     }
 
     fn log(&self) -> PathBuf {
@@ -223,8 +229,8 @@ impl Plan {
 
     /// Waits until `child` answers.
     fn wait_for(&self, child: &mut Child) -> Result<(), PrivateError> {
-        let client = Client::open(self.url())
-            .map_err(|error| PrivateError::Silent(Fault::of(&error)))?;
+        let client =
+            Client::open(self.url()).map_err(|error| PrivateError::Silent(Fault::of(&error)))?;
         let started = Instant::now();
         loop {
             let fault = match answers(&client, Duration::from_secs(1)) {
@@ -243,15 +249,11 @@ impl Plan {
 }
 
 /// Keeps a server running until told to stop.
-fn keep(
-    plan: &Plan,
-    stopped: &mpsc::Receiver<()>,
-    ready: &mpsc::Sender<Result<(), PrivateError>>,
-) {
+fn keep(plan: &Plan, stopped: &mpsc::Receiver<()>, ready: &mpsc::Sender<Result<(), PrivateError>>) {
     let started = plan.spawn().and_then(|mut child| {
-        let answers = plan.wait_for(&mut child).and_then(|()| {
-            secret_file(&plan.url_file, &plan.url()).map_err(files(&plan.url_file))
-        });
+        let answers = plan
+            .wait_for(&mut child)
+            .and_then(|()| secret_file(&plan.url_file, &plan.url()).map_err(files(&plan.url_file)));
         if let Err(error) = answers {
             end(&mut child);
             return Err(error);

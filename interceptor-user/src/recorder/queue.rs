@@ -8,7 +8,7 @@
 //! milliseconds by itself, and asks to be woken only after a while without any.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(super) struct Queue {
     limit: usize,
     /// From here on, flows are asked to pause.
     high: usize,
+    /// As `closed`, to be read without the lock.
+    no_more: AtomicBool,
 }
 
 /// What the writer found.
@@ -73,19 +75,20 @@ impl Queue {
             bytes: AtomicUsize::new(0),
             limit,
             high: limit / 4 * 3,
+            no_more: AtomicBool::new(false),
         }
     }
 
-    /// Takes all of `events`, or none. More than the whole queue holds is taken
-    /// when nothing else is there; it could never be recorded otherwise.
+    /// Takes all of `events`, or none. Who finds room below the limit is taken whole,
+    /// so that [`Queue::has_room`] never promises too much; the limit is overshot by
+    /// no more than one call's events.
     pub(super) fn push(&self, events: &mut Vec<Event>) -> Result<(), Full> {
         if events.is_empty() {
             return Ok(());
         }
         let more: usize = events.iter().map(Event::weight).sum();
         let mut state = self.lock();
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        if state.closed || (bytes > 0 && bytes.saturating_add(more) > self.limit) {
+        if state.closed || self.bytes() >= self.limit {
             return Err(Full);
         }
         self.bytes.fetch_add(more, Ordering::Relaxed);
@@ -127,7 +130,9 @@ impl Queue {
         state.asleep = state.waiting.is_empty();
         let (mut state, _) = self
             .wake
-            .wait_timeout_while(state, time, |state| state.waiting.is_empty() && !state.closed)
+            .wait_timeout_while(state, time, |state| {
+                state.waiting.is_empty() && !state.closed
+            })
             .unwrap_or_else(PoisonError::into_inner);
         state.asleep = false;
     }
@@ -149,7 +154,7 @@ impl Queue {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) < self.high
+        self.bytes() < self.high && !self.no_more.load(Ordering::Relaxed)
     }
 
     pub(super) async fn room(&self) {
@@ -166,6 +171,7 @@ impl Queue {
 
     /// Takes nothing more.
     pub(super) fn close(&self) {
+        self.no_more.store(true, Ordering::Relaxed);
         self.lock().closed = true;
         self.wake.notify_all();
     }
@@ -215,23 +221,35 @@ mod tests {
     fn events_are_taken_whole_or_not_at_all() {
         let queue = Queue::new(10_000);
         queue.push(&mut events(1, 6000)).unwrap();
+        queue.push(&mut events(1, 6000)).unwrap();
         let mut more = events(3, 2000);
         assert_eq!(queue.push(&mut more), Err(Full));
         assert_eq!(more.len(), 3);
         let mut taken = Waiting::default();
         queue.take(&mut taken);
-        assert_eq!(taken.events.len(), 1);
-        assert_eq!(queue.push(&mut more), Err(Full), "taken is not acknowledged");
+        assert_eq!(taken.events.len(), 2);
+        assert_eq!(
+            queue.push(&mut more),
+            Err(Full),
+            "taken is not acknowledged"
+        );
         queue.acknowledge(queue.bytes());
         assert_eq!(queue.push(&mut more), Ok(()));
         assert!(more.is_empty());
     }
 
+    /// A flow that is told of room and refused would ask again without end.
     #[test]
-    fn an_event_larger_than_the_queue_is_taken_when_nothing_else_waits() {
+    fn where_there_is_room_anything_is_taken() {
         let queue = Queue::new(1000);
+        queue.push(&mut events(1, 400)).unwrap();
+        assert!(queue.has_room());
         queue.push(&mut events(1, 50_000)).unwrap();
+        assert!(!queue.has_room());
         assert_eq!(queue.push(&mut events(1, 1)), Err(Full));
+        queue.acknowledge(queue.bytes());
+        queue.close();
+        assert!(!queue.has_room(), "a closed queue promises nothing");
     }
 
     #[test]

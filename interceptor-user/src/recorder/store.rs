@@ -182,12 +182,16 @@ impl Store {
         // One answer to MULTI, one to each command queued, the mark's included.
         let mut refusal = None;
         for _ in 0..commands.len() + 2 {
-            let answer = connection.recv_response().map_err(|error| Fault::of(&error))?;
+            let answer = connection
+                .recv_response()
+                .map_err(|error| Fault::of(&error))?;
             if let (Value::ServerError(error), None) = (answer, &refusal) {
                 refusal = Some(Fault::of(&error.into()));
             }
         }
-        let done = connection.recv_response().map_err(|error| Fault::of(&error))?;
+        let done = connection
+            .recv_response()
+            .map_err(|error| Fault::of(&error))?;
         match (done, refusal) {
             (Value::Array(results), None) => Ok(results),
             (_, Some(refusal)) => Err(refusal),

@@ -135,8 +135,9 @@ impl Writer {
     fn fill(&mut self, waiting: &mut Waiting, commands: &mut Commands) -> usize {
         let mut weight = 0;
         let mut events = 0;
-        let full =
-            |commands: &Commands| commands.bytes().len() >= BATCH_BYTES || commands.len() >= BATCH_COMMANDS;
+        let full = |commands: &Commands| {
+            commands.bytes().len() >= BATCH_BYTES || commands.len() >= BATCH_COMMANDS
+        };
         let dropped = self.queue.take_dropped();
         if dropped > 0 {
             self.encoder.alert(&alerts_dropped(dropped), commands);

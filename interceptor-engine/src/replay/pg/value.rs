@@ -100,7 +100,13 @@ fn binary(type_oid: u32, bytes: &[u8]) -> Option<String> {
         oid::OID => u32::from_be_bytes(bytes.try_into().ok()?).to_string(),
         oid::FLOAT4 => float(f32::from_be_bytes(bytes.try_into().ok()?)),
         oid::FLOAT8 => float(f64::from_be_bytes(bytes.try_into().ok()?)),
-        oid::CHAR | oid::NAME | oid::TEXT | oid::JSON | oid::XML | oid::UNKNOWN | oid::BPCHAR
+        oid::CHAR
+        | oid::NAME
+        | oid::TEXT
+        | oid::JSON
+        | oid::XML
+        | oid::UNKNOWN
+        | oid::BPCHAR
         | oid::VARCHAR => std::str::from_utf8(bytes).ok()?.to_owned(),
         oid::JSONB => {
             let (version, text) = bytes.split_first()?;
@@ -192,7 +198,11 @@ fn date(days: i64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     if year > 0 {
         format!("{year:04}-{month:02}-{day:02}")
@@ -292,7 +302,10 @@ fn numeric(bytes: &[u8]) -> Option<String> {
     let weight = i32::from(weight.cast_signed());
     let digit = |place: i32| {
         let index = usize::try_from(weight - place).ok();
-        index.and_then(|index| digits.get(index)).copied().unwrap_or(0)
+        index
+            .and_then(|index| digits.get(index))
+            .copied()
+            .unwrap_or(0)
     };
     let mut out = String::new();
     if sign == NEGATIVE {
@@ -387,7 +400,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(type_oid: u32, bytes: &[u8]) -> String {
-        let column = Column { name: String::new(), type_oid, binary: Some(true) };
+        let column = Column {
+            name: String::new(),
+            type_oid,
+            binary: Some(true),
+        };
         match show(&column, bytes) {
             Shown::Text(text) => text,
             Shown::Bytes(bytes) => format!("bytes {}", hex::encode(bytes)),
@@ -410,7 +427,11 @@ mod tests {
             (701, "bee4f8b588e368f1", "-1e-05"),
             (25, "5a6fc3ab", "Zoë"),
             (17, "00ff", r"\x00ff"),
-            (2950, "0199a000000070008000000000000001", "0199a000-0000-7000-8000-000000000001"),
+            (
+                2950,
+                "0199a000000070008000000000000001",
+                "0199a000-0000-7000-8000-000000000001",
+            ),
             (3802, "017b7d", "{}"),
             (1082, "00000000", "2000-01-01"),
             (1082, "0000003b", "2000-02-29"),
@@ -423,7 +444,11 @@ mod tests {
             (1114, "ffffffffffffffff", "1999-12-31 23:59:59.999999"),
             (1114, "ff1af9e8fb46d000", "0044-03-15 12:00:00 BC"),
             (1184, "0002ea5dbb151340", "2026-01-02 03:04:05+00"),
-            (1186, "000000036c966ee0fffffffd0000000e", "1 year 2 mons -3 days +04:05:06.7"),
+            (
+                1186,
+                "000000036c966ee0fffffffd0000000e",
+                "1 year 2 mons -3 days +04:05:06.7",
+            ),
             (1186, "ffffffff296c5c000000000000000000", "-01:00:00"),
             (1186, "00000000000000000000000000000000", "00:00:00"),
             (1700, "0000000000000000", "0"),
@@ -437,8 +462,16 @@ mod tests {
             (869, "022000047f000001", "127.0.0.1"),
             (869, "0340001000000000000000000000000000000001", "::1/64"),
             (650, "020801040a000000", "10.0.0.0/8"),
-            (1007, "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003", "{1,NULL,3}"),
-            (1009, "00000001000000010000001900000005000000010000000361206200000000ffffffff000000044e554c4c00000004635c5c64", r#"{"a b","",NULL,"NULL","c\\\\d"}"#),
+            (
+                1007,
+                "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003",
+                "{1,NULL,3}",
+            ),
+            (
+                1009,
+                "00000001000000010000001900000005000000010000000361206200000000ffffffff000000044e554c4c00000004635c5c64",
+                r#"{"a b","",NULL,"NULL","c\\\\d"}"#,
+            ),
             (1007, "000000000000000000000017", "{}"),
         ] {
             let bytes = hex::decode(bytes).unwrap();
@@ -455,7 +488,10 @@ mod tests {
 
     #[test]
     fn without_a_format_text_is_believed_only_when_it_can_be_text() {
-        let column = Column { type_oid: oid::INT4, ..Column::default() };
+        let column = Column {
+            type_oid: oid::INT4,
+            ..Column::default()
+        };
         assert_eq!(show(&column, b"1234"), Shown::Text("1234".into()));
         assert_eq!(show(&column, &[0, 0, 0, 7]), Shown::Text("7".into()));
     }
