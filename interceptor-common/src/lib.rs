@@ -32,6 +32,13 @@ pub const LISTENER_MARK: u64 = 0x696e_7465_7263_6570;
 /// process needs `CAP_NET_ADMIN` to set it.
 pub const UPSTREAM_MARK: u32 = 0x1d7e_c0de;
 
+/// A `setsockopt` of this level and name succeeds where the programs are in force,
+/// and nowhere else. The hook that answers is the last that is attached, so its
+/// answer speaks for all of them; whoever starts an agent asks it.
+pub const PROBE_LEVEL: i32 = 0x1d7e;
+/// See [`PROBE_LEVEL`].
+pub const PROBE_NAME: i32 = 0xc0de;
+
 /// What user space tells the programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_cgroup_id, bpf_set_retval},
     programs::SockoptContext,
 };
-use interceptor_common::Reason;
+use interceptor_common::{PROBE_LEVEL, PROBE_NAME, Reason};
 
 use crate::{
     PASS, REFUSE,
@@ -48,6 +48,12 @@ pub fn set(ctx: &SockoptContext) -> i32 {
     // SAFETY: fields of the context that the hook may read.
     let (level, name, length) =
         unsafe { ((*sockopt).level, (*sockopt).optname, (*sockopt).optlen) };
+    if level == PROBE_LEVEL && name == PROBE_NAME {
+        // Answered here: minus one keeps it from the kernel, which does not know it.
+        // SAFETY: a field of the context that the hook may write.
+        unsafe { (&raw mut (*sockopt).optlen).write_volatile(-1) };
+        return PASS;
+    }
     if !leads_around(level, name) {
         if length > PAGE {
             // The kernel showed the program one page only, and would take that page

@@ -12,6 +12,7 @@
 //! believes nothing that an agent says of itself.
 
 mod executable;
+pub mod launch;
 mod place;
 mod process;
 
