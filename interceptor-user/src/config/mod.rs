@@ -1,11 +1,26 @@
 //! The configuration, checked.
-// The written form and its checks come next; these are the checked types that
-// the other rooms use.
+//!
+//! * [`written`] is the form on disk, [`check`] turns it into the types here or
+//!   says what is wrong, [`faults`] shows that with line, column and caret;
+//! * [`table`] tells which target a destination belongs to.
+//!
+//! Unknown keys are errors: a misspelt `default: block` that only warned would
+//! let everything pass. So are keys of the format that are not done yet. A secret
+//! is never in here, only where it is.
+
+mod check;
+mod faults;
+mod table;
+mod units;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use faults::{ConfigError, Faults};
+pub use table::TargetTable;
 
 use interceptor_policy::DefaultVerdict;
 use ipnet::IpNet;
@@ -157,3 +172,123 @@ pub struct Admin {
     /// Its path; default `admin.sock` in the runtime folder.
     pub socket: PathBuf,
 }
+
+/// Where the configuration is when nothing else is said.
+pub const STANDARD_FILE: &str = "/etc/interceptor/interceptor.yaml";
+/// Where rules are when nothing else is said, in this order.
+const STANDARD_RULES: [&str; 2] = ["rules", "/etc/interceptor/rules"];
+/// A configuration that is longer is something else.
+const LONGEST: u64 = 1 << 20;
+
+impl Default for Config {
+    /// What holds without a file: the kernel's interception, rules from `./rules`
+    /// or `/etc/interceptor/rules`, whichever is there, no targets, and whatever
+    /// is not allowed by a rule blocked.
+    fn default() -> Self {
+        let runtime_dir = PathBuf::from("/run/interceptor");
+        Self {
+            intercept: Intercept {
+                kernel: true,
+                cgroup: "interceptor".to_owned(),
+                default: DefaultVerdict::Block,
+                uninspected: Uninspected::Block,
+            },
+            targets: Vec::new(),
+            rules: STANDARD_RULES
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.exists())
+                .into_iter()
+                .collect(),
+            recorder: Recorder {
+                redis: None,
+                prefix: "interceptor".to_owned(),
+                queue_bytes: 64 << 20,
+                stall: Duration::from_secs(5),
+                live_entries: 10_000,
+            },
+            listeners: Vec::new(),
+            admin: Admin {
+                socket: runtime_dir.join("admin.sock"),
+            },
+            runtime_dir,
+            state_dir: PathBuf::from("/var/lib/interceptor"),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in `file`; without one, in [`STANDARD_FILE`] where that
+    /// exists; without that, the defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or anything in it is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        match file {
+            Some(file) => Self::read(file),
+            None => match Self::read(Path::new(STANDARD_FILE)) {
+                Err(ConfigError::Read { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    Ok(Self::default())
+                }
+                other => other,
+            },
+        }
+    }
+
+    fn read(file: &Path) -> Result<Self, ConfigError> {
+        let wrong = |source| ConfigError::Read {
+            path: file.to_owned(),
+            source,
+        };
+        let open = std::fs::File::open(file).map_err(wrong)?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::io::Read::take(open, LONGEST + 1), &mut text)
+            .map_err(wrong)?;
+        if text.len() as u64 > LONGEST {
+            return Err(wrong(std::io::Error::other(
+                "longer than any configuration",
+            )));
+        }
+        Self::parse(&text, file)
+    }
+
+    /// The configuration that `text` is; `file` is its name in messages, and its
+    /// folder what relative paths in it are relative to.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut report = faults::Report::new(file, text);
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_events: 100_000,
+                max_aliases: 256,
+                max_anchors: 256,
+                max_depth: 32,
+                max_documents: 1,
+                max_nodes: 50_000,
+                max_total_scalar_bytes: 1 << 20,
+                max_merge_keys: 64,
+            },
+            with_snippet: false,
+            strict_booleans: true,
+        };
+        match serde_saphyr::from_str_with_options::<written::Config>(text, options) {
+            Ok(raw) => {
+                let folder = file.parent().unwrap_or(Path::new(""));
+                let config = check::config(raw, folder, &mut report);
+                report.finish().map(|()| config)
+            }
+            Err(error) => {
+                report.unreadable(&error);
+                // There is a fault on it, so this is never a success.
+                report.finish().map(|()| Self::default())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

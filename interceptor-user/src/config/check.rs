@@ -1,0 +1,573 @@
+//! The written form, checked.
+//!
+//! A check notes what is wrong and goes on with something in its place, so that
+//! an operator reads all faults in one go; nothing of it is used then.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_saphyr::{Location, Spanned};
+
+use super::faults::Report;
+use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
+use super::{
+    Admin, Config, Credentials, DefaultVerdict, Intercept, Listener, Place, Recorder, Target,
+    TlsMode, Uninspected, UpstreamTls, units,
+};
+use crate::secrets::SecretRef;
+
+/// Checks one file; `folder` is what relative paths in it are relative to.
+pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_>) -> Config {
+    let mut check = Check { folder, report };
+    let fallback = Config::default();
+    let runtime_dir = check.path_or(raw.runtime_dir.as_ref(), fallback.runtime_dir);
+    let targets = check.targets(raw.targets);
+    Config {
+        intercept: check.intercept(raw.intercept, fallback.intercept),
+        listeners: check.listeners(raw.listeners, &targets),
+        targets,
+        rules: match raw.rules {
+            Some(rules) => rules.iter().map(|path| check.path(path)).collect(),
+            None => fallback.rules,
+        },
+        recorder: check.recorder(raw.recorder, fallback.recorder),
+        admin: check.admin(raw.admin, &runtime_dir),
+        state_dir: check.path_or(raw.state_dir.as_ref(), fallback.state_dir),
+        runtime_dir,
+    }
+}
+
+struct Check<'a, 'r> {
+    folder: &'a Path,
+    report: &'a mut Report<'r>,
+}
+
+impl Check<'_, '_> {
+    fn error(&mut self, at: Location, message: impl Into<String>, help: &str) {
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        self.report.error(at, message, help);
+    }
+
+    /// Refuses what is in the format and not done yet.
+    fn later(&mut self, value: &written::Later, key: &str) {
+        if let Some(value) = value {
+            self.unsupported(value.referenced, key);
+        }
+    }
+
+    fn unsupported(&mut self, at: Location, what: &str) {
+        self.error(
+            at,
+            format!("`{what}` is not supported yet"),
+            "take it out: accepting it would promise what is not done",
+        );
+    }
+
+    fn path(&mut self, path: &Spanned<String>) -> PathBuf {
+        if path.value.is_empty() {
+            self.error(path.referenced, "the path is empty", "");
+        }
+        self.folder.join(&path.value)
+    }
+
+    fn path_or(&mut self, path: Option<&Spanned<String>>, fallback: PathBuf) -> PathBuf {
+        path.map_or(fallback, |path| self.path(path))
+    }
+
+    /// A name that can stand in keys, file names and messages.
+    fn name(&mut self, name: &Spanned<String>, what: &str) -> String {
+        let plain = |one: char| one.is_ascii_alphanumeric() || "._-".contains(one);
+        if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
+            self.error(
+                name.referenced,
+                format!("this is no name for {what}"),
+                "1 to 64 letters, digits, dots, underscores and hyphens",
+            );
+        }
+        name.value.clone()
+    }
+
+    fn intercept(&mut self, raw: written::Intercept, fallback: Intercept) -> Intercept {
+        if let Some(first) = raw.agents.first() {
+            self.error(
+                first.referenced,
+                "`agents` is not supported yet",
+                "start agents with `interceptor exec --agent NAME -- COMMAND`",
+            );
+        }
+        if let Some(when_down) = &raw.when_down
+            && matches!(when_down.value, written::DefaultVerdict::Allow)
+        {
+            self.error(
+                when_down.referenced,
+                "`when_down: allow` is not supported yet",
+                "agents are always cut off while the daemon is not there: `when_down: block`",
+            );
+        }
+        let cgroup = match &raw.cgroup {
+            Some(cgroup) => self.name(cgroup, "a cgroup"),
+            None => fallback.cgroup,
+        };
+        Intercept {
+            kernel: raw.kernel.unwrap_or(fallback.kernel),
+            cgroup,
+            default: raw.default.map_or(fallback.default, verdict),
+            uninspected: match raw.uninspected {
+                Some(written::Uninspected::Allow) => Uninspected::Allow,
+                Some(written::Uninspected::Record) => Uninspected::Record,
+                Some(written::Uninspected::Block) => Uninspected::Block,
+                None => fallback.uninspected,
+            },
+        }
+    }
+
+    fn targets(&mut self, raw: Vec<Spanned<written::Target>>) -> Vec<Target> {
+        let mut names = HashSet::new();
+        let mut places: Vec<(Place, Option<u16>, String)> = Vec::new();
+        let mut targets = Vec::new();
+        for Spanned {
+            value: raw,
+            referenced,
+            ..
+        } in raw
+        {
+            let name_at = raw.name.referenced;
+            let target = self.target(raw, referenced);
+            if !names.insert(target.name.clone()) {
+                self.error(
+                    name_at,
+                    format!("there are two targets named {:?}", target.name),
+                    "",
+                );
+            }
+            // Two that claim the same destinations with equal right.
+            let twin = places
+                .iter()
+                .find(|(place, port, _)| same(place, &target.place) && *port == target.port);
+            if let Some((_, _, first)) = twin {
+                self.error(
+                    name_at,
+                    format!("the target is for the same destinations as {first:?}"),
+                    "give them different ports, hosts or networks",
+                );
+            }
+            places.push((target.place.clone(), target.port, target.name.clone()));
+            targets.push(target);
+        }
+        targets
+    }
+
+    fn target(&mut self, raw: written::Target, at: Location) -> Target {
+        let name = self.name(&raw.name, "a target");
+        let place = match (&raw.host, &raw.address) {
+            (Some(host), None) => self.host(host),
+            (None, Some(address)) => self.network(address),
+            (Some(_), Some(address)) => {
+                self.error(
+                    address.referenced,
+                    "a target has a `host` or an `address`, not both",
+                    "",
+                );
+                nowhere()
+            }
+            (None, None) => {
+                self.error(
+                    at,
+                    format!("target {name:?} has neither `host` nor `address`"),
+                    "for example `host: orders.internal` or `address: 10.0.0.0/24`",
+                );
+                nowhere()
+            }
+        };
+        if let Some(port) = &raw.port
+            && port.value == 0
+        {
+            self.error(
+                port.referenced,
+                "there is no port 0",
+                "leave `port` out for any",
+            );
+        }
+        if let Some(protocol) = &raw.protocol {
+            match protocol.value {
+                written::Protocol::Postgres => {}
+                written::Protocol::Http => self.unsupported(protocol.referenced, "protocol: http"),
+                written::Protocol::Ssh => self.unsupported(protocol.referenced, "protocol: ssh"),
+            }
+        }
+        self.later(&raw.known_hosts, "known_hosts");
+        Target {
+            name,
+            place,
+            port: raw.port.map(|port| port.value),
+            protocol: raw.protocol.map(|_| interceptor_policy::Protocol::Postgres),
+            tls: self.tls(&raw.tls),
+            credentials: raw.credentials.map(|raw| self.credentials(&raw)),
+            default: raw.default.map(verdict),
+        }
+    }
+
+    fn host(&mut self, host: &Spanned<String>) -> Place {
+        // An address is welcome where a host is expected.
+        if let Ok(address) = host.value.parse::<IpAddr>() {
+            return Place::Network(IpNet::from(address.to_canonical()));
+        }
+        if !is_host(&host.value) {
+            self.error(
+                host.referenced,
+                format!("{:?} is no host name", host.value),
+                "a name that resolves to addresses, without port, scheme or wildcard",
+            );
+        }
+        Place::Host(host.value.to_ascii_lowercase())
+    }
+
+    fn network(&mut self, address: &Spanned<String>) -> Place {
+        let text = &address.value;
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Place::Network(IpNet::from(address.to_canonical()));
+        }
+        match text.parse::<IpNet>() {
+            Ok(network) if network.addr() == network.network() => Place::Network(network),
+            Ok(network) => {
+                self.error(
+                    address.referenced,
+                    format!("{text} has bits beyond its mask"),
+                    &format!(
+                        "the network is {}, the address {}",
+                        network.trunc(),
+                        network.addr()
+                    ),
+                );
+                nowhere()
+            }
+            Err(_) => {
+                self.error(
+                    address.referenced,
+                    format!("{text:?} is no address and no network"),
+                    "for example 10.0.0.7, 10.0.0.0/24, 2001:db8::/32",
+                );
+                nowhere()
+            }
+        }
+    }
+
+    fn tls(&mut self, raw: &written::Tls) -> UpstreamTls {
+        let mode = match raw.upstream {
+            None | Some(written::TlsMode::Mirror) => TlsMode::Mirror,
+            Some(written::TlsMode::Disable) => TlsMode::Disable,
+            Some(written::TlsMode::Require) => TlsMode::Require,
+            Some(written::TlsMode::VerifyCa) => TlsMode::VerifyCa,
+            Some(written::TlsMode::VerifyFull) => TlsMode::VerifyFull,
+        };
+        for (value, key) in [(&raw.ca, "ca"), (&raw.server_name, "server_name")] {
+            if let Some(value) = value
+                && mode == TlsMode::Disable
+            {
+                self.error(
+                    value.referenced,
+                    format!("`{key}` has no effect with `upstream: disable`"),
+                    "",
+                );
+            }
+        }
+        if let Some(name) = &raw.server_name
+            && !is_host(&name.value)
+            && name.value.parse::<IpAddr>().is_err()
+        {
+            self.error(
+                name.referenced,
+                format!(
+                    "{:?} is not a name that a certificate can carry",
+                    name.value
+                ),
+                "",
+            );
+        }
+        UpstreamTls {
+            mode,
+            ca: raw.ca.as_ref().map(|ca| self.path(ca)),
+            server_name: raw.server_name.as_ref().map(|name| name.value.clone()),
+        }
+    }
+
+    fn credentials(&mut self, raw: &Spanned<written::Credentials>) -> Credentials {
+        let Spanned {
+            value: raw,
+            referenced,
+            ..
+        } = raw;
+        self.later(&raw.header, "credentials: header");
+        self.later(&raw.value, "credentials: value");
+        self.later(&raw.key, "credentials: key");
+        let later = raw.header.is_some() || raw.value.is_some() || raw.key.is_some();
+        if raw.user.is_none() && raw.password.is_none() && !later {
+            self.error(
+                *referenced,
+                "credentials without `user` and `password` are none",
+                "",
+            );
+        }
+        if let Some(user) = &raw.user
+            && (user.value.is_empty() || user.value.contains('\0'))
+        {
+            self.error(user.referenced, "this is no user's name", "");
+        }
+        Credentials {
+            user: raw.user.as_ref().map(|user| user.value.clone()),
+            password: raw
+                .password
+                .as_ref()
+                .and_then(|password| self.secret(password)),
+        }
+    }
+
+    fn secret(&mut self, raw: &Spanned<WrittenSecret>) -> Option<SecretRef> {
+        let at = raw.referenced;
+        match &raw.value {
+            WrittenSecret::File(path) if !path.is_empty() => {
+                return Some(SecretRef::File(self.folder.join(path)));
+            }
+            WrittenSecret::Env(name) if !name.is_empty() && !name.contains(['=', '\0']) => {
+                return Some(SecretRef::Env(name.clone()));
+            }
+            WrittenSecret::Command(line) if line.first().is_some_and(|one| !one.is_empty()) => {
+                return Some(SecretRef::Command(line.clone()));
+            }
+            WrittenSecret::File(_) => self.error(at, "the file's path is empty", ""),
+            WrittenSecret::Env(_) => self.error(at, "this is no name of a variable", ""),
+            WrittenSecret::Command(_) => self.error(
+                at,
+                "the command is empty",
+                "a list: the program, and its arguments",
+            ),
+            WrittenSecret::Later(kind) => self.unsupported(at, kind),
+            WrittenSecret::Literal => {
+                self.report.hide(at);
+                self.error(
+                at,
+                "a secret is not written into this file, which is read by more people, copied and kept in repositories",
+                "refer to it: { file: PATH }, { env: NAME } or { command: [PROGRAM, …] }",
+            );
+            }
+            WrittenSecret::Keys(keys) => self.error(
+                at,
+                format!("a reference has one key, and this has {keys}"),
+                "{ file: PATH }, { env: NAME } or { command: [PROGRAM, …] }",
+            ),
+            WrittenSecret::Unknown(key) => self.error(
+                at,
+                format!("a secret cannot be referred to by `{key}`"),
+                "{ file: PATH }, { env: NAME } or { command: [PROGRAM, …] }",
+            ),
+        }
+        None
+    }
+
+    fn recorder(&mut self, raw: written::Recorder, fallback: Recorder) -> Recorder {
+        self.later(&raw.spool, "spool");
+        self.later(&raw.retention, "retention");
+        self.later(&raw.seal_to, "seal_to");
+        if let Some(durability) = &raw.durability
+            && matches!(durability.value, Durability::BeforeForward)
+        {
+            self.unsupported(durability.referenced, "durability: before_forward");
+        }
+        if let Some(redis) = &raw.redis {
+            self.redis(redis);
+        }
+        let prefix = match &raw.prefix {
+            Some(prefix) => self.name(prefix, "the first part of keys"),
+            None => fallback.prefix,
+        };
+        let queue_bytes = match &raw.queue_bytes {
+            Some(size) => self.size(size).unwrap_or(fallback.queue_bytes),
+            None => fallback.queue_bytes,
+        };
+        let stall = match &raw.stall {
+            Some(stall) => self.duration(stall).unwrap_or(fallback.stall),
+            None => fallback.stall,
+        };
+        if let Some(entries) = &raw.live_entries
+            && entries.value == 0
+        {
+            self.error(entries.referenced, "`live_entries` is at least 1", "");
+        }
+        Recorder {
+            redis: raw.redis.map(|redis| redis.value),
+            prefix,
+            queue_bytes,
+            stall,
+            live_entries: raw
+                .live_entries
+                .map_or(fallback.live_entries, |entries| entries.value),
+        }
+    }
+
+    fn redis(&mut self, url: &Spanned<String>) {
+        let at = url.referenced;
+        let Some((scheme, rest)) = url.value.split_once("://") else {
+            self.error(
+                at,
+                "this is no address of a Redis",
+                "for example redis://127.0.0.1:6379",
+            );
+            return;
+        };
+        match scheme {
+            "redis" | "rediss" | "redis+unix" | "unix" => {}
+            "redis+sentinel" | "redis+cluster" => self.unsupported(at, scheme),
+            _ => self.error(
+                at,
+                format!("{scheme:?} is no scheme of a Redis"),
+                "redis://, rediss:// or redis+unix://",
+            ),
+        }
+        let password = rest
+            .split(['/', '?'])
+            .next()
+            .and_then(|authority| authority.rsplit_once('@'))
+            .is_some_and(|(user, _)| user.contains(':'));
+        if password || rest.contains("pass=") {
+            self.report.hide(at);
+            self.error(
+                at,
+                "the address holds a password, and a secret is not written into this file",
+                "a Redis with a password is not supported yet: use one that only this machine reaches",
+            );
+        }
+    }
+
+    fn size(&mut self, size: &Spanned<Amount>) -> Option<usize> {
+        let bytes = match &size.value {
+            Amount::Number(number) => Some(*number),
+            Amount::Text(text) => units::bytes(text),
+        };
+        // Less could not hold one event with its data.
+        let fits = bytes
+            .filter(|bytes| *bytes >= 1 << 20)
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        if fits.is_none() {
+            self.error(
+                size.referenced,
+                "this is no size of at least 1 MiB",
+                "for example 64MiB",
+            );
+        }
+        fits
+    }
+
+    fn duration(&mut self, text: &Spanned<String>) -> Option<Duration> {
+        let duration = units::duration(&text.value);
+        if duration.is_none() {
+            self.error(
+                text.referenced,
+                format!("{:?} is no duration", text.value),
+                "for example 250ms, 30s, 5m",
+            );
+        }
+        duration
+    }
+
+    fn listeners(&mut self, raw: Vec<written::Listener>, targets: &[Target]) -> Vec<Listener> {
+        let mut taken = HashSet::new();
+        let mut listeners = Vec::new();
+        for one in raw {
+            let Ok(listen) = one.listen.value.parse::<SocketAddr>() else {
+                self.error(
+                    one.listen.referenced,
+                    format!("{:?} is no address with a port", one.listen.value),
+                    "for example 127.0.0.1:15432",
+                );
+                continue;
+            };
+            if listen.port() != 0 && !taken.insert(listen) {
+                self.error(
+                    one.listen.referenced,
+                    format!("there are two listeners on {listen}"),
+                    "",
+                );
+            }
+            match targets
+                .iter()
+                .find(|target| target.name == one.target.value)
+            {
+                None => self.error(
+                    one.target.referenced,
+                    format!("there is no target named {:?}", one.target.value),
+                    "a listener needs a target to lead to",
+                ),
+                Some(target) if !is_one_address(target) => self.error(
+                    one.target.referenced,
+                    format!("target {:?} is not one address and port", target.name),
+                    "a listener leads to one: a host or a single address, and a port",
+                ),
+                Some(_) => {}
+            }
+            listeners.push(Listener {
+                listen,
+                target: one.target.value,
+                agent: match &one.agent {
+                    Some(agent) => self.name(agent, "an agent"),
+                    None => "listener".to_owned(),
+                },
+                labels: one.labels.into_iter().collect::<BTreeMap<_, _>>(),
+            });
+        }
+        listeners
+    }
+
+    fn admin(&mut self, raw: written::Admin, runtime_dir: &Path) -> Admin {
+        self.later(&raw.console, "admin: console");
+        self.later(&raw.oidc, "admin: oidc");
+        self.later(&raw.metrics, "admin: metrics");
+        Admin {
+            socket: self.path_or(raw.socket.as_ref(), runtime_dir.join("admin.sock")),
+        }
+    }
+}
+
+fn verdict(raw: written::DefaultVerdict) -> DefaultVerdict {
+    match raw {
+        written::DefaultVerdict::Allow => DefaultVerdict::Allow,
+        written::DefaultVerdict::Block => DefaultVerdict::Block,
+    }
+}
+
+/// Stands in for a place that could not be read; never used.
+fn nowhere() -> Place {
+    Place::Host(String::new())
+}
+
+fn same(one: &Place, other: &Place) -> bool {
+    match (one, other) {
+        (Place::Host(one), Place::Host(other)) => !one.is_empty() && one == other,
+        (Place::Network(one), Place::Network(other)) => one == other,
+        _ => false,
+    }
+}
+
+fn is_one_address(target: &Target) -> bool {
+    let single = match &target.place {
+        Place::Host(_) => true,
+        Place::Network(network) => network.prefix_len() == network.max_prefix_len(),
+    };
+    single && target.port.is_some()
+}
+
+/// RFC 1123, with the underscores that names in the wild have.
+fn is_host(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .chars()
+                .all(|one| one.is_ascii_alphanumeric() || one == '-' || one == '_')
+    };
+    (1..=253).contains(&name.len()) && name.split('.').all(label)
+}

@@ -1,0 +1,269 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/interceptor/interceptor.yaml"))
+}
+
+/// The message of a text that has to be refused.
+fn refusal(text: &str) -> String {
+    parse(text).expect_err(text).to_string()
+}
+
+const WHOLE: &str = r#"
+intercept:
+  kernel: false
+  cgroup: agents
+  agents: []
+  default: allow
+  uninspected: record
+  when_down: block
+targets:
+  - name: orders-db
+    host: Orders.internal
+    port: 5432
+    protocol: postgres
+    tls: { upstream: verify-full, ca: orders-ca.pem, server_name: db.internal }
+    credentials: { user: agent_rw, password: { file: orders.password } }
+    default: allow
+  - { name: net, address: 10.0.0.0/24 }
+  - { name: env, host: 10.0.0.7, credentials: { password: { env: DB_PASSWORD } } }
+  - { name: command, host: db, credentials: { user: a, password: { command: [pass, show, db] } } }
+rules: [rules, /srv/rules]
+recorder:
+  redis: redis://127.0.0.1:6379
+  prefix: test
+  durability: buffered
+  queue_bytes: 16MiB
+  stall: 250ms
+  live_entries: 500
+  seal_to: null
+listeners:
+  - { listen: "127.0.0.1:15432", target: orders-db, agent: bot, labels: { team: platform } }
+admin: { socket: a.sock, console: null, oidc: null, metrics: null }
+runtime_dir: /tmp/run
+state_dir: state
+"#;
+
+#[test]
+fn the_whole_format_is_read() {
+    let config = parse(WHOLE).unwrap();
+    assert!(!config.intercept.kernel);
+    assert_eq!(config.intercept.cgroup, "agents");
+    assert_eq!(config.intercept.default, DefaultVerdict::Allow);
+    assert_eq!(config.intercept.uninspected, Uninspected::Record);
+    let [orders, net, env, command] = config.targets.as_slice() else {
+        panic!("four targets: {:?}", config.targets);
+    };
+    assert!(matches!(&orders.place, Place::Host(host) if host == "orders.internal"));
+    assert_eq!(orders.port, Some(5432));
+    assert_eq!(
+        orders.protocol,
+        Some(interceptor_policy::Protocol::Postgres)
+    );
+    assert_eq!(orders.tls.mode, TlsMode::VerifyFull);
+    let folder = Path::new("/etc/interceptor");
+    assert_eq!(orders.tls.ca, Some(folder.join("orders-ca.pem")));
+    assert_eq!(orders.tls.server_name.as_deref(), Some("db.internal"));
+    assert_eq!(orders.default, Some(DefaultVerdict::Allow));
+    let password = |target: &Target| target.credentials.clone().unwrap().password.unwrap();
+    assert_eq!(
+        password(orders),
+        SecretRef::File(folder.join("orders.password"))
+    );
+    assert_eq!(password(env), SecretRef::Env("DB_PASSWORD".to_owned()));
+    assert!(
+        matches!(password(command), SecretRef::Command(line) if line == ["pass", "show", "db"])
+    );
+    assert!(matches!(net.place, Place::Network(net) if net.to_string() == "10.0.0.0/24"));
+    assert!(matches!(env.place, Place::Network(net) if net.to_string() == "10.0.0.7/32"));
+    assert_eq!(
+        config.rules,
+        [folder.join("rules"), PathBuf::from("/srv/rules")]
+    );
+    assert_eq!(config.recorder.queue_bytes, 16 << 20);
+    assert_eq!(config.recorder.stall, Duration::from_millis(250));
+    assert_eq!(config.recorder.live_entries, 500);
+    assert_eq!(config.listeners[0].agent, "bot");
+    assert_eq!(config.listeners[0].labels["team"], "platform");
+    assert_eq!(config.admin.socket, folder.join("a.sock"));
+    assert_eq!(config.runtime_dir, PathBuf::from("/tmp/run"));
+    assert_eq!(config.state_dir, folder.join("state"));
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    for text in ["", "# nothing\n", "{}"] {
+        let config = parse(text).unwrap();
+        assert!(config.intercept.kernel);
+        assert_eq!(config.intercept.default, DefaultVerdict::Block);
+        assert_eq!(config.runtime_dir, PathBuf::from("/run/interceptor"));
+        assert_eq!(
+            config.admin.socket,
+            PathBuf::from("/run/interceptor/admin.sock")
+        );
+        assert_eq!(config.recorder.redis, None);
+    }
+}
+
+#[test]
+fn a_moved_runtime_folder_takes_the_socket_along() {
+    let config = parse("runtime_dir: /tmp/run").unwrap();
+    assert_eq!(config.admin.socket, PathBuf::from("/tmp/run/admin.sock"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+    let text = "intercept:\n  kernel: true\n  defualt: block\n";
+    let refusal = refusal(text);
+    for part in [
+        "unknown key `defualt`",
+        "did you mean `default`?",
+        "interceptor.yaml:3:3",
+        "3 |   defualt …",
+        "  |   ^^^^^^^",
+    ] {
+        assert!(refusal.contains(part), "{part} in:\n{refusal}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_written_out_is_refused_and_not_repeated() {
+    for value in ["hunter2", "'hunter2'", "123456789"] {
+        let text = format!(
+            "targets:\n  - name: db\n    host: db\n    credentials: {{ user: a, password: {value} }}\n"
+        );
+        let error = parse(&text).unwrap_err();
+        let ConfigError::Refused(Faults(faults)) = &error else {
+            panic!("{error}");
+        };
+        assert!(
+            faults[0]
+                .message
+                .contains("a secret is not written into this file"),
+            "{error}"
+        );
+        assert!(faults[0].help.as_ref().unwrap().contains("{ file: PATH }"));
+        assert!(!faults[0].message.contains(value.trim_matches('\'')));
+        assert!(
+            !faults[0].source.contains(value.trim_matches('\'')),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_fault_beside_a_secret_does_not_show_it() {
+    for text in [
+        "targets: [{ name: a b, host: h, credentials: { user: a, password: hunter2 } }]",
+        "targets: [{ name: a, host: h, credentials: { user: a, passwrod: hunter2 } }]",
+        "targets: [{ name: a, host: h, credentials: hunter2 }]",
+        "targets: [{ name: a, host: h, credentials: { password: [hunter2] } }]",
+        "recorder: { redis: \"redis://u:hunter2@localhost\", prefix: \"a b\" }",
+    ] {
+        let refusal = refusal(text);
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_not_done_yet_is_refused_by_name() {
+    let target = |rest: &str| format!("targets: [{{ name: t, host: h, {rest} }}]");
+    let texts = [
+        (
+            "intercept: { agents: [{ name: a, unit: a.service }] }".to_owned(),
+            "agents",
+        ),
+        (
+            "intercept: { when_down: allow }".to_owned(),
+            "when_down: allow",
+        ),
+        ("recorder: { spool: { dir: /x } }".to_owned(), "spool"),
+        (
+            "recorder: { retention: { age: 90d } }".to_owned(),
+            "retention",
+        ),
+        (
+            "recorder: { durability: before_forward }".to_owned(),
+            "durability: before_forward",
+        ),
+        ("recorder: { seal_to: key.pem }".to_owned(), "seal_to"),
+        (
+            "recorder: { redis: \"redis+cluster://x\" }".to_owned(),
+            "redis+cluster",
+        ),
+        (
+            "admin: { console: \"127.0.0.1:7070\" }".to_owned(),
+            "admin: console",
+        ),
+        (
+            "admin: { metrics: \"127.0.0.1:9464\" }".to_owned(),
+            "admin: metrics",
+        ),
+        (target("protocol: http"), "protocol: http"),
+        (target("protocol: ssh, known_hosts: /x"), "known_hosts"),
+        (
+            target("credentials: { header: A, value: { stored: x } }"),
+            "credentials: header",
+        ),
+        (target("credentials: { password: { stored: x } }"), "stored"),
+        (target("credentials: { password: { vault: x } }"), "vault"),
+    ];
+    for (text, key) in texts {
+        let refusal = refusal(&text);
+        assert!(
+            refusal.contains(&format!("`{key}` is not supported yet")),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let refusal = refusal(
+        "targets:\n  - { name: a b, host: h }\n  - { name: c, address: 10.0.0.5/24 }\n  - { name: d, host: h, address: 10.0.0.1 }\n  - { name: e }\nlisteners:\n  - { listen: nonsense, target: x }\n  - { listen: \"127.0.0.1:1\", target: c }\n",
+    );
+    for part in [
+        "no name for a target",
+        "the network is 10.0.0.0/24, the address 10.0.0.5",
+        "not both",
+        "neither `host` nor `address`",
+        "no address with a port",
+        "not one address and port",
+    ] {
+        assert!(refusal.contains(part), "{part} in:\n{refusal}");
+    }
+}
+
+#[test]
+fn targets_that_claim_the_same_destinations_are_refused() {
+    for (one, other) in [
+        ("host: db, port: 5432", "host: DB, port: 5432"),
+        ("address: 10.0.0.0/24", "address: 10.0.0.0/24"),
+        ("host: 10.0.0.1", "address: 10.0.0.1/32"),
+    ] {
+        let text = format!("targets:\n  - {{ name: a, {one} }}\n  - {{ name: b, {other} }}\n");
+        let refusal = refusal(&text);
+        assert!(refusal.contains("same destinations as \"a\""), "{refusal}");
+    }
+    parse("targets:\n  - { name: a, host: db, port: 1 }\n  - { name: b, host: db, port: 2 }\n")
+        .unwrap();
+    let twice = refusal("targets:\n  - { name: a, host: x }\n  - { name: a, host: y }\n");
+    assert!(twice.contains("two targets named"), "{twice}");
+}
+
+#[test]
+fn hostile_yaml_is_bounded() {
+    let deep = format!("rules: {}{}", "[".repeat(5000), "]".repeat(5000));
+    let bomb = "rules: [&a [x,x,x,x,x,x,x,x,x], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]]";
+    for text in [
+        deep.as_str(),
+        bomb,
+        "a: [",
+        "\u{0}",
+        "- x",
+        "rules: x",
+        "rules: [x]\n---\nrules: [y]",
+    ] {
+        assert!(parse(text).is_err(), "{text:.40}");
+    }
+}
