@@ -125,15 +125,22 @@ impl<'a> Report<'a> {
                 self.error(at, without_values(without_place(first)), None);
             }
         }
+        // A known key is shown; where it is a value that was not understood, that
+        // value may be the secret.
+        let is_key = matches!(
+            error.without_snippet(),
+            Error::SerdeUnknownField { .. } | Error::SerdeUnknownVariant { .. }
+        );
         for fault in &mut self.faults {
-            let shown = fault
-                .at
-                .column
-                .saturating_sub(1)
-                .saturating_add(fault.at.width) as usize;
+            let before = fault.at.column.saturating_sub(1);
+            let key = if is_key { fault.at.width } else { 0 };
+            let shown = before.saturating_add(key) as usize;
             if fault.source.chars().count() > shown {
-                fault.source = fault.source.chars().take(shown).chain([' ', '…']).collect();
+                let mark = if is_key { " …" } else { "…" };
+                let kept = fault.source.chars().take(shown);
+                fault.source = kept.chain(mark.chars()).collect();
             }
+            fault.at.width = if is_key { fault.at.width } else { 1 };
         }
     }
 
