@@ -3,11 +3,13 @@
 //!
 //! Read as PostgreSQL's `ProcessStartupPacket` reads it: a packet of up to
 //! 10 000 bytes after its length, parameters until an empty name that must be
-//! the last byte, and of a name that is given twice the last value counts. Two
-//! deviations, both stricter: the encryption requests must be exactly as long
-//! as they are defined, and a cancel key must have the documented 4 to 256
-//! bytes. Whether `user` is there, and which minor version or `_pq_.` option is
-//! understood, is the caller's business.
+//! the last byte, and of a name that is given twice the last value counts. Three
+//! deviations, all stricter: the encryption requests must be exactly as long as
+//! they are defined, a cancel key must have the documented 4 to 256 bytes, and
+//! the last byte must be the terminator (PostgreSQL's loop also takes any other
+//! byte in its place, as a name whose value is missing). Whether `user` is
+//! there, and which minor version or `_pq_.` option is understood, is the
+//! caller's business.
 //!
 //! Format: PostgreSQL manual, page `protocol-message-formats`.
 

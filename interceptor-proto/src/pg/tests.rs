@@ -260,6 +260,61 @@ fn of_a_parameter_given_twice_the_last_counts() {
 }
 
 #[test]
+fn only_major_version_3_is_spoken() {
+    for (major, minor) in [(0u16, 0u16), (2, 0), (4, 2), (1234, 5677)] {
+        let version = [major.to_be_bytes(), minor.to_be_bytes()].concat();
+        let raw = [&[0, 0, 0, 9][..], &version, &[0]].concat();
+        assert_eq!(
+            startup::packet(&raw, u32::MAX),
+            Err(nom::Err::Failure(PgError::UnsupportedProtocol {
+                major,
+                minor
+            }))
+        );
+    }
+}
+
+#[test]
+fn the_last_byte_of_a_startup_packet_is_the_terminator_and_nothing_else() {
+    for end in [&b"`"[..], b"\0\0", b"a\0", b""] {
+        let made = Made::new()
+            .raw(&[0, 3, 0, 0])
+            .text(b"user")
+            .text(b"a")
+            .raw(end);
+        let raw = [&(made.0.len() as u32 + 4).to_be_bytes()[..], &made.0].concat();
+        assert_eq!(
+            startup::packet(&raw, u32::MAX),
+            Err(nom::Err::Failure(PgError::StartupLayout)),
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+fn a_list_of_mechanisms_ends_where_its_frame_does() {
+    let list = |names: &[u8]| [&10u32.to_be_bytes()[..], names].concat();
+    let scram = list(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+    let read = backend::Authentication::parse(&scram).unwrap();
+    let backend::Authentication::Sasl(mechanisms) = read else {
+        panic!("{read:?}")
+    };
+    assert!(mechanisms.offers(b"SCRAM-SHA-256") && !mechanisms.offers(b"SCRAM"));
+    assert_eq!(mechanisms.iter().count(), 2);
+    for wrong in [
+        &b"SCRAM-SHA-256\0"[..],
+        b"SCRAM-SHA-256\0\0x",
+        b"a\0\0b\0\0",
+        b"a",
+    ] {
+        assert!(
+            backend::Authentication::parse(&list(wrong)).is_err(),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
 fn replication_is_whatever_postgres_does_not_read_as_false() {
     let asks = |value: &[u8]| {
         let mut raw = Vec::new();
