@@ -2,6 +2,7 @@
 //! encrypted, who logs on, and what an agent reads when it cannot be.
 
 mod cancelling;
+mod catalog;
 mod credentials;
 mod encryption;
 mod harness;
