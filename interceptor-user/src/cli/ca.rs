@@ -1,17 +1,118 @@
 //! `interceptor ca`.
 
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use super::Global;
+use crate::config::Config;
+use crate::tls::Authority;
+use crate::tls::authority::Trust;
 
 /// Shows and makes the local certificate authority.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(
+    after_help = "Examples:\n  interceptor ca init\n  interceptor ca show\n  interceptor ca trust -- psql 'host=db.internal sslmode=verify-full'"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Makes the authority, where there is none, and writes what agents need to trust it
+    Init,
+    /// Shows the authority, and where it is
+    Show,
+    /// Runs a command that trusts the authority, as agents do
+    Trust {
+        /// The command, and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        line: Vec<std::ffi::OsString>,
+    },
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Whatever kept it from being done.
-pub(super) fn run(_global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(global.config.as_deref())?;
+    match args.command {
+        Command::Init => {
+            let authority = Authority::open_or_create(&config.state_dir)?;
+            authority.publish(&config.runtime_dir)?;
+            show(&authority, &config.runtime_dir, global.json)
+        }
+        Command::Show => {
+            let authority = Authority::open(&config.state_dir)?;
+            show(&authority, &config.runtime_dir, global.json)
+        }
+        Command::Trust { line } => trust(&config.runtime_dir, &line),
+    }
+}
+
+fn show(authority: &Authority, runtime_dir: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (_, certificate) = X509Certificate::from_der(authority.certificate())
+        .context("reading the authority's certificate")?;
+    let day = |at: x509_parser::time::ASN1Time| -> anyhow::Result<String> {
+        let at = at.to_datetime();
+        Ok(at.format(&time::format_description::well_known::Rfc3339)?)
+    };
+    let subject = certificate.subject().to_string();
+    let from = day(certificate.validity().not_before)?;
+    let until = day(certificate.validity().not_after)?;
+    let trust = Trust::under(runtime_dir);
+    let folder = authority.folder().display().to_string();
+    let published = trust.is_published();
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let shown = json!({
+            "subject": subject,
+            "sha256": authority.fingerprint(),
+            "not_before": from,
+            "not_after": until,
+            "folder": folder,
+            "certificate": trust.authority,
+            "bundle": trust.bundle,
+            "published": published,
+        });
+        writeln!(out, "{shown:#}")?;
+    } else {
+        let note = if published {
+            ""
+        } else {
+            " (not there yet: the daemon writes it)"
+        };
+        writeln!(out, "Subject      {subject}")?;
+        writeln!(out, "SHA-256      {}", authority.fingerprint())?;
+        writeln!(out, "Valid        {from} to {until}")?;
+        writeln!(out, "Key          {folder}/key.pem")?;
+        writeln!(out, "Certificate  {}{note}", trust.authority.display())?;
+        writeln!(out, "Bundle       {}{note}", trust.bundle.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trust(runtime_dir: &Path, line: &[std::ffi::OsString]) -> anyhow::Result<ExitCode> {
+    let trust = Trust::under(runtime_dir);
+    if !trust.is_published() {
+        bail!(
+            "{} is not there: the daemon writes it when it starts, and so does `interceptor ca init`",
+            trust.bundle.display()
+        );
+    }
+    let (program, arguments) = line.split_first().context("no command")?;
+    // The command takes this process's place, with its terminal and its signals.
+    let failed = std::process::Command::new(program)
+        .args(arguments)
+        .envs(trust.environment())
+        .exec();
+    Err(failed).with_context(|| format!("starting {}", program.display()))
 }

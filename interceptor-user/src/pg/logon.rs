@@ -334,3 +334,64 @@ fn refused(error: &Notice<'_>) -> LogonError {
         hint: text(error.get(b'H')),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_goes_out_in_clear_only_where_nobody_can_listen() {
+        let tls = |verified| LegTls {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            sni: None,
+            verified: Some(verified),
+        };
+        let (right, wrong) = (tls(Ok(())), tls(Err("expired".to_owned())));
+        let shows = |loopback, mode, tls| {
+            Logon {
+                user: "u",
+                password: None,
+                loopback,
+                mode,
+                tls,
+            }
+            .may_show_password()
+        };
+        assert!(shows(true, TlsMode::Disable, None));
+        assert!(!shows(false, TlsMode::Disable, None));
+        assert!(!shows(false, TlsMode::Mirror, None));
+        assert!(!shows(false, TlsMode::Mirror, Some(&wrong)));
+        assert!(shows(false, TlsMode::Mirror, Some(&right)));
+        assert!(shows(false, TlsMode::Require, Some(&wrong)));
+        assert!(shows(false, TlsMode::VerifyFull, Some(&right)));
+    }
+
+    #[test]
+    fn the_agents_packet_goes_on_in_another_name_and_to_the_same_database() {
+        let mut raw = Vec::new();
+        startup::StartupBuilder::new(2)
+            .set(b"user", b"bot")
+            .set(b"options", b"-c work_mem=1MB")
+            .encode(&mut raw)
+            .unwrap();
+        let facts = StartupFacts {
+            user: "bot".to_owned(),
+            database: "bot".to_owned(),
+            ..StartupFacts::default()
+        };
+        let credentials = Credentials {
+            user: Some("agent_rw".to_owned()),
+            password: None,
+        };
+        let packet = startup(&raw, &facts, &credentials).unwrap();
+        let Ok((_, StartupPacket::Startup(read))) = startup::packet(&packet, startup::LENGTH_MAX)
+        else {
+            panic!("it is a startup packet");
+        };
+        assert_eq!(read.minor, 2);
+        assert_eq!(read.user(), Some(&b"agent_rw"[..]));
+        assert_eq!(read.database(), Some(&b"bot"[..]));
+        assert_eq!(read.get(b"options"), Some(&b"-c work_mem=1MB"[..]));
+    }
+}

@@ -1,5 +1,8 @@
 //! The target's credentials: the proxy logs on itself.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
 use anyhow::Result;
 use interceptor_user::config::TlsMode;
 
@@ -94,5 +97,74 @@ fn an_error_after_the_logon_is_postgresqls_own() -> Result<()> {
         refusal.contains("FATAL:  database \"no_such_database\" does not exist"),
         "{refusal}"
     );
+    Ok(())
+}
+
+/// A server that knows nobody's password, and says this to whoever comes. A `{}`
+/// stands for the nonce of the client's first message.
+fn impostor(says: &'static [(u32, &'static str)]) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for mut tcp in listener.incoming().flatten() {
+            // The proxy breaks it off when it has heard enough.
+            let _ = speak(&mut tcp, says);
+        }
+    });
+    Ok(address)
+}
+
+fn speak(tcp: &mut TcpStream, says: &[(u32, &str)]) -> Result<()> {
+    let mut heard = vec![0; 4096];
+    let mut nonce = String::new();
+    for (code, data) in says {
+        let length = tcp.read(&mut heard)?;
+        let text = String::from_utf8_lossy(&heard[..length]).into_owned();
+        if let Some((_, after)) = text.split_once(",r=") {
+            nonce = after.split(',').next().unwrap_or_default().to_owned();
+        }
+        let data = data.replace("{}", &nonce);
+        tcp.write_all(b"R")?;
+        tcp.write_all(&u32::try_from(data.len() + 8)?.to_be_bytes())?;
+        tcp.write_all(&code.to_be_bytes())?;
+        tcp.write_all(data.as_bytes())?;
+    }
+    let _ = tcp.read(&mut heard)?;
+    Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_know_the_password_itself_is_not_believed() -> Result<()> {
+    const FIRST: &str = "r={}x,s=c2FsdA==,i=4096";
+    const WRONG: &str = "v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let cases: [(&'static [(u32, &'static str)], &str); 4] = [
+        (&[(10, "SCRAM-SHA-256\0\0"), (0, "")], "without proving"),
+        (
+            &[(10, "SCRAM-SHA-256\0\0"), (11, FIRST), (0, "")],
+            "without proving",
+        ),
+        (
+            &[(10, "SCRAM-SHA-256\0\0"), (11, FIRST), (12, WRONG)],
+            "SCRAM verification error",
+        ),
+        (
+            &[
+                (10, "SCRAM-SHA-256\0\0"),
+                (11, "r={}x,s=c2FsdA==,i=2000000000"),
+            ],
+            "iteration count exceeds",
+        ),
+    ];
+    for (says, complaint) in cases {
+        let target = with_credentials(
+            target(TlsMode::Mirror, None),
+            "scram_user",
+            Some("secret-of-scram_user"),
+        )?;
+        let proxy = Proxy::start(impostor(says)?, Some(target))?;
+        let refusal = proxy.refusal("user=agent sslmode=disable", "SELECT 1")?;
+        assert!(refusal.contains(complaint), "{refusal}");
+        assert!(refusal.contains("orders-db"), "{refusal}");
+    }
     Ok(())
 }
