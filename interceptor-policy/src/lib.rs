@@ -27,6 +27,10 @@ pub use scope::Scope;
 pub use target::{DefaultVerdict, Protocol, Target};
 pub use verdict::{Judgement, Permit, RecordLevel, Refusal, Verdict};
 
+/// The JSON schema of rule files, for editors. What it accepts is not all
+/// correct; [`RuleSet::load`] is the judge.
+pub const SCHEMA: &str = include_str!("rule/schema.json");
+
 /// Who acts, on what, in which protocol: what does not change in a session.
 #[derive(Clone, Debug)]
 pub struct Subject {

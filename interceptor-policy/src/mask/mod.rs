@@ -47,6 +47,13 @@ impl Masks {
             .any(|(pattern, _)| pattern.may_be_of(table))
     }
 
+    /// The masks by column: each pattern as it was written, and its transform.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, &Transform)> {
+        self.columns
+            .iter()
+            .map(|(pattern, transform)| (pattern.source(), transform))
+    }
+
     /// Whether there is any mask by column.
     #[must_use]
     pub fn has_columns(&self) -> bool {

@@ -1,1 +1,171 @@
-//! Filled next.
+//! The tests that stand in rule files.
+
+use interceptor_policy::testing::{self, Outcome};
+
+use super::*;
+
+/// A reader of SQL for which the text is the tag, and `#` begins a table.
+fn classify(text: &str) -> Sql {
+    let mut say = Say::default();
+    for word in text.split_whitespace() {
+        match (word, word.strip_prefix('#')) {
+            ("SELECT", _) => say = say.and("SELECT", Class::Read),
+            ("DROP", _) => say = say.and("DROP TABLE", Class::Ddl),
+            (_, Some(name)) => say = say.table(name),
+            _ => {}
+        }
+    }
+    Sql {
+        statements: vec![say.0],
+    }
+}
+
+const RULES: &str = "rules:
+  - { name: reads, match: { postgres: { class: read } }, verdict: allow }
+  - { name: no-drop, match: { principal: { agent: 'deploy-*' }, postgres: { statement: DROP } }, verdict: block }
+  - { name: hides, match: { postgres: { tables: users } }, mask: [{ columns: users.ssn, with: hash }, { detect: jwt, with: redact }] }
+  - { name: watches, match: { postgres: { tables: users } }, severity: low, mode: observe }
+  - { name: quiet, match: { postgres: { tables: noise } }, record: metadata }
+";
+
+fn outcome(test: &str) -> Outcome {
+    let rules = rules(&format!("{RULES}tests:\n  - {{ name: t, {test} }}\n"));
+    testing::run(&rules.tests()[0], &rules, classify)
+}
+
+fn passes(test: &str) {
+    let outcome = outcome(test);
+    assert!(outcome.passed(), "{test}: {:?}", outcome.failures);
+}
+
+fn fails(test: &str, with: &str) {
+    let outcome = outcome(test);
+    assert!(!outcome.passed(), "passes: {test}");
+    assert!(outcome.failures[0].contains(with), "{:?}", outcome.failures);
+}
+
+#[test]
+fn a_test_expects_a_verdict() {
+    passes("postgres: SELECT, expect: { verdict: allow }");
+    fails("postgres: SELECT, expect: { verdict: block }", "got allow");
+    fails("postgres: DROP, expect: { verdict: allow }", "no rule allowed it");
+}
+
+#[test]
+fn a_test_says_whose_session_it_is_and_is_of_a_blocking_target_otherwise() {
+    passes("postgres: DROP, expect: { verdict: block }");
+    fails("postgres: DROP, expect: { rule: no-drop }", "got none");
+    passes(
+        "given: { principal: { agent: deploy-bot }, target: { default: allow } }, postgres: DROP, expect: { verdict: block, rule: no-drop }",
+    );
+    passes("given: { target: { default: allow } }, postgres: DROP, expect: { verdict: allow }");
+}
+
+#[test]
+fn a_test_expects_the_rule_that_refuses_or_one_that_applies() {
+    passes("postgres: 'SELECT #users', expect: { rule: reads }");
+    passes("postgres: 'SELECT #users', expect: { rule: hides }");
+    fails("postgres: 'SELECT #orders', expect: { rule: hides }", "expected rule hides");
+    fails(
+        "given: { principal: { agent: deploy-bot } }, postgres: 'SELECT DROP', expect: { rule: reads }",
+        "got no-drop",
+    );
+}
+
+#[test]
+fn a_test_expects_masks_by_column_and_detector_with_and_without_their_transform() {
+    for masks in [
+        "[users.ssn, jwt]",
+        "{ users.ssn: hash, jwt: redact }",
+        "[public.users.ssn]",
+    ] {
+        passes(&format!("postgres: 'SELECT #users', expect: {{ masks: {masks} }}"));
+    }
+    fails("postgres: 'SELECT #users', expect: { masks: [users.name] }", "users.name");
+    fails("postgres: 'SELECT #users', expect: { masks: { jwt: hash } }", "got redact");
+    fails("postgres: 'SELECT #users', expect: { masks: [email] }", "not");
+    fails("postgres: 'SELECT #orders', expect: { masks: [users.ssn] }", "not");
+}
+
+#[test]
+fn a_test_expects_no_masks_at_all() {
+    passes("postgres: 'SELECT #orders', expect: { masks: [] }");
+    fails("postgres: 'SELECT #users', expect: { masks: [] }", "no mask");
+}
+
+#[test]
+fn a_test_expects_observing_rules_and_a_level_of_recording() {
+    passes("postgres: 'SELECT #users', expect: { observed: [watches] }");
+    fails("postgres: 'SELECT #orders', expect: { observed: [watches] }", "watches");
+    passes("postgres: 'SELECT #noise', expect: { record: metadata }");
+    fails("postgres: 'SELECT #users', expect: { record: metadata }", "got full");
+}
+
+#[test]
+fn the_rules_that_applied_are_counted_for_coverage() {
+    let outcome = outcome("postgres: 'SELECT #users', expect: { verdict: allow }");
+    let mut applied: Vec<&str> = outcome.applied.iter().map(|name| &**name).collect();
+    applied.sort_unstable();
+    assert_eq!(applied, ["hides", "reads", "watches"]);
+}
+
+fn explained(rules: &Arc<RuleSet>, statements: &[Say]) -> Vec<(String, bool, String)> {
+    let sql = Sql {
+        statements: statements.iter().map(|say| say.0.clone()).collect(),
+    };
+    let operation = Operation::Postgres(PgOperation {
+        sql: &sql,
+        text: "",
+        database: "orders",
+        user: "agent_rw",
+    });
+    rules
+        .scope(&subject())
+        .explain(&operation)
+        .into_iter()
+        .map(|e| (e.rule.to_string(), e.applied, e.because))
+        .collect()
+}
+
+#[test]
+fn every_rule_says_why_it_did_or_did_not_apply() {
+    let rules = rules(
+        "rules:
+  - { name: a, match: { principal: { agent: coder } }, verdict: block }
+  - { name: b, match: { postgres: { class: read } }, verdict: allow }
+  - { name: c, match: { postgres: { tables: public.users } }, verdict: allow }
+  - { name: d, match: { postgres: { class: read } }, unless: { postgres: { tables: users } }, verdict: block }
+  - { name: e, match: { postgres: { tables: orders } }, verdict: kill }
+  - { name: f, match: {}, severity: low, mode: observe }
+",
+    );
+    let explained = explained(&rules, &[select().table("users")]);
+    let expected = [
+        ("a", false, "principal.agent is `deploy-bot`, not `coder`"),
+        ("b", true, "postgres.class is read"),
+        ("c", false, "not certainly"),
+        ("d", false, "`unless` holds: postgres.tables is users"),
+        ("e", false, "postgres.tables is users, not `orders`"),
+        ("f", true, "it matches everything; it only observes"),
+    ];
+    for ((rule, applied, because), (name, applies, part)) in explained.iter().zip(expected) {
+        assert_eq!((rule.as_str(), *applied), (name, applies), "{because}");
+        assert!(because.contains(part), "{name}: {because}");
+    }
+}
+
+#[test]
+fn of_several_statements_an_explanation_names_the_one_it_means() {
+    let rules = rule("match: { postgres: { tables: users } }, verdict: block");
+    let both = [select().table("orders"), select().table("users")];
+    let explained = explained(&rules, &both);
+    assert!(explained[0].2.starts_with("statement 2: "), "{}", explained[0].2);
+}
+
+#[test]
+fn an_unread_statement_is_the_reason_why_an_allow_rule_does_not_apply() {
+    let rules = rule("match: {}, verdict: allow");
+    let explained = explained(&rules, &[say("SELECT", Class::Unclassified)]);
+    assert!(!explained[0].1);
+    assert!(explained[0].2.contains("could not be read"), "{}", explained[0].2);
+}
