@@ -30,15 +30,27 @@ fn fault(yaml: &str) -> (Diagnostic, String) {
 
 /// A fault of a rule `{ name: r, … }`: its message, its help, and what it is under.
 fn refused(rule: &str, message: &str, help: &str, under: &str) {
-    expect(&format!("rules:\n  - {{ name: r, {rule} }}"), Level::Error, message, help, under);
+    expect(
+        &format!("rules:\n  - {{ name: r, {rule} }}"),
+        Level::Error,
+        message,
+        help,
+        under,
+    );
 }
 
 fn expect(yaml: &str, level: Level, message: &str, help: &str, under: &str) {
     let (fault, marked) = fault(yaml);
     assert_eq!(fault.level, level, "{yaml}: {fault}");
     assert!(fault.message.contains(message), "{yaml}: {fault}");
-    assert!(fault.help.as_deref().unwrap_or("").contains(help), "{yaml}: {fault}");
-    assert!(marked.starts_with(under), "{yaml}: under `{marked}`: {fault}");
+    assert!(
+        fault.help.as_deref().unwrap_or("").contains(help),
+        "{yaml}: {fault}"
+    );
+    assert!(
+        marked.starts_with(under),
+        "{yaml}: under `{marked}`: {fault}"
+    );
 }
 
 #[test]
@@ -66,7 +78,10 @@ fn a_fault_is_shown_with_its_line_a_caret_and_the_fix() {
 fn all_faults_of_all_files_are_told_at_once_in_order() {
     let files = [
         source("b.yaml", "rules: [{ name: x, match: {}, verdict: no }]"),
-        source("a.yaml", "rule: []\nrules: [{ name: y, match: { principal: { agnt: x } }, verdict: block }]"),
+        source(
+            "a.yaml",
+            "rule: []\nrules: [{ name: y, match: { principal: { agnt: x } }, verdict: block }]",
+        ),
     ];
     let faults = RuleSet::load(&files).unwrap_err();
     let places: Vec<_> = faults
@@ -79,30 +94,112 @@ fn all_faults_of_all_files_are_told_at_once_in_order() {
 
 #[test]
 fn an_unknown_field_names_the_nearest_known_one_everywhere() {
-    refused("mtach: {}, match: {}, verdict: block", "unknown field `mtach`", "`match`", "mtach");
-    refused("match: { principal: { agnet: x } }, verdict: block", "`agnet`", "`agent`", "agnet");
-    refused("match: { target: { nmae: x } }, verdict: block", "`nmae`", "`name`", "nmae");
-    refused("match: { postgres: { table: x } }, verdict: block", "`table`", "`tables`", "table");
-    refused("match: { postgres: { tables: { nto: x } } }, verdict: block", "`nto`", "`not`", "nto");
-    refused("match: {}, mask: [{ column: x, with: hash }]", "`column`", "`columns`", "column");
-    refused("match: {}, mask: [{ columns: x, with: { partail: {} } }]", "`partail`", "`partial`", "partail");
+    refused(
+        "mtach: {}, match: {}, verdict: block",
+        "unknown field `mtach`",
+        "`match`",
+        "mtach",
+    );
+    refused(
+        "match: { principal: { agnet: x } }, verdict: block",
+        "`agnet`",
+        "`agent`",
+        "agnet",
+    );
+    refused(
+        "match: { target: { nmae: x } }, verdict: block",
+        "`nmae`",
+        "`name`",
+        "nmae",
+    );
+    refused(
+        "match: { postgres: { table: x } }, verdict: block",
+        "`table`",
+        "`tables`",
+        "table",
+    );
+    refused(
+        "match: { postgres: { tables: { nto: x } } }, verdict: block",
+        "`nto`",
+        "`not`",
+        "nto",
+    );
+    refused(
+        "match: {}, mask: [{ column: x, with: hash }]",
+        "`column`",
+        "`columns`",
+        "column",
+    );
+    refused(
+        "match: {}, mask: [{ columns: x, with: { partail: {} } }]",
+        "`partail`",
+        "`partial`",
+        "partail",
+    );
     expect("ruels: []", Level::Error, "`ruels`", "`rules`", "ruels");
-    expect("tests: [{ name: t, postgres: x, expects: {}, expect: { verdict: allow } }]", Level::Error, "`expects`", "`expect`", "expects");
-    expect("tests: [{ name: t, postgres: x, expect: { verdct: allow } }]", Level::Error, "`verdct`", "`verdict`", "verdct");
+    expect(
+        "tests: [{ name: t, postgres: x, expects: {}, expect: { verdict: allow } }]",
+        Level::Error,
+        "`expects`",
+        "`expect`",
+        "expects",
+    );
+    expect(
+        "tests: [{ name: t, postgres: x, expect: { verdct: allow } }]",
+        Level::Error,
+        "`verdct`",
+        "`verdict`",
+        "verdct",
+    );
 }
 
 #[test]
 fn an_unknown_word_names_the_nearest_known_one() {
     refused("match: {}, verdict: blok", "`blok`", "`block`", "blok");
-    refused("match: { postgres: { class: wirte } }, verdict: block", "`wirte`", "`write`", "wirte");
-    refused("match: { postgres: { where: mising } }, verdict: block", "`mising`", "`missing`", "mising");
-    refused("match: { protocol: postgers }, verdict: block", "`postgers`", "`postgres`", "postgers");
-    refused("match: { postgres: { statement: TRUNCTAE } }, verdict: block", "TRUNCTAE", "TRUNCATE", "TRUNCTAE");
-    refused("match: {}, mask: [{ detect: credit_crad, with: hash }]", "`credit_crad`", "credit_card", "credit_crad");
-    refused("match: {}, mask: [{ detect: jwt, with: redcat }]", "transform", "redact", "redcat");
+    refused(
+        "match: { postgres: { class: wirte } }, verdict: block",
+        "`wirte`",
+        "`write`",
+        "wirte",
+    );
+    refused(
+        "match: { postgres: { where: mising } }, verdict: block",
+        "`mising`",
+        "`missing`",
+        "mising",
+    );
+    refused(
+        "match: { protocol: postgers }, verdict: block",
+        "`postgers`",
+        "`postgres`",
+        "postgers",
+    );
+    refused(
+        "match: { postgres: { statement: TRUNCTAE } }, verdict: block",
+        "TRUNCTAE",
+        "TRUNCATE",
+        "TRUNCTAE",
+    );
+    refused(
+        "match: {}, mask: [{ detect: credit_crad, with: hash }]",
+        "`credit_crad`",
+        "credit_card",
+        "credit_crad",
+    );
+    refused(
+        "match: {}, mask: [{ detect: jwt, with: redcat }]",
+        "transform",
+        "redact",
+        "redcat",
+    );
     refused("match: {}, record: ful", "`ful`", "`full`", "ful");
     refused("match: {}, severity: hihg", "`hihg`", "`high`", "hihg");
-    refused("match: {}, verdict: block, mode: obsrve", "`obsrve`", "`observe`", "obsrve");
+    refused(
+        "match: {}, verdict: block, mode: obsrve",
+        "`obsrve`",
+        "`observe`",
+        "obsrve",
+    );
 }
 
 #[test]
@@ -110,62 +207,164 @@ fn what_is_not_built_yet_is_refused_and_never_left_out() {
     for (rule, word) in [
         ("match: {}, verdict: hold", "hold"),
         ("match: {}, verdict: { kill: { principal: 15m } }", "kill"),
-        ("match: {}, verdict: block, approval: { from: [dba] }", "approval"),
+        (
+            "match: {}, verdict: block, approval: { from: [dba] }",
+            "approval",
+        ),
         ("match: {}, limits: { rows: 1 }", "limits"),
         ("match: {}, tag: x", "tag"),
         ("match: { after: { tag: x } }, verdict: block", "after"),
         ("match: { rate: { over: 1 } }, verdict: block", "rate"),
         ("match: { risk: { over: 1 } }, verdict: block", "risk"),
-        ("match: { time: { weekdays: [mon] } }, verdict: block", "time"),
+        (
+            "match: { time: { weekdays: [mon] } }, verdict: block",
+            "time",
+        ),
         ("match: { if: 'true' }, verdict: block", "if"),
         ("match: { http: { method: GET } }, verdict: block", "http"),
         ("match: { ssh: { kind: exec } }, verdict: block", "ssh"),
-        ("match: { principal: { claims: { sub: x } } }, verdict: block", "claims"),
-        ("match: { principal: { groups: x } }, verdict: block", "groups"),
+        (
+            "match: { principal: { claims: { sub: x } } }, verdict: block",
+            "claims",
+        ),
+        (
+            "match: { principal: { groups: x } }, verdict: block",
+            "groups",
+        ),
         ("match: {}, unless: { time: {} }, verdict: block", "time"),
         ("match: {}, mask: [{ json: [/a], with: hash }]", "json"),
         ("match: {}, mask: [{ header: x, with: hash }]", "header"),
         ("match: {}, mask: [{ pattern: x, with: hash }]", "pattern"),
-        ("match: {}, mask: [{ columns: x, with: hash, direction: request }]", "request"),
+        (
+            "match: {}, mask: [{ columns: x, with: hash, direction: request }]",
+            "request",
+        ),
     ] {
         let (fault, _) = fault(&format!("rules:\n  - {{ name: r, {rule} }}"));
         assert_eq!(fault.level, Level::Error);
-        assert!(fault.message.starts_with("not supported yet: "), "{rule}: {fault}");
+        assert!(
+            fault.message.starts_with("not supported yet: "),
+            "{rule}: {fault}"
+        );
         assert!(fault.message.contains(word), "{rule}: {fault}");
     }
-    expect("risk: { half_life: 10m }", Level::Error, "not supported yet: risk", "", "risk");
-    expect("tests: [{ name: t, http: {}, postgres: x, expect: { verdict: allow } }]", Level::Error, "not supported yet: http", "", "http");
+    expect(
+        "risk: { half_life: 10m }",
+        Level::Error,
+        "not supported yet: risk",
+        "",
+        "risk",
+    );
+    expect(
+        "tests: [{ name: t, http: {}, postgres: x, expect: { verdict: allow } }]",
+        Level::Error,
+        "not supported yet: http",
+        "",
+        "http",
+    );
 }
 
 #[test]
 fn bad_patterns_are_refused_where_they_stand() {
-    refused("match: { principal: { agent: '[a' } }, verdict: block", "bad glob", "", "'[a'");
-    refused("match: { principal: { agent: { regex: '(a' } } }, verdict: block", "bad regular expression", "", "'(a'");
-    refused("match: { target: { address: 10.0.0.0/33 } }, verdict: block", "no network", "10.0.0.0/8", "10.0.0.0/33");
-    refused("match: { postgres: { tables: a.b.c } }, verdict: block", "too many parts", "", "a.b.c");
-    refused("match: { postgres: { columns: a..b } }, verdict: block", "empty", "", "a..b");
-    refused("match: { target: { port: 70000 } }, verdict: block", "between 0 and 65535", "", "70000");
-    refused("match: { postgres: { tables: [] } }, verdict: block", "empty list", "", "[");
-    refused("match: { principal: { agent: 7 } }, verdict: block", "must be text", "quotes", "7");
-    refused("match: { postgres: { database: '' } }, verdict: block", "is empty", "", "''");
+    refused(
+        "match: { principal: { agent: '[a' } }, verdict: block",
+        "bad glob",
+        "",
+        "'[a'",
+    );
+    refused(
+        "match: { principal: { agent: { regex: '(a' } } }, verdict: block",
+        "bad regular expression",
+        "",
+        "'(a'",
+    );
+    refused(
+        "match: { target: { address: 10.0.0.0/33 } }, verdict: block",
+        "no network",
+        "10.0.0.0/8",
+        "10.0.0.0/33",
+    );
+    refused(
+        "match: { postgres: { tables: a.b.c } }, verdict: block",
+        "too many parts",
+        "",
+        "a.b.c",
+    );
+    refused(
+        "match: { postgres: { columns: a..b } }, verdict: block",
+        "empty",
+        "",
+        "a..b",
+    );
+    refused(
+        "match: { target: { port: 70000 } }, verdict: block",
+        "between 0 and 65535",
+        "",
+        "70000",
+    );
+    refused(
+        "match: { postgres: { tables: [] } }, verdict: block",
+        "empty list",
+        "",
+        "[",
+    );
+    refused(
+        "match: { principal: { agent: 7 } }, verdict: block",
+        "must be text",
+        "quotes",
+        "7",
+    );
+    refused(
+        "match: { postgres: { database: '' } }, verdict: block",
+        "is empty",
+        "",
+        "''",
+    );
 }
 
 #[test]
 fn a_rule_has_a_name_a_match_and_an_effect() {
-    expect("rules: [{ match: {}, verdict: block }]", Level::Error, "no `name`", "", "match");
+    expect(
+        "rules: [{ match: {}, verdict: block }]",
+        Level::Error,
+        "no `name`",
+        "",
+        "match",
+    );
     refused("verdict: block", "no `match`", "match: {}", "name");
     refused("match: {}", "does nothing", "verdict", "name");
-    expect("rules: [{ name: a b, match: {}, verdict: block }]", Level::Error, "letters", "", "a b");
+    expect(
+        "rules: [{ name: a b, match: {}, verdict: block }]",
+        Level::Error,
+        "letters",
+        "",
+        "a b",
+    );
 }
 
 #[test]
 fn masks_that_hide_nothing_are_refused() {
     refused("match: {}, mask: []", "`mask` is empty", "", "[");
-    refused("match: {}, mask: [{ columns: [], with: hash }]", "empty", "", "[");
+    refused(
+        "match: {}, mask: [{ columns: [], with: hash }]",
+        "empty",
+        "",
+        "[",
+    );
     refused("match: {}, mask: [{ with: hash }]", "neither", "", "");
     refused("match: {}, mask: [{ detect: jwt }]", "with", "redact", "");
-    refused("match: {}, mask: [{ columns: x, detect: jwt, with: hash }]", "either", "two masks", "detect");
-    refused("match: {}, mask: [{ columns: x, with: { partial: {} } }]", "keeps nothing", "redact", "");
+    refused(
+        "match: {}, mask: [{ columns: x, detect: jwt, with: hash }]",
+        "either",
+        "two masks",
+        "detect",
+    );
+    refused(
+        "match: {}, mask: [{ columns: x, with: { partial: {} } }]",
+        "keeps nothing",
+        "redact",
+        "",
+    );
 }
 
 #[test]
@@ -177,7 +376,10 @@ fn two_rules_of_one_name_are_refused_with_both_places() {
     let faults = RuleSet::load(&files).unwrap_err();
     let fault = faults.iter().next().unwrap();
     assert_eq!(fault.path.to_str(), Some("b.yaml"));
-    assert!(fault.help.as_deref().unwrap().contains("a.yaml:2"), "{fault}");
+    assert!(
+        fault.help.as_deref().unwrap().contains("a.yaml:2"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -189,22 +391,61 @@ fn lists_are_known_by_name_and_used() {
         "`pii`",
         "$pi",
     );
-    expect("lists: { pii: [a] }", Level::Warning, "used nowhere", "$pii", "pii");
-    let nested = faults("lists: { a: [$b], b: [x] }\nrules: [{ name: r, match: { postgres: { tables: [$a, $b] } }, verdict: block }]");
-    assert!(nested.iter().any(|f| f.message.contains("cannot name another")), "{nested:?}");
+    expect(
+        "lists: { pii: [a] }",
+        Level::Warning,
+        "used nowhere",
+        "$pii",
+        "pii",
+    );
+    let nested = faults(
+        "lists: { a: [$b], b: [x] }\nrules: [{ name: r, match: { postgres: { tables: [$a, $b] } }, verdict: block }]",
+    );
+    assert!(
+        nested
+            .iter()
+            .any(|f| f.message.contains("cannot name another")),
+        "{nested:?}"
+    );
 }
 
 #[test]
 fn rules_that_can_never_apply_are_warned_of() {
     let warned = |rule: &str, message: &str| {
-        expect(&format!("rules:\n  - {{ name: r, {rule} }}"), Level::Warning, message, "", "");
+        expect(
+            &format!("rules:\n  - {{ name: r, {rule} }}"),
+            Level::Warning,
+            message,
+            "",
+            "",
+        );
     };
-    warned("match: { protocol: http, postgres: { class: read } }, verdict: block", "never hold");
-    warned("match: { postgres: { statement: SELECT, where: missing } }, verdict: block", "never hold");
-    warned("match: { principal: { agent: { all: [a, b] } } }, verdict: block", "never hold");
-    warned("match: {}, verdict: allow, message: hello", "nobody is told");
-    warned("match: { target: { address: 10.0.0.1/8 } }, verdict: block", "below its prefix");
-    refused("match: {}, unless: {}, verdict: block", "never apply", "", "{");
+    warned(
+        "match: { protocol: http, postgres: { class: read } }, verdict: block",
+        "never hold",
+    );
+    warned(
+        "match: { postgres: { statement: SELECT, where: missing } }, verdict: block",
+        "never hold",
+    );
+    warned(
+        "match: { principal: { agent: { all: [a, b] } } }, verdict: block",
+        "never hold",
+    );
+    warned(
+        "match: {}, verdict: allow, message: hello",
+        "nobody is told",
+    );
+    warned(
+        "match: { target: { address: 10.0.0.1/8 } }, verdict: block",
+        "below its prefix",
+    );
+    refused(
+        "match: {}, unless: {}, verdict: block",
+        "never apply",
+        "",
+        "{",
+    );
 }
 
 #[test]
@@ -226,7 +467,14 @@ fn a_file_says_its_version() {
             text: text.into(),
         }])
     };
-    for text in ["rules: []", "version: 2", "version: '1'", "", "- a", "version: 1\nversion: 1"] {
+    for text in [
+        "rules: []",
+        "version: 2",
+        "version: '1'",
+        "",
+        "- a",
+        "version: 1\nversion: 1",
+    ] {
         assert!(load(text).is_err(), "{text}");
     }
     assert!(load("version: 1").is_ok());
@@ -242,7 +490,10 @@ fn broken_yaml_is_told_with_its_place() {
 #[test]
 fn a_star_without_quotes_is_explained() {
     let (fault, _) = fault("lists:\n  pii: [*.ssn]");
-    assert!(fault.help.as_deref().unwrap_or("").contains("quotes"), "{fault}");
+    assert!(
+        fault.help.as_deref().unwrap_or("").contains("quotes"),
+        "{fault}"
+    );
     assert_eq!(fault.at.line, 3, "{fault}");
 }
 
@@ -263,7 +514,12 @@ fn hostile_files_are_refused_and_bounded() {
 
 #[test]
 fn control_characters_reach_no_message_and_no_terminal() {
-    refused("match: {}, verdict: block, message: \"a\\u001b[31m\"", "control", "", "\"a");
+    refused(
+        "match: {}, verdict: block, message: \"a\\u001b[31m\"",
+        "control",
+        "",
+        "\"a",
+    );
     let (fault, _) = fault("rules:\n  - { name: r, \u{9}mtach: {}, match: {}, verdict: block }");
     assert!(!fault.to_string().contains('\u{9}'), "{fault}");
 }
@@ -290,6 +546,8 @@ fn the_schema_knows_every_field() {
             "writes_inside_read" => "true",
             _ => "x",
         };
-        rule(&format!("match: {{ postgres: {{ {field}: {value} }} }}, verdict: block"));
+        rule(&format!(
+            "match: {{ postgres: {{ {field}: {value} }} }}, verdict: block"
+        ));
     }
 }

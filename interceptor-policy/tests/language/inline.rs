@@ -48,7 +48,10 @@ fn fails(test: &str, with: &str) {
 fn a_test_expects_a_verdict() {
     passes("postgres: SELECT, expect: { verdict: allow }");
     fails("postgres: SELECT, expect: { verdict: block }", "got allow");
-    fails("postgres: DROP, expect: { verdict: allow }", "no rule allowed it");
+    fails(
+        "postgres: DROP, expect: { verdict: allow }",
+        "no rule allowed it",
+    );
 }
 
 #[test]
@@ -65,7 +68,10 @@ fn a_test_says_whose_session_it_is_and_is_of_a_blocking_target_otherwise() {
 fn a_test_expects_the_rule_that_refuses_or_one_that_applies() {
     passes("postgres: 'SELECT #users', expect: { rule: reads }");
     passes("postgres: 'SELECT #users', expect: { rule: hides }");
-    fails("postgres: 'SELECT #orders', expect: { rule: hides }", "expected rule hides");
+    fails(
+        "postgres: 'SELECT #orders', expect: { rule: hides }",
+        "expected rule hides",
+    );
     fails(
         "given: { principal: { agent: deploy-bot } }, postgres: 'SELECT DROP', expect: { rule: reads }",
         "got no-drop",
@@ -79,26 +85,49 @@ fn a_test_expects_masks_by_column_and_detector_with_and_without_their_transform(
         "{ users.ssn: hash, jwt: redact }",
         "[public.users.ssn]",
     ] {
-        passes(&format!("postgres: 'SELECT #users', expect: {{ masks: {masks} }}"));
+        passes(&format!(
+            "postgres: 'SELECT #users', expect: {{ masks: {masks} }}"
+        ));
     }
-    fails("postgres: 'SELECT #users', expect: { masks: [users.name] }", "users.name");
-    fails("postgres: 'SELECT #users', expect: { masks: { jwt: hash } }", "got redact");
-    fails("postgres: 'SELECT #users', expect: { masks: [email] }", "not");
-    fails("postgres: 'SELECT #orders', expect: { masks: [users.ssn] }", "not");
+    fails(
+        "postgres: 'SELECT #users', expect: { masks: [users.name] }",
+        "users.name",
+    );
+    fails(
+        "postgres: 'SELECT #users', expect: { masks: { jwt: hash } }",
+        "got redact",
+    );
+    fails(
+        "postgres: 'SELECT #users', expect: { masks: [email] }",
+        "not",
+    );
+    fails(
+        "postgres: 'SELECT #orders', expect: { masks: [users.ssn] }",
+        "not",
+    );
 }
 
 #[test]
 fn a_test_expects_no_masks_at_all() {
     passes("postgres: 'SELECT #orders', expect: { masks: [] }");
-    fails("postgres: 'SELECT #users', expect: { masks: [] }", "no mask");
+    fails(
+        "postgres: 'SELECT #users', expect: { masks: [] }",
+        "no mask",
+    );
 }
 
 #[test]
 fn a_test_expects_observing_rules_and_a_level_of_recording() {
     passes("postgres: 'SELECT #users', expect: { observed: [watches] }");
-    fails("postgres: 'SELECT #orders', expect: { observed: [watches] }", "watches");
+    fails(
+        "postgres: 'SELECT #orders', expect: { observed: [watches] }",
+        "watches",
+    );
     passes("postgres: 'SELECT #noise', expect: { record: metadata }");
-    fails("postgres: 'SELECT #users', expect: { record: metadata }", "got full");
+    fails(
+        "postgres: 'SELECT #users', expect: { record: metadata }",
+        "got full",
+    );
 }
 
 #[test]
@@ -159,7 +188,11 @@ fn of_several_statements_an_explanation_names_the_one_it_means() {
     let rules = rule("match: { postgres: { tables: users } }, verdict: block");
     let both = [select().table("orders"), select().table("users")];
     let explained = explained(&rules, &both);
-    assert!(explained[0].2.starts_with("statement 2: "), "{}", explained[0].2);
+    assert!(
+        explained[0].2.starts_with("statement 2: "),
+        "{}",
+        explained[0].2
+    );
 }
 
 #[test]
@@ -167,5 +200,9 @@ fn an_unread_statement_is_the_reason_why_an_allow_rule_does_not_apply() {
     let rules = rule("match: {}, verdict: allow");
     let explained = explained(&rules, &[say("SELECT", Class::Unclassified)]);
     assert!(!explained[0].1);
-    assert!(explained[0].2.contains("could not be read"), "{}", explained[0].2);
+    assert!(
+        explained[0].2.contains("could not be read"),
+        "{}",
+        explained[0].2
+    );
 }

@@ -13,7 +13,9 @@ fn masks(rules: &Arc<RuleSet>, statement: Say) -> Arc<Masks> {
 fn masking(entries: &[&str]) -> Arc<RuleSet> {
     let mut yaml = "rules:\n".to_owned();
     for (index, entry) in entries.iter().enumerate() {
-        yaml.push_str(&format!("  - {{ name: m{index}, match: {{}}, mask: [{entry}] }}\n"));
+        yaml.push_str(&format!(
+            "  - {{ name: m{index}, match: {{}}, mask: [{entry}] }}\n"
+        ));
     }
     rules(&yaml)
 }
@@ -22,8 +24,18 @@ fn masking(entries: &[&str]) -> Arc<RuleSet> {
 fn a_column_is_hidden_by_the_table_and_name_it_comes_from() {
     let rules = masking(&["{ columns: [users.ssn, '*.*.password*'], with: redact }"]);
     let masks = masks(&rules, select());
-    for hidden in ["public.users.ssn", "users.ssn", "ssn", "a.b.password_hash", "password"] {
-        assert_eq!(masks.column(&column(hidden)), Some(&Transform::Redact), "{hidden}");
+    for hidden in [
+        "public.users.ssn",
+        "users.ssn",
+        "ssn",
+        "a.b.password_hash",
+        "password",
+    ] {
+        assert_eq!(
+            masks.column(&column(hidden)),
+            Some(&Transform::Redact),
+            "{hidden}"
+        );
     }
     for shown in ["orders.ssn", "users.name", "name"] {
         assert_eq!(masks.column(&column(shown)), None, "{shown}");
@@ -60,12 +72,19 @@ fn masks_of_all_rules_are_united_and_the_strictest_of_a_column_wins() {
         ("hash", "{ constant: x }", "constant"),
         ("{ constant: x }", "'null'", "null"),
         ("null", "redact", "redact"),
-        ("{ partial: { keep_last: 4 } }", "{ partial: { keep_last: 2 } }", "partial"),
+        (
+            "{ partial: { keep_last: 4 } }",
+            "{ partial: { keep_last: 2 } }",
+            "partial",
+        ),
     ] {
         for order in [[mild, strict], [strict, mild]] {
             let entries = order.map(|with| format!("{{ columns: '*.ssn', with: {with} }}"));
             let both = masks(&masking(&[&entries[0], &entries[1]]), select());
-            let one = masks(&masking(&[&format!("{{ columns: '*.ssn', with: {strict} }}")]), select());
+            let one = masks(
+                &masking(&[&format!("{{ columns: '*.ssn', with: {strict} }}")]),
+                select(),
+            );
             let got = both.column(&column("users.ssn")).unwrap();
             assert_eq!(got.name(), name);
             assert_eq!(Some(got), one.column(&column("users.ssn")), "{order:?}");
@@ -123,7 +142,10 @@ fn masks_of_several_statements_of_a_message_are_united() {
 ",
     );
     let scope = rules.scope(&allowing());
-    let both = [select().table("public.users"), select().table("public.orders")];
+    let both = [
+        select().table("public.users"),
+        select().table("public.orders"),
+    ];
     let masks = decide_in(&scope, "", &both).masks.unwrap();
     assert!(masks.column(&column("users.ssn")).is_some());
     assert!(masks.column(&column("orders.total")).is_some());
@@ -159,7 +181,10 @@ rules: [{ name: m, match: {}, mask: [{ columns: $pii, with: redact }, { columns:
 ",
     );
     let masks = masks(&rules, select());
-    assert_eq!(masks.column(&column("users.card_number")), Some(&Transform::Redact));
+    assert_eq!(
+        masks.column(&column("users.card_number")),
+        Some(&Transform::Redact)
+    );
     assert_eq!(masks.column(&column("users.iban")), Some(&Transform::Hash));
     let written: Vec<_> = masks.columns().map(|(pattern, _)| pattern).collect();
     assert_eq!(written.len(), 5);
