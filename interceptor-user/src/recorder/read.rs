@@ -1,1 +1,319 @@
-//! read
+//! The way back: recordings out of Redis, a page at a time.
+
+use redis::{Client, Connection, RedisError, Value};
+
+use super::Fault;
+
+/// Bytes of a page, about; a page holds at least one entry.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Entries of a first page, before their size is known.
+const FIRST_PAGE: usize = 64;
+
+/// Entries of any page.
+const LARGEST_PAGE: usize = 4096;
+
+/// Sessions that a message names when a name means several.
+const NAMED: usize = 5;
+
+/// An entry's ID and fields, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamEntry {
+    /// Its ID in the stream.
+    pub id: String,
+    /// Its fields.
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+impl StreamEntry {
+    /// A field's text, or nothing.
+    #[must_use]
+    pub fn text(&self, name: &str) -> String {
+        let found = self.fields.iter().find(|(field, _)| field == name);
+        found.map_or(String::new(), |(_, value)| {
+            String::from_utf8_lossy(value).into_owned()
+        })
+    }
+}
+
+/// Why a recording cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The URL is none; it is not repeated, since it may hold a password.
+    #[error("this is not a URL of a Redis, such as redis://127.0.0.1:6379")]
+    Url,
+    /// Redis does not answer as it should.
+    #[error("{0}")]
+    Redis(Fault),
+    /// There is no such session.
+    #[error("no session {0} is recorded here")]
+    Unknown(String),
+    /// Nothing is recorded at all.
+    #[error("no session is recorded here")]
+    Nothing,
+    /// The name means more than one session.
+    #[error("{wanted} is more than one session: {}{}", .found.join(", "), if *.more { ", …" } else { "" })]
+    Ambiguous {
+        /// The name.
+        wanted: String,
+        /// Some of them.
+        found: Vec<String>,
+        /// Whether there are others.
+        more: bool,
+    },
+    /// Redis answered with something that is not a stream's entries.
+    #[error("Redis answered with something that is not a stream's entries")]
+    Shape,
+}
+
+impl From<RedisError> for ReadError {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(Fault::of(&error))
+    }
+}
+
+/// Reads recordings.
+pub struct Reader {
+    connection: Connection,
+    prefix: String,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Connects.
+    ///
+    /// # Errors
+    /// A URL that is none, or a Redis that does not answer.
+    pub fn open(url: &str, prefix: &str) -> Result<Self, ReadError> {
+        let client = Client::open(url).map_err(|_| ReadError::Url)?;
+        let connection = client.get_connection_with_timeout(std::time::Duration::from_secs(5))?;
+        Ok(Self {
+            connection,
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// A stream's key.
+    #[must_use]
+    pub fn key(&self, stream: &str) -> String {
+        format!("{}:{stream}", self.prefix)
+    }
+
+    /// The key of a session's recording.
+    #[must_use]
+    pub fn session_key(&self, session: &str) -> String {
+        format!("{}:session:{{{session}}}", self.prefix)
+    }
+
+    /// Up to `count` entries after the one with ID `after`, oldest first.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn after(
+        &mut self,
+        key: &str,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<StreamEntry>, ReadError> {
+        let answer = redis::cmd("XRANGE")
+            .arg(key)
+            .arg(format!("({after}"))
+            .arg("+")
+            .arg("COUNT")
+            .arg(count)
+            .query(&mut self.connection)?;
+        entries(answer)
+    }
+
+    /// Up to `count` entries before the one with ID `before`, newest first.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn before(
+        &mut self,
+        key: &str,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StreamEntry>, ReadError> {
+        let from = before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
+        let answer = redis::cmd("XREVRANGE")
+            .arg(key)
+            .arg(from)
+            .arg("-")
+            .arg("COUNT")
+            .arg(count)
+            .query(&mut self.connection)?;
+        entries(answer)
+    }
+
+    /// Waits for entries after `after`, up to a second.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn follow(&mut self, key: &str, after: &str) -> Result<Vec<StreamEntry>, ReadError> {
+        let answer: Value = redis::cmd("XREAD")
+            .arg("COUNT")
+            .arg(1000)
+            .arg("BLOCK")
+            .arg(1000)
+            .arg("STREAMS")
+            .arg(key)
+            .arg(after)
+            .query(&mut self.connection)?;
+        let Value::Array(mut streams) = answer else {
+            return Ok(Vec::new());
+        };
+        match streams.pop() {
+            Some(Value::Array(mut stream)) => entries(stream.pop().unwrap_or_default()),
+            _ => Err(ReadError::Shape),
+        }
+    }
+
+    /// The ID of a stream's last entry; `0-0` where there is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn last_id(&mut self, key: &str) -> Result<String, ReadError> {
+        let last = self.before(key, None, 1)?;
+        Ok(last
+            .first()
+            .map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone()))
+    }
+
+    /// The session that `wanted` means: its id, `last`, or a beginning or end of an
+    /// id that no other session has.
+    ///
+    /// # Errors
+    /// When it means none, or more than one.
+    pub fn resolve(&mut self, wanted: &str) -> Result<String, ReadError> {
+        let wanted = wanted.to_ascii_lowercase();
+        let is_id_like = wanted.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        if wanted.is_empty() || (wanted != "last" && !is_id_like) {
+            return Err(ReadError::Unknown(wanted));
+        }
+        let exists: bool = redis::cmd("EXISTS")
+            .arg(self.session_key(&wanted))
+            .query(&mut self.connection)?;
+        if exists {
+            return Ok(wanted);
+        }
+        let key = self.key("sessions");
+        let mut found: Vec<String> = Vec::new();
+        let mut before = None;
+        loop {
+            let page = self.before(&key, before.as_deref(), 1000)?;
+            let Some(oldest) = page.last() else { break };
+            before = Some(oldest.id.clone());
+            for entry in &page {
+                if entry.text("event") != "open" {
+                    continue;
+                }
+                let session = entry.text("session");
+                if wanted == "last" {
+                    return Ok(session);
+                }
+                let means = session.starts_with(&wanted) || session.ends_with(&wanted);
+                if means && !found.contains(&session) {
+                    found.push(session);
+                }
+            }
+            if found.len() > NAMED {
+                break;
+            }
+        }
+        match (found.len(), found.pop()) {
+            (1, Some(session)) => Ok(session),
+            (0, _) if wanted == "last" => Err(ReadError::Nothing),
+            (_, Some(last)) => {
+                found.push(last);
+                let more = found.len() > NAMED;
+                found.truncate(NAMED);
+                Err(ReadError::Ambiguous {
+                    wanted,
+                    found,
+                    more,
+                })
+            }
+            (_, None) => Err(ReadError::Unknown(wanted)),
+        }
+    }
+
+    /// A session's recording, from its beginning.
+    #[must_use]
+    pub fn session(&mut self, session: &str) -> Pages<'_> {
+        Pages {
+            key: self.session_key(session),
+            after: "0-0".to_owned(),
+            count: FIRST_PAGE,
+            reader: self,
+        }
+    }
+}
+
+/// Pages of a stream; large entries make them shorter.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    reader: &'a mut Reader,
+    key: String,
+    after: String,
+    count: usize,
+}
+
+impl Pages<'_> {
+    /// The next page; empty at the end.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn next_page(&mut self) -> Result<Vec<StreamEntry>, ReadError> {
+        let page = self.reader.after(&self.key, &self.after, self.count)?;
+        if let Some(last) = page.last() {
+            self.after.clone_from(&last.id);
+            let bytes: usize = page
+                .iter()
+                .flat_map(|entry| &entry.fields)
+                .map(|(name, value)| name.len() + value.len())
+                .sum();
+            let each = (bytes / page.len()).max(1);
+            // At most twice the last page, since what follows may be larger.
+            self.count = (PAGE_BYTES / each).clamp(1, (2 * self.count).min(LARGEST_PAGE));
+        }
+        Ok(page)
+    }
+}
+
+/// Reads `[[id, [field, value, …]], …]`.
+fn entries(answer: Value) -> Result<Vec<StreamEntry>, ReadError> {
+    let Value::Array(answers) = answer else {
+        return Err(ReadError::Shape);
+    };
+    answers.into_iter().map(entry).collect()
+}
+
+fn entry(answer: Value) -> Result<StreamEntry, ReadError> {
+    let Value::Array(parts) = answer else {
+        return Err(ReadError::Shape);
+    };
+    let mut parts = parts.into_iter();
+    let (Some(Value::BulkString(id)), Some(Value::Array(flat))) = (parts.next(), parts.next())
+    else {
+        return Err(ReadError::Shape);
+    };
+    let mut fields = Vec::with_capacity(flat.len() / 2);
+    let mut flat = flat.into_iter();
+    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) =
+        (flat.next(), flat.next())
+    {
+        fields.push((String::from_utf8_lossy(&name).into_owned(), value));
+    }
+    Ok(StreamEntry {
+        id: String::from_utf8_lossy(&id).into_owned(),
+        fields,
+    })
+}
