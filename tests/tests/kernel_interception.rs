@@ -4,6 +4,11 @@
 //! The proxy here is a thread that tells each connection its origin. Agents are
 //! processes of an ordinary user in an agents' cgroup; see `kernel-helper`.
 
+#![allow(
+    clippy::expect_used,
+    reason = "helpers of tests, in which clippy.toml allows it"
+)]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -360,7 +365,7 @@ fn what_is_not_tcp_is_refused_with_a_plain_error_and_reported() {
         let pid: u32 = agent.ask("pid")?.trim_start_matches("ok ").parse()?;
         let uid = needs::ordinary_user()?.uid.as_raw();
 
-        // Address family, type, protocol: MPTCP, SCTP, ping, UDP-Lite, raw.
+        // The last is MPTCP, as address family, type and protocol.
         let cases = [
             (format!("udp {to}"), "EPERM", Reason::Datagram, 17),
             (
