@@ -8,7 +8,6 @@ pub mod admin;
 pub mod agents;
 pub mod cli;
 pub mod config;
-pub mod daemon;
 pub mod flow;
 pub mod kernel;
 pub mod pg;

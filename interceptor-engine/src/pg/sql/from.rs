@@ -167,12 +167,15 @@ impl Walker {
     }
 
     fn natural(&mut self, start: usize) {
+        self.spend(self.width().saturating_sub(start).saturating_mul(8));
+        if self.is_exhausted() {
+            return;
+        }
         let columns: Vec<_> = self
             .scopes
             .last()
             .map(|scope| scope.tables(start, usize::MAX).map(all_of).collect())
             .unwrap_or_default();
-        self.spend(columns.len());
         for column in columns {
             self.column(column);
         }
@@ -180,6 +183,10 @@ impl Walker {
 
     /// A column of `USING`: each side's, where the side is one table.
     fn using(&mut self, name: &str, start: usize, middle: usize) {
+        self.spend(self.width().saturating_sub(start));
+        if self.is_exhausted() {
+            return;
+        }
         for (from, to) in [(start, middle), (middle, usize::MAX)] {
             let (tables, all) = self
                 .scopes

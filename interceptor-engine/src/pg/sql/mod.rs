@@ -42,6 +42,7 @@ mod replication;
 mod scope;
 mod statement;
 mod tags;
+mod template;
 mod walk;
 mod where_clause;
 
@@ -111,21 +112,22 @@ fn shape(text: &str, dialect: Dialect) -> (Reading, bool) {
         };
         (reading, true)
     };
-    let Ok(tree) = parse::parse(text, dialect) else {
-        return refused();
-    };
-    let mut reading = Reading::default();
-    let mut by_literals = false;
-    for raw in &tree.stmts {
-        let Some(Ok(read)) = ast::of(&raw.stmt).map(statement::read) else {
-            return refused();
-        };
-        let at = reading.sql.statements.len();
-        by_literals |= read.by_literals;
-        reading.sql.statements.push(read.statement);
-        reading
-            .effects
-            .extend(read.effects.into_iter().map(|effect| (at, effect)));
+    let read = parse::with_tree(text, dialect, |tree| {
+        let mut reading = Reading::default();
+        let mut by_literals = false;
+        for raw in &tree.stmts {
+            let read = ast::of(&raw.stmt).map(statement::read)?.ok()?;
+            let at = reading.sql.statements.len();
+            by_literals |= read.by_literals;
+            reading.sql.statements.push(read.statement);
+            reading
+                .effects
+                .extend(read.effects.into_iter().map(|effect| (at, effect)));
+        }
+        Some((reading, by_literals))
+    });
+    match read {
+        Ok(Some(read)) => read,
+        _ => refused(),
     }
-    (reading, by_literals)
 }

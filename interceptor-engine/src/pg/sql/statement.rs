@@ -41,7 +41,14 @@ pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
         return Err(TooMuch);
     }
     let classes = reader.walker.classes();
-    let by_literals = reader.by_literals || reader.walker.by_literals;
+    // The arguments of `set_config` are looked at, numbers included.
+    let configures = reader
+        .walker
+        .found
+        .functions
+        .iter()
+        .any(|name| &**name == "set_config");
+    let by_literals = reader.by_literals || reader.walker.by_literals || configures;
     let mut statement = reader.walker.found;
     statement.classes = classes;
     statement.output = reader.output;

@@ -19,7 +19,7 @@ use super::{functions, tags};
 
 /// Steps after which a statement is given up as unreadable. A statement of
 /// 10 000 columns takes about 100 000.
-const MAX_STEPS: u64 = 20_000_000;
+const MAX_STEPS: u64 = 5_000_000;
 
 /// What a query returns, as far as the text says.
 #[derive(Debug, Default)]

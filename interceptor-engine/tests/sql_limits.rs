@@ -1,0 +1,96 @@
+//! Texts made to break a reader: none crashes it, each is read or refused.
+
+use std::time::{Duration, Instant};
+
+use interceptor_engine::pg::sql::classify;
+use interceptor_policy::operation::{Class, Sql};
+
+fn is_refused(sql: &Sql) -> bool {
+    sql.statements.len() == 1 && sql.statements[0].classes.contains(Class::Unclassified)
+}
+
+#[test]
+fn what_is_nested_too_deeply_is_refused_and_not_crashed_on() {
+    let deep = [
+        format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000)),
+        format!("SELECT {}1", "NOT ".repeat(500_000)),
+        format!("SELECT {}1", "+-".repeat(500_000)),
+        format!("SELECT 1{}", " || 1".repeat(200_000)),
+        format!("SELECT {}1", "CASE WHEN true THEN ".repeat(100_000)),
+        format!(
+            "SELECT {}1{}",
+            "(SELECT ".repeat(50_000),
+            ")".repeat(50_000)
+        ),
+        format!(
+            "SELECT * FROM {}t{}",
+            "(SELECT * FROM ".repeat(50_000),
+            ") x".repeat(50_000)
+        ),
+        format!("SELECT 1{}", "[1]".repeat(200_000)),
+        format!("SELECT 1{}", "::int".repeat(200_000)),
+        format!("SELECT 1{}", " UNION SELECT 1".repeat(200_000)),
+    ];
+    for text in deep {
+        let sql = classify(&text);
+        assert!(
+            is_refused(&sql) || sql.statements.len() == 1,
+            "{}",
+            &text[..40]
+        );
+    }
+    assert!(is_refused(&classify(&format!(
+        "SELECT 1{}",
+        " || 1".repeat(200_000)
+    ))));
+}
+
+#[test]
+fn what_is_only_long_is_read() {
+    let and = format!("DELETE FROM t WHERE a = 1{}", " AND a = 1".repeat(50_000));
+    let sql = classify(&and);
+    assert_eq!(sql.statements[0].tags, ["DELETE"]);
+    let in_list = format!("DELETE FROM t WHERE a IN (1{})", ", 1".repeat(100_000));
+    assert_eq!(classify(&in_list).statements[0].tags, ["DELETE"]);
+    let concat = format!("SELECT a{} FROM t", " || a".repeat(500));
+    assert_eq!(classify(&concat).statements[0].tags, ["SELECT"]);
+    let union = format!("SELECT a FROM t{}", " UNION SELECT a FROM t".repeat(300));
+    assert_eq!(classify(&union).statements[0].tags, ["SELECT"]);
+    let nested = format!("SELECT {}a{} FROM t", "lower(".repeat(100), ")".repeat(100));
+    assert_eq!(classify(&nested).statements[0].functions.len(), 1);
+}
+
+#[test]
+fn a_small_stack_refuses_more_and_still_does_not_crash() {
+    let union = format!("SELECT a FROM t{}", " UNION SELECT a FROM t".repeat(10_000));
+    let handle = std::thread::Builder::new()
+        .stack_size(512 << 10)
+        .spawn(move || classify(&union).statements.len())
+        .unwrap();
+    assert_eq!(handle.join().unwrap(), 1);
+}
+
+#[test]
+fn names_without_end_do_not_take_time_without_end() {
+    let many: Vec<String> = (0..20_000).map(|at| format!("c{at}")).collect();
+    let tables: Vec<String> = (0..20_000).map(|at| format!("t{at}")).collect();
+    let texts = [
+        format!("SELECT {} FROM {}", many.join(","), tables.join(",")),
+        format!("SELECT * FROM {}", tables.join(" NATURAL JOIN ")),
+        format!(
+            "WITH {} SELECT 1",
+            tables
+                .iter()
+                .map(|table| format!("{table} AS (SELECT 1)"))
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+        format!("SELECT concat({}) FROM t", many.join(",")),
+    ];
+    for text in texts {
+        let start = Instant::now();
+        let sql = classify(&text);
+        assert_eq!(sql.statements.len(), 1);
+        assert!(start.elapsed() < Duration::from_secs(10), "{}", &text[..30]);
+    }
+}
