@@ -8,6 +8,7 @@ pub mod admin;
 pub mod agents;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod flow;
 pub mod kernel;
 pub mod pg;

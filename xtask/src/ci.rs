@@ -28,6 +28,11 @@ pub(crate) fn run(_args: Args) -> Result<()> {
     })?;
     shell::step("Formatting");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    for apart in ["interceptor-ebpf", "interceptor-proto/fuzz"] {
+        let manifest = shell::root().join(apart).join("Cargo.toml");
+        let fmt = ["fmt", "--check", "--manifest-path"];
+        shell::run(shell::cargo().args(fmt).arg(manifest))?;
+    }
     shell::step("Lints");
     shell::run(shell::cargo().args([
         "clippy",

@@ -154,8 +154,8 @@ fn packages(names: &[&str]) -> Result<()> {
         std::fs::write(no_cluster, "create_main_cluster = false\n")
             .with_context(|| format!("writing {}", no_cluster.display()))?;
     }
-    shell::run(&mut apt(&["update", "-q"]))?;
-    shell::run(apt(&["install", "-q", "-y", "--no-install-recommends"]).args(names))?;
+    shell::run_quietly(&mut apt(&["update"]))?;
+    shell::run_quietly(apt(&["install", "-y", "--no-install-recommends"]).args(names))?;
     // The packages enable their services for the next start of the machine.
     if Path::new("/run/systemd/system").exists() {
         for (package, unit) in [("redis-server", "redis-server"), ("pgbouncer", "pgbouncer")] {

@@ -45,6 +45,25 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs `command`, and shows what it says only when it fails.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    println!("$ {shown}");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting `{shown}`"))?;
+    if !output.status.success() {
+        bail!(
+            "`{shown}`: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
 /// Runs `command` and gives its standard output; an error when it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);

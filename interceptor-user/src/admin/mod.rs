@@ -1,1 +1,103 @@
 //! The admin socket: what commands ask of the running daemon.
+//!
+//! One request a connection: a line of JSON, answered by a line of JSON. Who asks
+//! is what the kernel says of the peer, never what the request says.
+//!
+//! Anyone on the host may have a command put under interception, since that only
+//! takes power away, and may ask whether the daemon runs; everything else is
+//! for root and for the daemon's own user. A process under interception may ask
+//! for nothing: it could otherwise take another agent's name.
+
+mod client;
+mod server;
+
+pub use client::{ask, Unreachable};
+pub use server::{Daemon, serve};
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::flow::registry::FlowFacts;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Put the asking process into a run of its own.
+    Exec {
+        /// The agent's name.
+        agent: String,
+        /// Its labels.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    },
+    /// End a session.
+    Kill {
+        /// Which.
+        session: Uuid,
+    },
+    /// How the daemon is.
+    Status {},
+    /// The flows under way.
+    Flows {},
+    /// Read the rules again now.
+    Reload {},
+}
+
+/// The answer to [`Request::Exec`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Placed {
+    /// The run's id.
+    pub run: String,
+    /// Its cgroup, as an absolute path.
+    pub cgroup: String,
+    /// Variables for the command.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The answer to [`Request::Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Digest of the rules in force.
+    pub rules_digest: String,
+    /// How many rules there are.
+    pub rules: usize,
+    /// Flows under way.
+    pub flows: usize,
+    /// Agents' runs under way.
+    pub runs: usize,
+    /// Where recordings go.
+    pub redis: String,
+    /// Whether Redis took the last batch.
+    pub redis_connected: bool,
+    /// Bytes of events that wait for Redis.
+    pub queued_bytes: usize,
+    /// Port that agents' connects are redirected to; `None` without interception.
+    pub port: Option<u16>,
+    /// Connects that the kernel redirected since the programs were first loaded.
+    pub redirected: u64,
+    /// What the kernel refused, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// The answer to [`Request::Flows`].
+#[derive(Debug, Serialize)]
+pub struct Flows {
+    /// The flows under way, oldest first.
+    pub flows: Vec<FlowFacts>,
+}
+
+/// The answer where something was not done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    /// Why.
+    pub error: String,
+}

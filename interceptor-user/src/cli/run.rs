@@ -2,9 +2,20 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use anyhow::Context as _;
 
-/// Runs the daemon.
+use super::Global;
+use crate::config::Config;
+use crate::{daemon, telemetry};
+
+/// Runs the daemon
+///
+/// Without a configuration: rules from ./rules or /etc/interceptor/rules, Redis on
+/// its standard port or a private one, and agents that are started with
+/// `interceptor exec`. Ends at SIGTERM and SIGINT; SIGHUP reads the rules again,
+/// which a change of their files does too.
+///
+/// Example: interceptor run --config /etc/interceptor/interceptor.yaml
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -12,6 +23,14 @@ pub struct Args {}
 ///
 /// # Errors
 /// Whatever kept it from being done.
-pub(super) fn run(_global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
+    telemetry::start();
+    let config = Config::load(global.config.as_deref())?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("flow")
+        .build()
+        .context("starting the runtime")?
+        .block_on(daemon::run(config))?;
+    Ok(ExitCode::SUCCESS)
 }

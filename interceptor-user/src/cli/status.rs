@@ -1,17 +1,62 @@
 //! `interceptor status`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::Global;
+use crate::admin::{self, Request, Status};
+use crate::config::Config;
 
-/// Says what runs.
+/// Says what runs: version, rules in force, sessions, the recorder's lag
+///
+/// Example: interceptor status --json
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
 /// Runs the command.
 ///
 /// # Errors
-/// Whatever kept it from being done.
-pub(super) fn run(_global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// When no daemon answers.
+pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(global.config.as_deref())?;
+    let status: Status = admin::ask(&config.admin.socket, &Request::Status {})?;
+    let mut out = std::io::stdout().lock();
+    if global.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let refused: u64 = status.refused.values().sum();
+    let rows = [
+        ("version", status.version),
+        ("pid", status.pid.to_string()),
+        ("up", format!("{} s", status.uptime_seconds)),
+        ("rules", format!("{} in force, digest {}", status.rules, status.rules_digest)),
+        ("agents", format!("{} runs, {} sessions", status.runs, status.flows)),
+        (
+            "redis",
+            format!(
+                "{} ({}, {} bytes wait)",
+                status.redis,
+                if status.redis_connected { "connected" } else { "not connected" },
+                status.queued_bytes
+            ),
+        ),
+        (
+            "kernel",
+            match status.port {
+                Some(port) => format!(
+                    "redirects to port {port}; {} redirected, {refused} refused",
+                    status.redirected
+                ),
+                None => "no interception (`intercept.kernel: false`)".to_owned(),
+            },
+        ),
+    ];
+    for (name, value) in rows {
+        writeln!(out, "{name:<8} {value}")?;
+    }
+    for (reason, count) in &status.refused {
+        writeln!(out, "         refused for {reason}: {count}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,1 +1,59 @@
 //! Accepting, identifying and pumping flows.
+//!
+//! The rooms in the order in which a flow passes them: [`listener`] accepts,
+//! [`serve`] finds out who and where and what, [`postgres`] and [`opaque`] open
+//! both legs and make the session, [`pump`] moves its bytes. [`rules`] are the
+//! rules in force, [`registry`] the flows under way.
+
+pub mod listener;
+pub mod opaque;
+pub mod postgres;
+pub mod pump;
+pub mod registry;
+pub mod rules;
+pub mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use interceptor_engine::pg::sql::Classifier;
+use interceptor_policy::MaskKey;
+
+use crate::agents::Runs;
+use crate::config::{Config, TargetTable};
+use crate::kernel::Kernel;
+use crate::pg::catalog::Catalogs;
+use crate::pg::front::Front;
+use crate::recorder::Recorder;
+
+/// What all flows share.
+#[derive(Debug)]
+pub struct House {
+    /// The configuration.
+    pub config: Config,
+    /// Which target an origin belongs to.
+    pub targets: TargetTable,
+    /// The kernel programs; `None` where interception is off.
+    pub kernel: Option<Arc<Kernel>>,
+    /// The agents' runs.
+    pub runs: Option<Arc<Runs>>,
+    /// The rules in force.
+    pub rules: rules::RulesInForce,
+    /// Where events go.
+    pub recorder: Recorder,
+    /// How PostgreSQL's legs are opened.
+    pub front: Front,
+    /// Names of tables.
+    pub catalogs: Catalogs,
+    /// What statements mean.
+    pub classifier: Arc<Classifier>,
+    /// The host's key for hashes.
+    pub key: MaskKey,
+    /// The flows under way.
+    pub flows: registry::Registry,
+    /// This host's name.
+    pub host: String,
+}
+
+/// How long an agent may take to say what it speaks.
+pub const DETECT_PATIENCE: Duration = Duration::from_secs(10);

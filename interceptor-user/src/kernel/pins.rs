@@ -84,15 +84,19 @@ pub(crate) fn unmount(runtime_dir: &Path) -> Result<(), KernelError> {
     }
 }
 
+/// Removes the pins that are ours; some kernels put iterators of their own beside them,
+/// which nobody may remove.
 fn remove_pins(path: &Path) -> Result<(), KernelError> {
     for entry in fs::read_dir(path).map_err(KernelError::io("reading", path))? {
-        let entry = entry.map_err(KernelError::io("reading", path))?.path();
-        if entry.is_dir() {
-            remove_pins(&entry)?;
-            fs::remove_dir(&entry).map_err(KernelError::io("removing", &entry))?;
-        } else {
-            fs::remove_file(&entry).map_err(KernelError::io("removing", &entry))?;
+        let folder = entry.map_err(KernelError::io("reading", path))?.path();
+        if !folder.is_dir() {
+            continue;
         }
+        for pin in fs::read_dir(&folder).map_err(KernelError::io("reading", &folder))? {
+            let pin = pin.map_err(KernelError::io("reading", &folder))?.path();
+            fs::remove_file(&pin).map_err(KernelError::io("removing", &pin))?;
+        }
+        fs::remove_dir(&folder).map_err(KernelError::io("removing", &folder))?;
     }
     Ok(())
 }

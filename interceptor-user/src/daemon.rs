@@ -1,0 +1,387 @@
+//! The daemon: puts the house together, and takes it down again.
+//!
+//! Order matters on the way up: rules and recorder first, since nothing may pass
+//! unjudged or unrecorded; then the kernel programs; then listeners, which are
+//! born in the cgroup that the programs know; last the admin socket, through
+//! which agents begin. On the way down sessions end first and are recorded;
+//! what is pinned in the kernel stays, so that agents are refused, never direct.
+
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use interceptor_engine::pg::sql::Classifier;
+use interceptor_policy::MaskKey;
+use interceptor_policy::verdict::Severity;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::agents::Runs;
+use crate::config::{Config, TargetTable};
+use crate::flow::House;
+use crate::flow::listener::{self, Redirected};
+use crate::flow::registry::Registry;
+use crate::flow::rules::RulesInForce;
+use crate::kernel::{self, Kernel, Refusal, Refusals};
+use crate::pg::catalog::Catalogs;
+use crate::pg::front::Front;
+use crate::recorder::{Alert, Host, Recorder, RecorderTask};
+use crate::tls::Authority;
+
+/// Bytes of statements whose meaning is remembered.
+const CLASSIFIER_BYTES: usize = 64 << 20;
+/// How often the rule files are looked at.
+const RULES_INTERVAL: Duration = Duration::from_millis(500);
+/// How often runs that are over are cleared away.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long sessions have to end when the daemon does.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long what is queued has to reach Redis when the daemon ends.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// Whatever keeps it from starting; nothing is intercepted then that was not before.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let started = Instant::now();
+    raise_descriptor_limit();
+    folder(&config.runtime_dir, 0o755)?;
+    folder(&config.state_dir, 0o700)?;
+    let rules = RulesInForce::load(&config.rules)?;
+    for warning in rules.current().warnings().iter() {
+        warn!("{warning}");
+    }
+    let hostname = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".to_owned());
+    let (recorder, recorder_task) = tokio::task::block_in_place(|| {
+        Recorder::start(
+            &config.recorder,
+            &Host {
+                name: hostname.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                rules: rules.current().digest().to_owned(),
+                state_dir: config.state_dir.clone(),
+                runtime_dir: config.runtime_dir.clone(),
+            },
+        )
+    })?;
+    let up = up(config, rules, recorder, hostname, started).await;
+    let house = match up {
+        Ok(house) => house,
+        Err(error) => {
+            let _ = recorder_task.close(FLUSH).await;
+            return Err(error);
+        }
+    };
+    notify_ready();
+    wait_for_the_end(&house).await?;
+    down(&house, recorder_task).await
+}
+
+async fn up(
+    config: Config,
+    rules: RulesInForce,
+    recorder: Recorder,
+    host: String,
+    started: Instant,
+) -> anyhow::Result<Arc<House>> {
+    let authority = Authority::open_or_create(&config.state_dir)
+        .context("opening the local certificate authority")?;
+    let trust = authority
+        .publish(&config.runtime_dir)
+        .context("publishing the local authority's certificate")?;
+    let (kernel, runs) = if config.intercept.kernel {
+        let kernel = Kernel::load(&kernel::Options::from_config(&config))?;
+        let runs = Runs::open(&kernel, &config.runtime_dir)?;
+        (Some(Arc::new(kernel)), Some(Arc::new(runs)))
+    } else {
+        (None, None)
+    };
+    let targets = TargetTable::new(config.targets.clone());
+    targets.refresh().await;
+    let house = Arc::new(House {
+        key: mask_key(&config.state_dir)?,
+        targets,
+        kernel,
+        runs,
+        rules,
+        recorder,
+        front: Front::new(Arc::new(authority)),
+        catalogs: Catalogs::new(crate::pg::upstream::Dialer::default()),
+        classifier: Arc::new(Classifier::new(CLASSIFIER_BYTES)),
+        flows: Registry::default(),
+        host,
+        config,
+    });
+    let mut port = None;
+    if let Some(kernel) = &house.kernel {
+        let redirected = Redirected::bind(kernel)?;
+        port = Some(redirected.port);
+        redirected.accept(&house);
+        tokio::spawn(report_refusals(Arc::clone(&house), kernel.refusals()?));
+        tokio::spawn(sweep(Arc::clone(&house)));
+    }
+    for one in &house.config.listeners {
+        listener::explicit(&house, one)?;
+    }
+    let daemon = admin::Daemon {
+        started,
+        port,
+        trust,
+    };
+    admin::serve(&house, daemon, &house.config.admin.socket)?;
+    let fresh = Arc::clone(&house);
+    tokio::spawn(async move { fresh.targets.keep_fresh().await });
+    tokio::spawn(watch_rules(Arc::clone(&house)));
+    info!(
+        rules = house.rules.current().rules().len(),
+        digest = house.rules.current().digest(),
+        redis = house.recorder.place(),
+        port,
+        socket = %house.config.admin.socket.display(),
+        "ready"
+    );
+    Ok(house)
+}
+
+async fn wait_for_the_end(house: &House) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(house),
+        }
+    }
+    info!("ending");
+    Ok(())
+}
+
+async fn down(house: &House, recorder: RecorderTask) -> anyhow::Result<()> {
+    house.flows.kill_all("the daemon is ending");
+    let drained = tokio::time::timeout(DRAIN, async {
+        while !house.flows.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // A flow leaves the registry before its last events are handed over.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    });
+    if drained.await.is_err() {
+        warn!(flows = house.flows.len(), "some sessions did not end in time");
+    }
+    let _ = std::fs::remove_file(&house.config.admin.socket);
+    recorder
+        .close(FLUSH)
+        .await
+        .context("what was still to be recorded did not reach Redis")?;
+    info!("ended; what is pinned in the kernel keeps agents confined");
+    Ok(())
+}
+
+fn reload(house: &House) {
+    match house.rules.reload() {
+        Ok(false) => {}
+        Ok(true) => {
+            let rules = house.rules.current();
+            for warning in rules.warnings().iter() {
+                warn!("{warning}");
+            }
+            house
+                .recorder
+                .set_rules(env!("CARGO_PKG_VERSION"), rules.digest());
+            info!(rules = rules.rules().len(), digest = rules.digest(), "new rules in force");
+            house.recorder.alert(Alert {
+                severity: Severity::Info,
+                kind: "rules",
+                line: format!("new rules in force: {}", rules.digest()),
+                meta: json!({"digest": rules.digest()}).to_string(),
+            });
+        }
+        Err(error) => {
+            error!("the new rules are refused, those in force stay: {error:#}");
+            house.recorder.alert(Alert {
+                severity: Severity::High,
+                kind: "rules",
+                line: "the new rules are refused, those in force stay".to_owned(),
+                meta: json!({"error": format!("{error:#}")}).to_string(),
+            });
+        }
+    }
+}
+
+async fn watch_rules(house: Arc<House>) {
+    let mut known = house.rules.fingerprint();
+    let mut clock = tokio::time::interval(RULES_INTERVAL);
+    loop {
+        clock.tick().await;
+        let now = house.rules.fingerprint();
+        if now != known {
+            known = now;
+            reload(&house);
+        }
+    }
+}
+
+async fn sweep(house: Arc<House>) {
+    let Some(runs) = house.runs.clone() else {
+        return;
+    };
+    let mut clock = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        clock.tick().await;
+        match runs.sweep() {
+            Ok(over) => {
+                for run in over {
+                    info!(agent = %run.agent, run = %run.id, "a run is over");
+                }
+            }
+            Err(error) => warn!(%error, "runs that are over could not be cleared away"),
+        }
+    }
+}
+
+/// What the kernel refused becomes alerts.
+async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
+    loop {
+        match refusals.next().await {
+            Ok(refusal) => {
+                let alert = bypass(&house, &refusal);
+                warn!("{}", alert.line);
+                house.recorder.alert(alert);
+            }
+            Err(error) => {
+                error!(%error, "the kernel's refusals can no longer be read");
+                return;
+            }
+        }
+    }
+}
+
+fn bypass(house: &House, refusal: &Refusal) -> Alert {
+    let run = house
+        .runs
+        .as_ref()
+        .and_then(|runs| {
+            runs.list()
+                .into_iter()
+                .find(|run| run.cgroup_id == refusal.cgroup_id)
+        });
+    let agent = run.as_ref().map_or("an unknown agent", |run| run.agent.as_str());
+    let who = match refusal.pid {
+        Some(pid) => format!("{agent}: {} (pid {pid})", refusal.comm),
+        None => agent.to_owned(),
+    };
+    let protocol = match refusal.protocol {
+        1 | 58 => "ICMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        132 => "SCTP".to_owned(),
+        136 => "UDP-Lite".to_owned(),
+        255 => "raw".to_owned(),
+        262 => "MPTCP".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    let address = refusal.address.map(|address| address.to_string());
+    let line = format!(
+        "refused {who}: {protocol}{}: {}",
+        address.as_deref().map(|a| format!(" to {a}")).unwrap_or_default(),
+        refusal.reason.name()
+    );
+    Alert {
+        severity: Severity::Medium,
+        kind: "bypass",
+        line,
+        meta: json!({
+            "reason": refusal.reason.name(),
+            "agent": run.as_ref().map(|run| &run.agent),
+            "run": run.as_ref().map(|run| &run.id),
+            "pid": refusal.pid,
+            "uid": refusal.uid,
+            "comm": refusal.comm,
+            "protocol": refusal.protocol,
+            "address": address,
+            "cgroup_id": refusal.cgroup_id,
+            "suppressed": refusal.suppressed,
+        })
+        .to_string(),
+    }
+}
+
+/// Makes a folder with this mode where there is none; one that is there keeps its own.
+fn folder(path: &Path, mode: u32) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("making the folder {}", path.display()))
+}
+
+/// The host's key for hashes; made on first use.
+fn mask_key(state_dir: &Path) -> anyhow::Result<MaskKey> {
+    let path = state_dir.join("mask.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let mode = std::fs::metadata(&path)?.permissions().mode();
+            anyhow::ensure!(
+                mode & 0o077 == 0,
+                "{} may be read by others (mode {:o}): chmod 600",
+                path.display(),
+                mode & 0o777
+            );
+            let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| {
+                anyhow::anyhow!("{} is not a key of 32 bytes", path.display())
+            })?;
+            Ok(MaskKey(key))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut key = [0; 32];
+            std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .with_context(|| format!("making {}", path.display()))?;
+            file.write_all(&key)?;
+            file.sync_all()?;
+            Ok(MaskKey(key))
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// Two sockets a flow: the default of 1,024 would be spent by 500 of them.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, soft, "the limit of open descriptors could not be raised");
+    }
+}
+
+/// Tells systemd (`Type=notify`) that agents may begin; `sd_notify(3)`.
+fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(b"READY=1\n", &path));
+    if let Err(error) = sent {
+        warn!(%error, "systemd could not be told that the daemon is ready");
+    }
+}

@@ -1,0 +1,165 @@
+//! Sockets that flows arrive at.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use interceptor_policy::verdict::Severity;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{info, warn};
+
+use super::House;
+use super::serve::{self, Arrival};
+use crate::config::Listener;
+use crate::kernel::Kernel;
+use crate::recorder::Alert;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Tries to find a port that is free in both families.
+const TRIES: u32 = 64;
+
+/// The two sockets that the kernel redirects to, on one port.
+#[derive(Debug)]
+pub struct Redirected {
+    /// The port.
+    pub port: u16,
+    v4: TcpListener,
+    v6: Option<TcpListener>,
+}
+
+impl Redirected {
+    /// Binds both, on a port of the kernel's choice, and hands them to the
+    /// kernel programs. A host without IPv6 has no agents that use it.
+    ///
+    /// # Errors
+    /// When no socket can be bound, or the kernel does not take it.
+    pub fn bind(kernel: &Kernel) -> anyhow::Result<Self> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let v4 = listen((Ipv4Addr::LOCALHOST, 0).into()).context("listening on 127.0.0.1")?;
+            let port = v4.local_addr().context("listening on 127.0.0.1")?.port();
+            match listen((Ipv6Addr::LOCALHOST, port).into()) {
+                Ok(v6) => return Self::adopt(kernel, port, v4, Some(v6)),
+                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => last = Some(error),
+                Err(error) => {
+                    warn!(%error, "no IPv6 on this host: agents' connections over it are refused");
+                    return Self::adopt(kernel, port, v4, None);
+                }
+            }
+        }
+        Err(last.map_or_else(|| anyhow::anyhow!("no port"), Into::into))
+    }
+
+    fn adopt(
+        kernel: &Kernel,
+        port: u16,
+        v4: TcpListener,
+        v6: Option<TcpListener>,
+    ) -> anyhow::Result<Self> {
+        kernel.adopt_listener(v4.as_fd())?;
+        if let Some(v6) = &v6 {
+            kernel.adopt_listener(v6.as_fd())?;
+        }
+        kernel.set_port(port)?;
+        Ok(Self { port, v4, v6 })
+    }
+
+    /// Accepts until the task is dropped.
+    pub fn accept(self, house: &Arc<House>) {
+        for listener in std::iter::once(self.v4).chain(self.v6) {
+            let house = Arc::clone(house);
+            tokio::spawn(async move {
+                loop {
+                    let Some(tcp) = next(&listener).await else {
+                        continue;
+                    };
+                    let house = Arc::clone(&house);
+                    tokio::spawn(async move { redirected(house, tcp).await });
+                }
+            });
+        }
+    }
+}
+
+async fn redirected(house: Arc<House>, tcp: TcpStream) {
+    let Some(kernel) = house.kernel.as_ref() else {
+        return;
+    };
+    match kernel.origin(tcp.as_fd()) {
+        Ok(Some(origin)) => serve::serve(house, tcp, Arrival::Redirected(origin)).await,
+        Ok(None) => {
+            let peer = tcp.peer_addr().map(|peer| peer.to_string());
+            let line = format!(
+                "a connection to the proxy's port that no redirect made was closed (from {})",
+                peer.as_deref().unwrap_or("an unknown address")
+            );
+            warn!("{line}");
+            house.recorder.alert(Alert {
+                severity: Severity::Medium,
+                kind: "bypass",
+                line,
+                meta: serde_json::json!({"reason": "forged", "peer": peer.ok()}).to_string(),
+            });
+        }
+        Err(error) => {
+            warn!(%error, "the kernel does not say where a connection was going: closed");
+        }
+    }
+}
+
+/// Listens at an explicit address for a target, and accepts until dropped.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
+    let socket = listen(listener.listen)
+        .with_context(|| format!("listening on {} for {}", listener.listen, listener.target))?;
+    info!(address = %listener.listen, target = %listener.target, "listening");
+    let house = Arc::clone(house);
+    let listener = Arc::new(listener.clone());
+    tokio::spawn(async move {
+        loop {
+            let Some(tcp) = next(&socket).await else {
+                continue;
+            };
+            let house = Arc::clone(&house);
+            let listener = Arc::clone(&listener);
+            tokio::spawn(async move {
+                serve::serve(house, tcp, Arrival::Explicit(listener)).await;
+            });
+        }
+    });
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if address.port() != 0 {
+        // A restart must not wait for the connections of the one before.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn next(listener: &TcpListener) -> Option<TcpStream> {
+    match listener.accept().await {
+        Ok((tcp, _)) => Some(tcp),
+        Err(error) => {
+            // Out of descriptors, most likely: give the flows under way time to end.
+            warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}

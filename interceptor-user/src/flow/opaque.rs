@@ -1,0 +1,139 @@
+//! Flows in a protocol that is not read: refused, unless the operator chose
+//! otherwise.
+
+use std::sync::Arc;
+
+use interceptor_engine::opaque::OpaqueSession;
+use interceptor_engine::session::{BackendKey, Outbox, Session as _};
+use interceptor_policy::{DefaultVerdict, Operation, Protocol, Verdict};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use super::House;
+use super::pump::{LookUp, Pump, Surroundings};
+use super::serve::{self, Flow};
+use crate::config::Uninspected;
+use crate::tls::Stream;
+
+/// Serves a flow that is not read.
+pub(super) async fn serve(
+    house: &Arc<House>,
+    flow: Flow,
+    tcp: TcpStream,
+    first: Vec<u8>,
+    protocol: Protocol,
+) {
+    let uninspected = house.config.intercept.uninspected;
+    let default = match uninspected {
+        Uninspected::Block => DefaultVerdict::Block,
+        Uninspected::Allow | Uninspected::Record => DefaultVerdict::Allow,
+    };
+    // A target's own default is about what is read; what is not read goes by
+    // `uninspected` unless a rule speaks.
+    let mut subject = flow.subject(protocol, protocol == Protocol::Tls, default);
+    subject.target.default = default;
+    let judgement = house
+        .rules
+        .current()
+        .scope(&subject)
+        .decide(&Operation::Opaque);
+    match judgement.verdict {
+        Verdict::Allow(permit) => {
+            drop(permit);
+            relay(house, flow, tcp, first, protocol, uninspected).await;
+        }
+        Verdict::Block(refusal) | Verdict::Kill(refusal) => {
+            let why = match &refusal.rule {
+                Some(rule) => format!("{} (rule {rule})", refusal.message),
+                None => format!(
+                    "traffic in the protocol \"{}\" is not inspected, and `uninspected` is `block`",
+                    protocol.name()
+                ),
+            };
+            tell_refusal(tcp, protocol, &why, &flow).await;
+            serve::refused(house, &flow, protocol.name(), &why).await;
+        }
+    }
+}
+
+async fn relay(
+    house: &Arc<House>,
+    flow: Flow,
+    tcp: TcpStream,
+    first: Vec<u8>,
+    protocol: Protocol,
+    uninspected: Uninspected,
+) {
+    let upstream = match house.front.dialer.dial(flow.origin).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            let why = format!("could not connect to {}: {error}", flow.origin);
+            serve::refused(house, &flow, protocol.name(), &why).await;
+            return;
+        }
+    };
+    let mut session = OpaqueSession::new(flow.journal(), uninspected == Uninspected::Record);
+    let mut out = Outbox::default();
+    let (line, meta) = flow.opening(house, protocol.name(), json!({"uninspected": true}));
+    session.open(flow.now(), line, meta, &mut out);
+    if house.recorder.record(&mut out.events).is_err() {
+        return;
+    }
+    let entry = house.flows.enter(flow.facts(protocol.name()));
+    let pump = Pump::new(
+        &mut session,
+        Nothing,
+        Stream::Plain(tcp),
+        Stream::Plain(upstream),
+        house.recorder.clone(),
+        flow.began,
+        house.config.recorder.stall,
+    );
+    let (outcome, events) = pump.run((first, Vec::new()), entry.killed()).await;
+    out.clear();
+    out.events = events;
+    session.close(flow.now(), &outcome.reason(), &mut out);
+    serve::record(house, out.events).await;
+}
+
+/// A session that is not read needs nothing.
+struct Nothing;
+
+impl Surroundings<OpaqueSession> for Nothing {
+    fn refresh(&mut self, _session: &mut OpaqueSession) {}
+
+    fn look_up(&mut self, _oids: Vec<u32>) -> LookUp {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn has_key(&mut self, _key: BackendKey) {}
+}
+
+/// Says why in the protocol's own words, where it has words before a session.
+async fn tell_refusal(mut tcp: TcpStream, protocol: Protocol, why: &str, flow: &Flow) {
+    let words = match protocol {
+        Protocol::Http => {
+            let body = json!({
+                "type": "about:blank",
+                "title": "Refused by Interceptor",
+                "status": 403,
+                "detail": why,
+                "session": flow.session,
+            })
+            .to_string();
+            format!(
+                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+        }
+        // Lines before the identification are for people (RFC 4253, section 4.2).
+        Protocol::Ssh => format!("Refused by Interceptor: {why}\r\n"),
+        _ => return,
+    };
+    let told = async {
+        tcp.write_all(words.as_bytes()).await?;
+        tcp.shutdown().await
+    };
+    let _ = tokio::time::timeout(super::DETECT_PATIENCE, told).await;
+}

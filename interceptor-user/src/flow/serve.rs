@@ -1,0 +1,346 @@
+//! One flow, from accept to its end: who, where, what.
+
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use interceptor_engine::event::{Event, FlowTime, Kind, SCHEMA};
+use interceptor_engine::journal::Journal;
+use interceptor_policy::verdict::Severity;
+use interceptor_policy::{DefaultVerdict, Principal, Protocol, Subject};
+use interceptor_proto::detect::{Detection, Wire, detect};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::registry::FlowFacts;
+use super::{DETECT_PATIENCE, House, opaque, postgres};
+use crate::agents::Identity;
+use crate::config::{self, Listener};
+use crate::kernel::Origin;
+
+/// First bytes that are looked at, at most.
+const FIRST_LIMIT: usize = 64 << 10;
+
+/// How a connection came.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The kernel redirected it.
+    Redirected(Origin),
+    /// To an explicit listener.
+    Explicit(Arc<Listener>),
+}
+
+/// What is known of a flow before its protocol's own part begins.
+#[derive(Debug)]
+pub struct Flow {
+    /// Its session.
+    pub session: Uuid,
+    /// Time zero of the session.
+    pub began: Instant,
+    /// The wall clock at that moment.
+    pub began_at: time::OffsetDateTime,
+    /// Who.
+    pub identity: Identity,
+    /// Process id at `connect`; 0 where not known.
+    pub pid: u32,
+    /// Where.
+    pub origin: SocketAddr,
+    /// The target's name, where one is configured.
+    pub target: Option<config::Target>,
+    /// How it came.
+    pub arrival: &'static str,
+}
+
+impl Flow {
+    /// Who acts on what, for the rules.
+    #[must_use]
+    pub fn subject(&self, protocol: Protocol, tls: bool, default: DefaultVerdict) -> Subject {
+        let target = self.target.as_ref();
+        Subject {
+            principal: self.identity.principal.clone(),
+            target: interceptor_policy::Target {
+                name: target.map(|target| target.name.clone()),
+                host: target.and_then(|target| match &target.place {
+                    config::Place::Host(host) => Some(host.clone()),
+                    config::Place::Network(_) => None,
+                }),
+                address: self.origin.ip(),
+                port: self.origin.port(),
+                tls,
+                default: target.and_then(|target| target.default).unwrap_or(default),
+            },
+            protocol,
+        }
+    }
+
+    /// The session's journal.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        Journal::new(self.session, self.identity.run.clone())
+    }
+
+    /// For lists.
+    #[must_use]
+    pub fn facts(&self, protocol: &'static str) -> FlowFacts {
+        FlowFacts {
+            session: self.session,
+            agent: self.identity.principal.agent.clone(),
+            run: self.identity.run.clone(),
+            origin: self.origin.to_string(),
+            target: self.target.as_ref().map(|target| target.name.clone()),
+            protocol,
+            pid: self.pid,
+            opened: self.opened(),
+        }
+    }
+
+    fn opened(&self) -> String {
+        self.began_at
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap_or_default()
+    }
+
+    /// Time since the session opened.
+    #[must_use]
+    pub fn now(&self) -> FlowTime {
+        FlowTime(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The opening event's line and facts; `more` are the protocol's own.
+    #[must_use]
+    pub fn opening(&self, house: &House, protocol: &str, more: Value) -> (String, String) {
+        let agent = &self.identity.principal.agent;
+        let line = format!(
+            "{agent} ({}) to {}{} over {protocol}",
+            self.identity
+                .principal
+                .exe
+                .as_deref()
+                .unwrap_or("unknown executable"),
+            self.target
+                .as_ref()
+                .map(|target| format!("{} at ", target.name))
+                .unwrap_or_default(),
+            self.origin
+        );
+        let wall = self.began_at.unix_timestamp_nanos() / 1_000_000;
+        let mut meta = json!({
+            "schema": SCHEMA,
+            "version": env!("CARGO_PKG_VERSION"),
+            "host": house.host,
+            "at_wall": self.opened(),
+            "at_wall_ms": i64::try_from(wall).unwrap_or_default(),
+            "agent": agent,
+            "labels": self.identity.principal.labels,
+            "principal": principal(&self.identity.principal),
+            "process": self.identity.process,
+            "origin": self.origin.to_string(),
+            "target": self.target.as_ref().map(|target| &target.name),
+            "arrival": self.arrival,
+            "protocol": protocol,
+            "rules_digest": house.rules.current().digest(),
+        });
+        if let (Some(meta), Value::Object(more)) = (meta.as_object_mut(), more) {
+            meta.extend(more);
+        }
+        (line, meta.to_string())
+    }
+}
+
+fn principal(principal: &Principal) -> Value {
+    json!({
+        "agent": principal.agent,
+        "user": principal.user,
+        "uid": principal.uid,
+        "group": principal.group,
+        "exe": principal.exe,
+        "command_line": principal.command_line,
+        "cgroup": principal.cgroup,
+        "unit": principal.unit,
+        "container": principal.container,
+    })
+}
+
+/// Serves one connection to its end.
+pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
+    let began = Instant::now();
+    let began_at = time::OffsetDateTime::now_utc();
+    let Some((identity, pid, origin, how)) = who_and_where(&house, arrival).await else {
+        return;
+    };
+    let target = match how {
+        How::Redirected => house.targets.resolve(origin).cloned(),
+        How::Explicit(target) => Some(*target),
+    };
+    let arrival = if pid == 0 { "listener" } else { "redirect" };
+    let flow = Flow {
+        session: Uuid::now_v7(),
+        began,
+        began_at,
+        identity,
+        pid,
+        origin,
+        target,
+        arrival,
+    };
+    if is_ourselves(&house, origin) {
+        refused(&house, &flow, "unknown", "the destination is Interceptor itself").await;
+        return;
+    }
+    let mut first = Vec::new();
+    let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(error)) => {
+            debug!(%error, "an agent's connection failed before its first bytes");
+            return;
+        }
+        // A protocol in which the service speaks first, or an agent that waits.
+        Err(_) => None,
+    };
+    if first.is_empty() && wire.is_none() && peer_closed(&tcp) {
+        debug!(origin = %flow.origin, "an agent connected and closed without a word");
+    }
+    let wanted = flow.target.as_ref().and_then(|target| target.protocol);
+    let spoken = match wire {
+        Some(Wire::PostgresStartup | Wire::PostgresTls) => Protocol::Postgres,
+        Some(Wire::Tls) => Protocol::Tls,
+        Some(Wire::Http1 | Wire::Http2) => Protocol::Http,
+        Some(Wire::Ssh) => Protocol::Ssh,
+        _ => Protocol::Unknown,
+    };
+    if let Some(wanted) = wanted
+        && wanted != spoken
+        // What looks like TLS may be the target's protocol inside; nobody here can tell.
+        && spoken != Protocol::Tls
+    {
+        let why = format!(
+            "the target is configured to speak {}, and the agent speaks {}",
+            wanted.name(),
+            spoken.name()
+        );
+        refused(&house, &flow, spoken.name(), &why).await;
+        return;
+    }
+    match spoken {
+        Protocol::Postgres => postgres::serve(&house, flow, tcp, first).await,
+        other => opaque::serve(&house, flow, tcp, first, other).await,
+    }
+}
+
+enum How {
+    Redirected,
+    Explicit(Box<config::Target>),
+}
+
+async fn who_and_where(
+    house: &Arc<House>,
+    arrival: Arrival,
+) -> Option<(Identity, u32, SocketAddr, How)> {
+    match arrival {
+        Arrival::Redirected(origin) => {
+            let runs = house.runs.clone()?;
+            let address = origin.address;
+            let pid = origin.pid;
+            // Reads /proc, and an executable's bytes once.
+            let identity = tokio::task::spawn_blocking(move || runs.identify(&origin))
+                .await
+                .ok()?;
+            Some((identity, pid, address, How::Redirected))
+        }
+        Arrival::Explicit(listener) => {
+            let target = house
+                .config
+                .targets
+                .iter()
+                .find(|target| target.name == listener.target)?;
+            let Some(address) = house.targets.address_of(target).await.ok() else {
+                warn!(target = %target.name, "the target's address is not known: connection closed");
+                return None;
+            };
+            let identity = Identity {
+                principal: Principal {
+                    agent: listener.agent.clone(),
+                    labels: listener.labels.clone(),
+                    ..Principal::default()
+                },
+                run: None,
+                process: Value::Null,
+            };
+            Some((identity, 0, address, How::Explicit(Box::new(target.clone()))))
+        }
+    }
+}
+
+/// Reads until it is certain what is spoken, or certain that it is not known.
+async fn first_bytes(tcp: &mut TcpStream, first: &mut Vec<u8>) -> std::io::Result<Option<Wire>> {
+    loop {
+        match detect(first) {
+            Detection::Certain(wire) => return Ok(Some(wire)),
+            Detection::Unknown => return Ok(None),
+            Detection::NeedMore if first.len() >= FIRST_LIMIT => return Ok(None),
+            Detection::NeedMore => {}
+        }
+        if tcp.read_buf(first).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+fn peer_closed(tcp: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(tcp.try_read(&mut byte), Ok(0))
+}
+
+/// Whether a destination is a listener of this daemon: serving it would be a loop.
+fn is_ourselves(house: &House, origin: SocketAddr) -> bool {
+    house
+        .config
+        .listeners
+        .iter()
+        .any(|listener| listener.listen == origin)
+}
+
+/// Puts a flow on record that was refused before it had a session's state.
+pub async fn refused(house: &House, flow: &Flow, protocol: &str, why: &str) {
+    let mut journal = flow.journal();
+    let now = flow.now();
+    let (line, meta) = flow.opening(house, protocol, json!({}));
+    let verdict = json!({"verdict": "block", "rule": null, "message": why, "severity": "medium"});
+    let close = json!({"reason": why, "duration_us": now.0, "seconds": now.0 / 1_000_000, "exchanges": 0, "worst": "block"});
+    let events: Vec<Event> = vec![
+        journal.event(now, Kind::Open, None, line).with_meta(meta),
+        journal
+            .event(now, Kind::Verdict, None, format!("refused: {why}"))
+            .with_meta(verdict.to_string())
+            .with_alert(Severity::Medium),
+        journal
+            .event(now, Kind::Close, None, format!("refused: {why}"))
+            .with_meta(close.to_string()),
+    ];
+    record(house, events).await;
+}
+
+/// Hands events of an ended flow over, however long the recorder has no room,
+/// up to its own patience.
+pub async fn record(house: &House, mut events: Vec<Event>) {
+    if events.is_empty() {
+        return;
+    }
+    let patience = house.config.recorder.stall;
+    let handed = tokio::time::timeout(patience, async {
+        while house.recorder.record(&mut events).is_err() {
+            house.recorder.room().await;
+        }
+    });
+    if handed.await.is_err() {
+        warn!(
+            events = events.len(),
+            "the end of a session could not be recorded: the recorder has no room"
+        );
+    }
+}
+
