@@ -15,6 +15,7 @@ use crate::shell;
 
 /// Check what a change must hold to: formatting, lints, licences, layering.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask ci")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args) -> Result<()> {

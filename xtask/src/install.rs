@@ -36,6 +36,7 @@ pub(crate) enum Need {
 
 /// Install what the other commands need, and do nothing else.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask install build servers")]
 pub(crate) struct Args {
     /// What to install for
     #[arg(value_enum, default_values = ["build", "servers", "bench", "python", "deny"])]

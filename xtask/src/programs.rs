@@ -10,6 +10,7 @@ use crate::shell;
 
 /// Show the main job end to end, on a machine that has nothing yet.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask demo --keep")]
 pub(crate) struct DemoArgs {
     /// Leave everything up to play with, until Ctrl-C
     #[arg(long)]
@@ -22,7 +23,7 @@ pub(crate) struct DemoArgs {
 /// The demo's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// psql against PostgreSQL
+    /// PostgreSQL
     Postgres,
 }
 
@@ -43,11 +44,12 @@ pub(crate) fn demo(args: DemoArgs) -> Result<()> {
 
 /// Measure, each time beside a direct connection in the same run.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask bench postgres --quick --only prepared")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
     what: Part,
-    /// Arguments of the benchmark; `--help` names them
+    /// Arguments of the benchmark; `-- --help` names them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -66,8 +68,9 @@ pub(crate) fn bench(args: BenchArgs) -> Result<()> {
 
 /// Replay a recorded session, as `interceptor replay` does.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask replay last --speed 4")]
 pub(crate) struct ReplayArgs {
-    /// The session, and options of `interceptor replay`; `--help` names them
+    /// The session, and options of `interceptor replay`; `-- --help` names them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     rest: Vec<String>,
 }

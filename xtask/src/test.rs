@@ -10,6 +10,7 @@ const NO_KERNEL: &str = "INTERCEPTOR_TESTS_NO_KERNEL";
 
 /// Run all tests, with the real kernel and real servers.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask test -- --test postgres_simple")]
 pub(crate) struct Args {
     /// For a machine without root: what needs the kernel says SKIPPED, loudly
     #[arg(long)]
