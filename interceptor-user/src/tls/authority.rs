@@ -103,8 +103,11 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     leaf_key: KeyPair,
-    cache: Mutex<LruCache<(Names, Alpn), (Instant, Arc<ServerConfig>)>>,
+    cache: Mutex<Cache>,
 }
+
+/// What was issued, and when.
+type Cache = LruCache<(Names, Alpn), (Instant, Arc<ServerConfig>)>;
 
 /// Protocols that a handshake may agree on.
 pub type Alpn = &'static [&'static [u8]];
