@@ -123,3 +123,46 @@ pub(super) fn ask(target: Option<&Target>, address: SocketAddr, agents_sni: Opti
         alpn: ALPN,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::UpstreamTls;
+
+    fn asked(mode: TlsMode, place: Place, server_name: Option<&str>) -> Option<String> {
+        let target = Target {
+            name: "db".to_owned(),
+            place,
+            port: None,
+            protocol: None,
+            tls: UpstreamTls {
+                mode,
+                ca: None,
+                server_name: server_name.map(str::to_owned),
+            },
+            credentials: None,
+            default: None,
+        };
+        let address = SocketAddr::from(([10, 0, 0, 1], 5432));
+        ask(Some(&target), address, Some("agents.choice")).name
+    }
+
+    #[test]
+    fn an_agent_does_not_choose_whose_certificate_is_verified() {
+        let network = || Place::Network("10.0.0.0/24".parse().unwrap());
+        let host = || Place::Host("db.internal".to_owned());
+        for mode in [TlsMode::VerifyCa, TlsMode::VerifyFull] {
+            assert_eq!(asked(mode, network(), None), None, "{mode:?}: the address");
+        }
+        for mode in [TlsMode::Mirror, TlsMode::Require] {
+            let noted = asked(mode, network(), None);
+            assert_eq!(noted.as_deref(), Some("agents.choice"), "{mode:?}");
+        }
+        let full = TlsMode::VerifyFull;
+        assert_eq!(asked(full, host(), None).as_deref(), Some("db.internal"));
+        assert_eq!(
+            asked(full, host(), Some("x.test")).as_deref(),
+            Some("x.test")
+        );
+    }
+}

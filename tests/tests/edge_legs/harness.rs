@@ -161,7 +161,7 @@ fn psql(port: u16, connection: &str, sql: &str) -> Result<Output> {
     Command::new("psql")
         .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d"])
         .arg(format!(
-            "host=localhost hostaddr=127.0.0.1 port={port} dbname=postgres {connection}"
+            "host=localhost hostaddr=127.0.0.1 port={port} dbname=postgres connect_timeout=30 {connection}"
         ))
         .args(["-c", sql])
         .env_clear()
