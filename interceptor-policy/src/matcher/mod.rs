@@ -78,7 +78,7 @@ impl<L> Matcher<L> {
         leaf: impl Fn(&L, &T, Mode) -> bool,
     ) -> bool {
         let mut things = things.into_iter();
-        let mut one = |thing: T| self.holds(mode, &|of, mode| leaf(of, &thing, mode));
+        let one = |thing: T| self.holds(mode, &|of, mode| leaf(of, &thing, mode));
         match mode {
             Mode::May => things.any(one),
             Mode::Must => match things.next() {

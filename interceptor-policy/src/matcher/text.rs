@@ -30,6 +30,8 @@ enum Shape {
     Prefix(usize),
     /// Where in the source it begins.
     Suffix(usize),
+    /// The source without its first and last letter.
+    Infix,
     General {
         exact: Box<GlobMatcher>,
         loose: Box<GlobMatcher>,
@@ -53,6 +55,8 @@ impl Glob {
             Shape::Prefix(prefix.len())
         } else if source.strip_prefix('*').is_some_and(|s| free && plain(s)) {
             Shape::Suffix(1)
+        } else if infix(&source).is_some_and(|middle| free && plain(middle)) {
+            Shape::Infix
         } else {
             let build = |loose: bool| {
                 GlobBuilder::new(&source)
@@ -96,6 +100,7 @@ impl Glob {
                 .source
                 .get(*from..)
                 .is_some_and(|suffix| text.ends_with(suffix)),
+            Shape::Infix => infix(&self.source).is_some_and(|middle| text.contains(middle)),
             Shape::General { exact, .. } => exact.is_match(text),
         }
     }
@@ -116,9 +121,23 @@ impl Glob {
                 let start = text_bytes.len().checked_sub(suffix.len());
                 alike(Some(suffix), start.and_then(|at| text_bytes.get(at..)))
             }
+            Shape::Infix => {
+                let middle = infix(&self.source).unwrap_or_default().as_bytes();
+                text_bytes
+                    .windows(middle.len().max(1))
+                    .any(|window| window.eq_ignore_ascii_case(middle))
+            }
             Shape::General { loose, .. } => loose.is_match(text),
         }
     }
+}
+
+/// What stands between a star at the start and one at the end.
+fn infix(source: &str) -> Option<&str> {
+    source
+        .strip_prefix('*')?
+        .strip_suffix('*')
+        .filter(|middle| !middle.is_empty())
 }
 
 /// A regular expression, in both manners of comparing.

@@ -1,4 +1,10 @@
 //! The rule language as operators read it: one sentence, one test.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
 
 mod diagnostics;
 mod inline;

@@ -178,7 +178,10 @@ mod tests {
     fn found(find: fn(&[u8], &mut Vec<Range<usize>>), text: &str) -> Vec<&str> {
         let mut ranges = Vec::new();
         find(text.as_bytes(), &mut ranges);
-        ranges.into_iter().map(|range| &text[range]).collect()
+        ranges
+            .into_iter()
+            .map(|range| text.get(range).unwrap())
+            .collect()
     }
 
     fn token(header: &str) -> String {
@@ -256,7 +259,7 @@ mod tests {
         for near in [
             secret.to_owned(),
             format!("secret {secret}x"),
-            format!("secret {}", &secret[1..]),
+            format!("secret {}", secret.trim_start_matches('w')),
             format!("secret {} {secret}", "word ".repeat(20)),
         ] {
             assert_eq!(found(aws_keys, &near), [""; 0], "{near}");
