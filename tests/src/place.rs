@@ -107,9 +107,21 @@ impl Place {
     /// # Errors
     /// When it cannot be written.
     pub fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        self.write(name, text, 0o644)
+    }
+
+    /// Writes a file that only its owner can read; gives its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn private_file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        self.write(name, text, 0o600)
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> Result<PathBuf> {
         let path = self.path(name);
         std::fs::write(&path, text)
-            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)))
             .with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }

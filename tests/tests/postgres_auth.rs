@@ -25,7 +25,7 @@ fn injected(postgres: &Postgres, place: &Place) -> Value {
     .into_iter()
     .map(|(address, user)| {
         let password = place
-            .file(&format!("{user}.password"), &format!("secret-of-{user}\n"))
+            .private_file(&format!("{user}.password"), &format!("secret-of-{user}\n"))
             .unwrap_or_default();
         target_with(
             postgres,
@@ -48,7 +48,7 @@ fn the_agent_s_own_password_passes_in_every_way_that_there_is() -> Result<()> {
                 "host=127.0.0.1 port={} user={user} dbname=postgres",
                 world.postgres.port
             );
-            let agent = world.agent(&format!("known {user}"));
+            let agent = world.agent(&format!("known-{user}"));
             let done = agent
                 .env("PGPASSWORD", format!("secret-of-{user}"))
                 .psql_to(&string, "SELECT current_user;\n")?
@@ -117,7 +117,7 @@ fn with_credentials_of_the_target_the_agent_needs_no_password() -> Result<()> {
                 world.postgres.port
             );
             let done = world
-                .agent(&format!("as {user}"))
+                .agent(&format!("as-{user}"))
                 .psql_to(&string, "SELECT current_user;\n")?
                 .ok()?;
             assert_eq!(done.stdout.trim(), user);

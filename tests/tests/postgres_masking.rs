@@ -75,35 +75,35 @@ fn no_secret_in(text: &str) {
 fn a_hidden_column_stays_hidden_by_every_road() -> Result<()> {
     both(|world| {
         for (road, sql) in [
-            ("by name", "SELECT ssn FROM users"),
+            ("by-name", "SELECT ssn FROM users"),
             (
-                "by alias",
+                "by-alias",
                 "SELECT ssn AS id, card_number AS name FROM users AS u",
             ),
-            ("by star", "SELECT * FROM users"),
+            ("by-star", "SELECT * FROM users"),
             (
-                "by qualified star",
+                "by-qualified-star",
                 "SELECT o.item, u.* FROM orders o JOIN users u ON u.id = o.user_id",
             ),
             (
-                "by join",
+                "by-join",
                 "SELECT item, ssn FROM orders JOIN users ON users.id = user_id",
             ),
             (
-                "by subquery",
+                "by-subquery",
                 "SELECT x FROM (SELECT card_number AS x FROM users) AS inner_one",
             ),
             (
-                "by cte",
+                "by-cte",
                 "WITH them AS (SELECT * FROM users) SELECT ssn, pin FROM them",
             ),
-            ("by table", "TABLE users"),
+            ("by-table", "TABLE users"),
             (
-                "by returning",
+                "by-returning",
                 "UPDATE users SET note = note WHERE id = 1 RETURNING *",
             ),
         ] {
-            let agent = world.agent(&format!("peeker {road}"));
+            let agent = world.agent(&format!("peeker-{road}"));
             let done = agent
                 .psql(world.postgres.port, &format!("{sql};\n"))?
                 .ok()?;

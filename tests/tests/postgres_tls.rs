@@ -57,7 +57,7 @@ static MISTRUSTED: Shared = Shared::new(|| {
 /// The proxy logs on itself, with channel binding to the upstream leg.
 static INJECTED: Shared = Shared::new(|| {
     with_tls(|postgres, place| {
-        let password = place.file("password", "secret-of-scram_user\n");
+        let password = place.private_file("password", "secret-of-scram_user\n");
         one(
             postgres,
             &json!({
@@ -103,7 +103,7 @@ fn every_sslmode_of_an_agent_works() -> Result<()> {
             ("verify-full", root.as_str(), "t"),
         ] {
             let done = world
-                .agent(&format!("mode {mode}"))
+                .agent(&format!("mode-{mode}"))
                 .psql_to(
                     &string(world, mode, more),
                     &format!("\\conninfo\n{UPSTREAM}"),
@@ -200,7 +200,7 @@ fn a_verified_upstream_is_encrypted_whatever_the_agent_asks_for() -> Result<()> 
     VERIFIED.test(|world| {
         for mode in ["disable", "require"] {
             let done = world
-                .agent(&format!("verified {mode}"))
+                .agent(&format!("verified-{mode}"))
                 .psql_to(&string(world, mode, ""), UPSTREAM)?
                 .ok()?;
             assert_eq!(done.stdout, "t\n", "{mode}");
@@ -214,7 +214,7 @@ fn an_upstream_with_another_s_certificate_gets_nothing_and_the_agent_is_told() -
     MISTRUSTED.test(|world| {
         for mode in ["disable", "require"] {
             let done = world
-                .agent(&format!("mistrusted {mode}"))
+                .agent(&format!("mistrusted-{mode}"))
                 .psql_to(&string(world, mode, ""), "SELECT 1;\n")?;
             assert_eq!(done.status.code(), Some(2), "{mode}");
             assert!(
@@ -233,7 +233,7 @@ fn where_channel_binding_cannot_pass_the_target_s_credentials_are_used() -> Resu
     INJECTED.test(|world| {
         for mode in ["disable", "require"] {
             let done = world
-                .agent(&format!("bound {mode}"))
+                .agent(&format!("bound-{mode}"))
                 .psql_to(&string(world, mode, ""), "SELECT current_user;\n")?
                 .ok()?;
             assert_eq!(done.stdout, "scram_user\n", "{mode}");

@@ -223,7 +223,7 @@ fn recorded(style: &Style, world: &World) -> Result<String> {
         println!("   {line}");
     }
     println!();
-    style.command("redis-cli XRANGE interceptor:live - +      (what a dashboard would tail)");
+    style.command("redis-cli XRANGE 'interceptor:session:{ID}' - +       (interceptor:live has these lines of all sessions)");
     for event in &events {
         let seconds = Duration::from_micros(event.at).as_secs_f64();
         let first = event.line.lines().next().unwrap_or_default();
