@@ -23,3 +23,6 @@ pub mod timeline;
 pub use entry::{Entry, EntryError, Raw};
 pub use pace::Pace;
 pub use timeline::{Item, Timeline, What};
+
+#[cfg(test)]
+mod tests;

@@ -26,14 +26,17 @@ pub struct Table {
     copy_bytes: u64,
     copy_frames: u64,
     oversized: u64,
+    /// The columns were known before; the answer may bring them itself.
+    is_expected: bool,
 }
 
 impl Table {
-    /// A table of `columns` without rows.
+    /// A table without rows, whose columns were described before.
     #[must_use]
-    pub fn new(columns: Vec<Column>) -> Self {
+    pub fn described(columns: Vec<Column>) -> Self {
         Self {
             columns,
+            is_expected: true,
             ..Self::default()
         }
     }
@@ -41,7 +44,10 @@ impl Table {
     /// Takes a frame; rows after the first `limit` are only counted.
     pub fn push(&mut self, frame: &Frame<'_>, limit: usize) {
         match frame {
-            Frame::Columns(columns) => self.columns.clone_from(columns),
+            Frame::Columns(columns) => {
+                self.columns.clone_from(columns);
+                self.is_expected = false;
+            }
             Frame::Row(values) => {
                 self.row_count += 1;
                 if self.rows.len() < limit {
@@ -76,13 +82,17 @@ impl Table {
     /// Whether there is anything to lay out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.columns.is_empty() && self.row_count == 0 && self.copy_frames == 0
+        let no_columns = self.columns.is_empty() || self.is_expected;
+        no_columns && self.row_count == 0 && self.copy_frames == 0
     }
 
     /// Lays it out in at most `width` columns, where there is a width.
     #[must_use]
     pub fn lay_out(&self, width: Option<usize>) -> String {
         let mut out = String::new();
+        if self.is_empty() {
+            return out;
+        }
         if !self.columns.is_empty() || !self.rows.is_empty() {
             self.lay_out_rows(width, &mut out);
         }
@@ -246,7 +256,7 @@ mod tests {
             type_oid: *type_oid,
             binary: Some(false),
         });
-        let mut table = Table::new(columns.collect());
+        let mut table = Table::described(columns.collect());
         for row in rows {
             let values = row.iter().map(|value| value.map(str::as_bytes)).collect();
             table.push(&Frame::Row(values), limit);

@@ -92,12 +92,14 @@ pub fn render(item: &Item, style: Style) -> String {
             out.aside(colour, &format!("{said}{by}: {message}"));
         }
         What::Result {
-            table,
+            tables,
             tag,
             duration_us,
         } => {
             let width = out.style.width;
-            out.out.push_str(&table.lay_out(width));
+            for table in tables {
+                out.out.push_str(&table.lay_out(width));
+            }
             let mut end = escape::line(tag).into_owned();
             if let Some(micros) = duration_us {
                 if !end.is_empty() {
@@ -134,7 +136,11 @@ pub fn render(item: &Item, style: Style) -> String {
             }
         }
         What::Mask { columns, count } => {
-            let count = count.map_or(String::new(), |count| format!(" {count} values"));
+            let count = match count {
+                None => String::new(),
+                Some(1) => " 1 value".to_owned(),
+                Some(count) => format!(" {count} values"),
+            };
             let columns = if columns.is_empty() {
                 String::new()
             } else {

@@ -16,6 +16,9 @@ use crate::event::FlowTime;
 /// Exchanges whose result is not at its end; more are forgotten.
 const OPEN_LIMIT: usize = 256;
 
+/// Tables of one exchange; rows of more go to the last.
+const TABLE_LIMIT: usize = 100;
+
 /// Prepared statements whose columns are remembered.
 const STATEMENT_LIMIT: usize = 1024;
 
@@ -57,8 +60,8 @@ pub enum What {
     },
     /// The answer, at its end.
     Result {
-        /// The rows.
-        table: Box<Table>,
+        /// The rows; a text of several statements has several tables.
+        tables: Vec<Table>,
         /// The command's tag, such as `UPDATE 3`.
         tag: String,
         /// How long it took, in microseconds.
@@ -110,7 +113,29 @@ pub struct Timeline {
 struct Open {
     statement: Option<String>,
     frames: Frames,
-    table: Table,
+    tables: Vec<Table>,
+}
+
+impl Open {
+    /// The table that rows go to now.
+    fn table(&mut self) -> &mut Table {
+        if self.tables.is_empty() {
+            self.tables.push(Table::default());
+        }
+        let last = self.tables.len() - 1;
+        #[expect(clippy::indexing_slicing, reason = "there is one, made just before")]
+        &mut self.tables[last]
+    }
+
+    fn push(&mut self, frame: &Frame<'_>, rows: usize) {
+        let is_next = matches!(frame, Frame::Columns(_))
+            && self.tables.len() < TABLE_LIMIT
+            && self.tables.last().is_some_and(|table| !table.is_empty());
+        if is_next {
+            self.tables.push(Table::default());
+        }
+        self.table().push(frame, rows);
+    }
 }
 
 impl Timeline {
@@ -202,19 +227,20 @@ impl Timeline {
             .and_then(|name| self.statements.get(name))
             .cloned();
         let open = self.open(entry.exchange);
-        if open.table.is_empty()
+        if open.tables.is_empty()
             && let Some(columns) = described
         {
-            open.table = Table::new(columns);
+            open.tables.push(Table::described(columns));
         }
-        let table = &mut open.table;
         let mut columns = None;
-        open.frames.push(&entry.data, |frame| {
+        let mut frames = std::mem::take(&mut open.frames);
+        frames.push(&entry.data, |frame| {
             if let Frame::Columns(described) = &frame {
                 columns = Some(described.clone());
             }
-            table.push(&frame, rows);
+            open.push(&frame, rows);
         });
+        open.frames = frames;
         if let (Some(statement), Some(mut columns)) = (statement, columns)
             && self.statements.len() < STATEMENT_LIMIT
         {
@@ -231,7 +257,7 @@ impl Timeline {
         }
         let open = self.open.remove(&entry.exchange).unwrap_or_default();
         Some(What::Result {
-            table: Box::new(open.table),
+            tables: open.tables,
             tag: text(entry, "tag"),
             duration_us: entry.meta_number("duration_us"),
         })
@@ -242,7 +268,7 @@ impl Timeline {
         if self
             .open
             .get(&exchange)
-            .is_some_and(|open| open.table.is_empty())
+            .is_some_and(|open| open.tables.is_empty())
         {
             self.open.remove(&exchange);
         }

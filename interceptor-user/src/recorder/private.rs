@@ -85,6 +85,7 @@ pub(super) struct PrivateRedis {
 /// What starting it takes.
 #[derive(Clone)]
 struct Plan {
+    program: PathBuf,
     data: PathBuf,
     socket: PathBuf,
     url_file: PathBuf,
@@ -94,6 +95,14 @@ struct Plan {
 impl PrivateRedis {
     /// Starts it, and waits until it answers.
     pub(super) fn start(state_dir: &Path, runtime_dir: &Path) -> Result<Self, PrivateError> {
+        Self::start_program("redis-server".into(), state_dir, runtime_dir)
+    }
+
+    fn start_program(
+        program: PathBuf,
+        state_dir: &Path,
+        runtime_dir: &Path,
+    ) -> Result<Self, PrivateError> {
         let url_file = runtime_dir.join(URL_FILE);
         stop_leftover(&url_file)?;
 
@@ -110,6 +119,7 @@ impl PrivateRedis {
             });
         }
         let plan = Plan {
+            program,
             data,
             socket,
             url_file,
@@ -192,7 +202,7 @@ impl Plan {
             }
             _ => {}
         }
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .arg("-")
             .stdin(Stdio::piped())
@@ -218,7 +228,7 @@ impl Plan {
         }
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => PrivateError::Missing,
-            _ => files(Path::new("redis-server"))(error),
+            _ => files(&self.program)(error),
         })?;
         if let Some(mut stdin) = child.stdin.take() {
             // One that does not read it ends, and that is seen right after.
@@ -376,4 +386,94 @@ fn password() -> io::Result<String> {
 fn files(path: &Path) -> impl FnOnce(io::Error) -> PrivateError + use<> {
     let path = path.to_owned();
     move |source| PrivateError::Files { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn run(url: &str, words: &[&str]) -> redis::RedisResult<String> {
+        let mut connection = Client::open(url)?.get_connection()?;
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut connection)
+    }
+
+    #[test]
+    fn a_private_server_is_for_this_user_alone_keeps_its_data_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, runtime) = (dir.path().join("state"), dir.path().join("run"));
+        let server = PrivateRedis::start(&state, &runtime).unwrap();
+        let url = std::fs::read_to_string(runtime.join(URL_FILE)).unwrap();
+        let url = url.trim();
+        assert_eq!(url, server.url());
+        assert_eq!(mode(&runtime.join(URL_FILE)), 0o600);
+        assert_eq!(mode(&runtime.join("redis")), 0o700);
+        assert_eq!(mode(&runtime.join("redis/redis.sock")), 0o600);
+        assert_eq!(mode(&state.join("redis")), 0o700);
+        let (bare, _) = url.split_once('?').unwrap();
+        let refused = run(bare, &["GET", "a"]).unwrap_err();
+        assert_eq!(refused.code(), Some("NOAUTH"));
+        let port: (String, String) = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("port")
+            .query(&mut Client::open(url).unwrap().get_connection().unwrap())
+            .unwrap();
+        assert_eq!(port.1, "0", "it listens on no port");
+
+        run(url, &["SET", "a", "kept"]).unwrap();
+        server.stop();
+        assert!(!runtime.join(URL_FILE).exists());
+        assert!(run(url, &["PING"]).is_err());
+
+        let server = PrivateRedis::start(&state, &runtime).unwrap();
+        assert_ne!(server.url(), url, "the password is a new one");
+        assert_eq!(run(server.url(), &["GET", "a"]).unwrap(), "kept");
+        server.stop();
+    }
+
+    #[test]
+    fn one_that_dies_is_started_again_with_its_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = PrivateRedis::start(dir.path(), dir.path()).unwrap();
+        run(server.url(), &["SET", "a", "kept"]).unwrap();
+        let _ = run(server.url(), &["SHUTDOWN"]);
+        let gone = Instant::now();
+        while run(server.url(), &["GET", "a"]).ok().as_deref() != Some("kept") {
+            assert!(
+                gone.elapsed() < Duration::from_secs(20),
+                "it does not come back"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server.stop();
+    }
+
+    #[test]
+    fn one_that_a_killed_daemon_left_is_stopped_before_the_next_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = PrivateRedis::start(dir.path(), dir.path()).unwrap();
+        // Its keeper no longer looks after it, as if the daemon had been killed.
+        let url = left.url().to_owned();
+        stop_leftover(&dir.path().join(URL_FILE)).unwrap();
+        assert!(run(&url, &["PING"]).is_err());
+        left.stop();
+    }
+
+    #[test]
+    fn without_the_program_the_error_names_its_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("no-such-program");
+        let error = PrivateRedis::start_program(missing, dir.path(), dir.path()).unwrap_err();
+        assert!(error.to_string().contains("Debian package `redis-server`"));
+        let long = dir.path().join("x".repeat(120));
+        let error = PrivateRedis::start(dir.path(), &long).unwrap_err();
+        assert!(matches!(error, PrivateError::PathTooLong { .. }), "{error}");
+    }
 }
