@@ -83,8 +83,12 @@ impl Store {
     }
 
     fn recorder(&self, queue_bytes: usize) -> Result<(Recorder, RecorderTask)> {
+        self.recorder_as(self.url(), queue_bytes)
+    }
+
+    fn recorder_as(&self, url: String, queue_bytes: usize) -> Result<(Recorder, RecorderTask)> {
         let config = config::Recorder {
-            redis: Some(self.url()),
+            redis: Some(url),
             prefix: "interceptor".to_owned(),
             queue_bytes,
             stall: Duration::from_secs(5),
@@ -495,6 +499,47 @@ async fn a_store_that_became_a_replica_is_told_and_loses_nothing() -> Result<()>
     let replica = ["REPLICAOF", "127.0.0.1", "1"];
     through_a_fault(&replica, &["REPLICAOF", "NO", "ONE"], "READONLY", &store).await?;
     other.server = None;
+    Ok(())
+}
+
+/// The permissions are the ones in `docs/recording.md`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_permissions_are_enough_and_missing_ones_are_told() -> Result<()> {
+    let store = Store::start()?;
+    let documents = include_str!("../../docs/recording.md");
+    let line = documents
+        .lines()
+        .find_map(|line| line.strip_prefix("ACL SETUSER interceptor "))
+        .context("no ACL in docs/recording.md")?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let set = |words: &[&str]| store.run(&[&["ACL", "SETUSER", "interceptor"], words].concat());
+    set(&words)?;
+    set(&["-hset"])?;
+    let url = format!("redis://interceptor:password@127.0.0.1:{}", store.port);
+    let (recorder, task) = store.recorder_as(url.clone(), 1 << 20)?;
+    let mut sessions = together(&recorder, 2, 100, Duration::ZERO).await;
+    eventually("NOPERM", SOON, || {
+        let fault = recorder.status().last_fault.unwrap_or_default();
+        Ok(fault.contains("NOPERM"))
+    })?;
+    set(&["+hset"])?;
+    eventually("the events to arrive", SOON, || {
+        Ok(recorder.status().queued_bytes == 0)
+    })?;
+    // The way after a broken connection needs more of them.
+    store.signal(Signal::SIGSTOP)?;
+    let more = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { together(&recorder, 2, 100, Duration::ZERO).await }
+    });
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    store.signal(Signal::SIGCONT)?;
+    sessions.extend(more.await?);
+    task.close(SOON).await?;
+    all_there_once(&store, &sessions, 100)?;
+    let mut reader = Reader::open(&url, "interceptor")?;
+    assert_eq!(reader.resolve(&sessions[0])?, sessions[0]);
+    reader.resolve("last")?;
     Ok(())
 }
 
