@@ -177,7 +177,10 @@ async fn down(house: &House, recorder: RecorderTask) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     });
     if drained.await.is_err() {
-        warn!(flows = house.flows.len(), "some sessions did not end in time");
+        warn!(
+            flows = house.flows.len(),
+            "some sessions did not end in time"
+        );
     }
     let _ = std::fs::remove_file(&house.config.admin.socket);
     recorder
@@ -199,7 +202,11 @@ fn reload(house: &House) {
             house
                 .recorder
                 .set_rules(env!("CARGO_PKG_VERSION"), rules.digest());
-            info!(rules = rules.rules().len(), digest = rules.digest(), "new rules in force");
+            info!(
+                rules = rules.rules().len(),
+                digest = rules.digest(),
+                "new rules in force"
+            );
             house.recorder.alert(Alert {
                 severity: Severity::Info,
                 kind: "rules",
@@ -268,15 +275,14 @@ async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
 }
 
 fn bypass(house: &House, refusal: &Refusal) -> Alert {
-    let run = house
-        .runs
+    let run = house.runs.as_ref().and_then(|runs| {
+        runs.list()
+            .into_iter()
+            .find(|run| run.cgroup_id == refusal.cgroup_id)
+    });
+    let agent = run
         .as_ref()
-        .and_then(|runs| {
-            runs.list()
-                .into_iter()
-                .find(|run| run.cgroup_id == refusal.cgroup_id)
-        });
-    let agent = run.as_ref().map_or("an unknown agent", |run| run.agent.as_str());
+        .map_or("an unknown agent", |run| run.agent.as_str());
     let who = match refusal.pid {
         Some(pid) => format!("{agent}: {} (pid {pid})", refusal.comm),
         None => agent.to_owned(),
@@ -294,7 +300,10 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
     let address = refusal.address.map(|address| address.to_string());
     let line = format!(
         "refused {who}: {protocol}{}: {}",
-        address.as_deref().map(|a| format!(" to {a}")).unwrap_or_default(),
+        address
+            .as_deref()
+            .map(|a| format!(" to {a}"))
+            .unwrap_or_default(),
         refusal.reason.name()
     );
     Alert {
@@ -341,9 +350,8 @@ fn mask_key(state_dir: &Path) -> anyhow::Result<MaskKey> {
                 path.display(),
                 mode & 0o777
             );
-            let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| {
-                anyhow::anyhow!("{} is not a key of 32 bytes", path.display())
-            })?;
+            let key = <[u8; 32]>::try_from(bytes.as_slice())
+                .map_err(|_| anyhow::anyhow!("{} is not a key of 32 bytes", path.display()))?;
             Ok(MaskKey(key))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -11,7 +11,7 @@
 mod client;
 mod server;
 
-pub use client::{ask, Unreachable};
+pub use client::{Unreachable, ask};
 pub use server::{Daemon, serve};
 
 use std::collections::BTreeMap;

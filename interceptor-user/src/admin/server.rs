@@ -151,7 +151,11 @@ fn is_agent(house: &House, pid: u32) -> anyhow::Result<bool> {
         .find_map(|line| line.strip_prefix("0::"))
         .context("the asking process is in no cgroup of version 2")?;
     let agents = format!("/{}", house.config.intercept.cgroup);
-    debug_assert!(kernel.agents_cgroup().ends_with(house.config.intercept.cgroup.as_str()));
+    debug_assert!(
+        kernel
+            .agents_cgroup()
+            .ends_with(house.config.intercept.cgroup.as_str())
+    );
     Ok(path == agents || path.starts_with(&format!("{agents}/")))
 }
 

@@ -81,7 +81,6 @@ struct List {
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
     let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir);
-    let mut reader = Reader::open(&url, &config.recorder.prefix)?;
     let mut out = io::stdout().lock();
     let what = args.what.unwrap_or_else(|| {
         What::List(List {
@@ -89,6 +88,15 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             ..List::default()
         })
     });
+    // The daemon is asked even where Redis does not answer.
+    if let What::Kill { session } = &what
+        && let Ok(session) = session.parse::<uuid::Uuid>()
+    {
+        kill(&config.admin.socket, &session.to_string())?;
+        writeln!(out, "{session} is ended")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut reader = Reader::open(&url, &config.recorder.prefix)?;
     let done = match what {
         What::List(list) => show_list(&mut reader, &list, global.json, &mut out),
         What::Show { session } => show_one(&mut reader, &session, global.json, &mut out),

@@ -30,14 +30,24 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
         ("version", status.version),
         ("pid", status.pid.to_string()),
         ("up", format!("{} s", status.uptime_seconds)),
-        ("rules", format!("{} in force, digest {}", status.rules, status.rules_digest)),
-        ("agents", format!("{} runs, {} sessions", status.runs, status.flows)),
+        (
+            "rules",
+            format!("{} in force, digest {}", status.rules, status.rules_digest),
+        ),
+        (
+            "agents",
+            format!("{} runs, {} sessions", status.runs, status.flows),
+        ),
         (
             "redis",
             format!(
                 "{} ({}, {} bytes wait)",
                 status.redis,
-                if status.redis_connected { "connected" } else { "not connected" },
+                if status.redis_connected {
+                    "connected"
+                } else {
+                    "not connected"
+                },
                 status.queued_bytes
             ),
         ),

@@ -53,14 +53,22 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: TcpStream, first:
         Ok(Opened::Session(legs)) => session(house, flow, *legs).await,
         Ok(Opened::Cancelled(cancelled)) => {
             house.recorder.alert(Alert {
-                severity: if cancelled.known { Severity::Info } else { Severity::Medium },
+                severity: if cancelled.known {
+                    Severity::Info
+                } else {
+                    Severity::Medium
+                },
                 kind: "cancel",
                 line: format!(
                     "{} asked to cancel what runs in backend {} of {}{}",
                     flow.identity.principal.agent,
                     cancelled.process_id,
                     flow.origin,
-                    if cancelled.known { "" } else { ": no such session, refused" }
+                    if cancelled.known {
+                        ""
+                    } else {
+                        ": no such session, refused"
+                    }
                 ),
                 meta: json!({
                     "agent": flow.identity.principal.agent,
@@ -88,9 +96,9 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
     let generation = house.rules.generation();
     let scope = house.rules.current().scope(&subject);
     let catalog = match &flow.target {
-        Some(target) if target.credentials.is_some() && !legs.startup.replication => {
-            house.catalogs.of(target, flow.origin, &legs.startup.database)
-        }
+        Some(target) if target.credentials.is_some() && !legs.startup.replication => house
+            .catalogs
+            .of(target, flow.origin, &legs.startup.database),
         _ => None,
     };
     let mut session = PgSession::new(Settings {
@@ -181,13 +189,20 @@ fn tls_facts(tls: &LegTls) -> Value {
 /// A service whose certificate nobody asked to be verified, and which would not
 /// have been.
 fn unverified(house: &House, flow: &Flow, legs: &Legs) {
-    let Some(Err(why)) = legs.upstream_tls.as_ref().and_then(|tls| tls.verified.as_ref()) else {
+    let Some(Err(why)) = legs
+        .upstream_tls
+        .as_ref()
+        .and_then(|tls| tls.verified.as_ref())
+    else {
         return;
     };
     house.recorder.alert(Alert {
         severity: Severity::Low,
         kind: "tls",
-        line: format!("the certificate of {} could not be verified: {why}", flow.origin),
+        line: format!(
+            "the certificate of {} could not be verified: {why}",
+            flow.origin
+        ),
         meta: json!({"session": flow.session, "origin": flow.origin.to_string()}).to_string(),
     });
 }
@@ -233,11 +248,10 @@ impl Surroundings<PgSession> for Around<'_> {
     }
 
     fn has_key(&mut self, key: BackendKey) {
-        self.guard = Some(self.cancels.register(
-            key.process_id,
-            &key.key,
-            self.cancel_to.clone(),
-        ));
+        self.guard = Some(
+            self.cancels
+                .register(key.process_id, &key.key, self.cancel_to.clone()),
+        );
     }
 }
 

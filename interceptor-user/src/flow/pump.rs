@@ -77,8 +77,12 @@ impl Outcome {
             Self::Refused(why) => format!("ended: {why}"),
             Self::Killed(why) => format!("killed: {why}"),
             Self::Unrecorded => "ended: the recorder had no room".to_owned(),
-            Self::Failed(Side::Downstream, error) => format!("the agent's connection failed: {error}"),
-            Self::Failed(Side::Upstream, error) => format!("the service's connection failed: {error}"),
+            Self::Failed(Side::Downstream, error) => {
+                format!("the agent's connection failed: {error}")
+            }
+            Self::Failed(Side::Upstream, error) => {
+                format!("the service's connection failed: {error}")
+            }
         }
     }
 }
@@ -271,7 +275,10 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
         let mut pending = Some(pending);
         let outcome = std::future::poll_fn(|cx| {
             if let Some((from_agent, from_service)) = pending.take() {
-                for (side, bytes) in [(Side::Upstream, from_service), (Side::Downstream, from_agent)] {
+                for (side, bytes) in [
+                    (Side::Upstream, from_service),
+                    (Side::Downstream, from_agent),
+                ] {
                     if !bytes.is_empty() {
                         let now = self.now();
                         self.session.handle_bytes(now, side, &bytes, &mut self.out);
@@ -383,7 +390,8 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
                 End::Refused(why) => Outcome::Refused(why),
             });
         }
-        let recorded = self.out.events.is_empty() || self.recorder.record(&mut self.out.events).is_ok();
+        let recorded =
+            self.out.events.is_empty() || self.recorder.record(&mut self.out.events).is_ok();
         if recorded && !self.unrecorded {
             let down = self.downstream.write(cx, &self.out.downstream, input);
             down.map_err(|error| Outcome::Failed(Side::Downstream, error))?;

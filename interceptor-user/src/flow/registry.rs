@@ -57,7 +57,11 @@ impl Registry {
     /// The flows under way, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<FlowFacts> {
-        let mut flows: Vec<FlowFacts> = self.lock().values().map(|(facts, _)| facts.clone()).collect();
+        let mut flows: Vec<FlowFacts> = self
+            .lock()
+            .values()
+            .map(|(facts, _)| facts.clone())
+            .collect();
         flows.sort_by_key(|facts| facts.session);
         flows
     }
@@ -90,7 +94,9 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, (FlowFacts, watch::Sender<Option<String>>)>> {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<Uuid, (FlowFacts, watch::Sender<Option<String>>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -101,7 +107,11 @@ impl Entry {
         let mut killed = self.killed.clone();
         async move {
             // The guard that `wait_for` returns must not live across an await.
-            let why = killed.wait_for(Option::is_some).await.ok().map(|why| why.clone());
+            let why = killed
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .map(|why| why.clone());
             match why {
                 Some(why) => why.unwrap_or_default(),
                 None => std::future::pending().await,

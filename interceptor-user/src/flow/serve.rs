@@ -1,6 +1,5 @@
 //! One flow, from accept to its end: who, where, what.
 
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -188,11 +187,18 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         arrival,
     };
     if is_ourselves(&house, origin) {
-        refused(&house, &flow, "unknown", "the destination is Interceptor itself").await;
+        refused(
+            &house,
+            &flow,
+            "unknown",
+            "the destination is Interceptor itself",
+        )
+        .await;
         return;
     }
     let mut first = Vec::new();
-    let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await {
+    let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await
+    {
         Ok(Ok(wire)) => wire,
         Ok(Err(error)) => {
             debug!(%error, "an agent's connection failed before its first bytes");
@@ -270,7 +276,12 @@ async fn who_and_where(
                 run: None,
                 process: Value::Null,
             };
-            Some((identity, 0, address, How::Explicit(Box::new(target.clone()))))
+            Some((
+                identity,
+                0,
+                address,
+                How::Explicit(Box::new(target.clone())),
+            ))
         }
     }
 }
@@ -343,4 +354,3 @@ pub async fn record(house: &House, mut events: Vec<Event>) {
         );
     }
 }
-

@@ -103,28 +103,7 @@ impl PrivateRedis {
         state_dir: &Path,
         runtime_dir: &Path,
     ) -> Result<Self, PrivateError> {
-        let url_file = runtime_dir.join(URL_FILE);
-        stop_leftover(&url_file)?;
-
-        let data = state_dir.join("redis");
-        let home = runtime_dir.join("redis");
-        for dir in [&data, &home] {
-            private_dir(dir).map_err(files(dir))?;
-        }
-        let socket = home.join("redis.sock");
-        let length = socket.as_os_str().as_bytes().len();
-        if length > SOCKET_PATH_LIMIT {
-            return Err(PrivateError::PathTooLong {
-                length: length - SOCKET_PATH_LIMIT,
-            });
-        }
-        let plan = Plan {
-            program,
-            data,
-            socket,
-            url_file,
-            password: password().map_err(files(Path::new("/dev/urandom")))?,
-        };
+        let plan = Plan::new(program, state_dir, runtime_dir)?;
         let url = plan.url();
 
         let (stop, stopped) = mpsc::channel();
@@ -155,6 +134,32 @@ impl PrivateRedis {
 }
 
 impl Plan {
+    /// Prepares folders and a password; whatever ran here before is stopped.
+    fn new(program: PathBuf, state_dir: &Path, runtime_dir: &Path) -> Result<Self, PrivateError> {
+        let url_file = runtime_dir.join(URL_FILE);
+        stop_leftover(&url_file)?;
+
+        let data = state_dir.join("redis");
+        let home = runtime_dir.join("redis");
+        for dir in [&data, &home] {
+            private_dir(dir).map_err(files(dir))?;
+        }
+        let socket = home.join("redis.sock");
+        let length = socket.as_os_str().as_bytes().len();
+        if length > SOCKET_PATH_LIMIT {
+            return Err(PrivateError::PathTooLong {
+                length: length - SOCKET_PATH_LIMIT,
+            });
+        }
+        Ok(Self {
+            program,
+            data,
+            socket,
+            url_file,
+            password: password().map_err(files(Path::new("/dev/urandom")))?,
+        })
+    }
+
     fn url(&self) -> String {
         format!(
             "redis+unix://{}?pass={}",
@@ -283,11 +288,7 @@ fn keep(plan: &Plan, stopped: &mpsc::Receiver<()>, ready: &mpsc::Sender<Result<(
         data = %plan.data.display(),
         "started a private redis-server"
     );
-    loop {
-        match stopped.recv_timeout(LOOK) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
         if let Ok(Some(status)) = child.try_wait() {
             tracing::warn!(%status, log = %plan.log().display(), "the private redis-server ended; starting it again");
             match plan.spawn() {
@@ -458,12 +459,17 @@ mod tests {
     #[test]
     fn one_that_a_killed_daemon_left_is_stopped_before_the_next_starts() {
         let dir = tempfile::tempdir().unwrap();
-        let left = PrivateRedis::start(dir.path(), dir.path()).unwrap();
-        // Its keeper no longer looks after it, as if the daemon had been killed.
-        let url = left.url().to_owned();
-        stop_leftover(&dir.path().join(URL_FILE)).unwrap();
-        assert!(run(&url, &["PING"]).is_err());
-        left.stop();
+        // Without a keeper, as after the daemon was killed.
+        let plan = Plan::new("redis-server".into(), dir.path(), dir.path()).unwrap();
+        let mut left = plan.spawn().unwrap();
+        plan.wait_for(&mut left).unwrap();
+        secret_file(&plan.url_file, &plan.url()).unwrap();
+        run(&plan.url(), &["SET", "a", "kept"]).unwrap();
+
+        let next = PrivateRedis::start(dir.path(), dir.path()).unwrap();
+        assert!(left.wait().unwrap().success(), "it was asked to go");
+        assert_eq!(run(next.url(), &["GET", "a"]).unwrap(), "kept");
+        next.stop();
     }
 
     #[test]

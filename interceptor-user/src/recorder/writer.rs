@@ -272,20 +272,14 @@ fn alerts_dropped(count: u64) -> Alert {
 /// Lets the flows go first when the CPU is short.
 fn lower_priority() {
     const NICE: libc::c_int = 5;
-    // SAFETY: both calls take and return plain numbers; with PRIO_PROCESS, a thread
-    // id names that thread alone.
-    #[allow(
-        clippy::cast_sign_loss,
-        clippy::cast_possible_truncation,
-        reason = "thread ids are positive and 22 bits long"
-    )]
-    let done = unsafe {
-        libc::setpriority(
-            libc::PRIO_PROCESS,
-            libc::syscall(libc::SYS_gettid) as libc::id_t,
-            NICE,
-        )
+    // SAFETY: takes nothing and returns a number.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    let Ok(thread) = libc::id_t::try_from(thread) else {
+        return;
     };
+    // SAFETY: takes and returns numbers; with PRIO_PROCESS, a thread's id names that
+    // thread alone.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, NICE) };
     if done != 0 {
         tracing::debug!("the recorder's thread keeps its priority");
     }
