@@ -551,3 +551,33 @@ fn the_schema_knows_every_field() {
         ));
     }
 }
+
+mod torn {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WHOLE: &str = include_str!("../../../rules/pii-masking.yaml");
+
+    proptest! {
+        #[test]
+        fn a_torn_file_is_taken_or_refused_with_places_that_exist(
+            from in 0..WHOLE.len(),
+            len in 0_usize..40,
+            put in "[ \n:{}\\[\\],\"'$*&a-z-]{0,6}",
+        ) {
+            let end = (from + len).min(WHOLE.len());
+            let head = WHOLE.get(..from).unwrap_or_default();
+            let text = format!("{head}{put}{}", WHOLE.get(end..).unwrap_or_default());
+            let lines = text.lines().count() as u32;
+            let faults = match RuleSet::load(&[Source { path: "x.yaml".into(), text }]) {
+                Ok(rules) => rules.warnings().clone(),
+                Err(faults) => faults,
+            };
+            for fault in &faults {
+                prop_assert!(fault.at.line <= lines + 1, "{fault}");
+                prop_assert!(!fault.to_string().is_empty());
+            }
+        }
+    }
+}
