@@ -73,9 +73,9 @@ fn label(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write NAME=VALUE".to_owned())
 }
 
-pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let rules = load(global, &args.paths)?;
-    let subject = subject(global, &args)?;
+    let subject = subject(global, args)?;
     let sql = classify(&args.postgres);
     let operation = Operation::Postgres(PgOperation {
         sql: &sql,

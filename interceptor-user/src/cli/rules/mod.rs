@@ -44,7 +44,7 @@ enum Command {
     ///
     /// Example: interceptor rules explain --postgres 'DELETE FROM users' rules
     #[command(verbatim_doc_comment)]
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     /// Lists the rules
     ///
     /// Example: interceptor rules list rules
@@ -73,7 +73,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Check(paths) => check(global, &paths.paths),
         Command::Test(paths) => test::run(global, &paths.paths),
-        Command::Explain(args) => explain::run(global, args),
+        Command::Explain(args) => explain::run(global, &args),
         Command::List(paths) => list::run(global, &paths.paths),
         Command::Schema => {
             print(interceptor_policy::SCHEMA)?;
