@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,9 +56,7 @@ struct House {
 
 impl House {
     fn new(manner: Manner) -> Result<Self> {
-        let alone = ONE_AT_A_TIME
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir()?;
         // The agents' user must get to the socket.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
@@ -75,7 +73,9 @@ impl House {
         let answering = Arc::downgrade(&runs);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let Some(runs) = answering.upgrade() else { return };
+                let Some(runs) = answering.upgrade() else {
+                    return;
+                };
                 let _ = answer(&runs, manner, stream);
             }
         });
@@ -109,8 +109,30 @@ impl House {
     fn script(&self, script: &str) -> Result<Output> {
         needs::ordinary_user()?;
         let words = ["--agent", "tester", "--label", "team=data"];
-        let words = [&words[..], &["--user", needs::ORDINARY_USER, "--", "/bin/sh", "-c", script]];
-        self.exec(&words.concat())?
+        let words = [
+            &words[..],
+            &[
+                "--user",
+                needs::ORDINARY_USER,
+                "--",
+                "/bin/sh",
+                "-c",
+                script,
+            ],
+        ];
+        let mut command = self.exec(&words.concat())?;
+        // A descriptor that would be inherited.
+        // SAFETY: one system call, which does not allocate.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::dup2(2, 9) == 9 {
+                    Ok(())
+                } else {
+                    Err(std::io::Error::last_os_error())
+                }
+            });
+        }
+        command
             .stdin(Stdio::null())
             .output()
             .context("running interceptor exec")
@@ -151,7 +173,10 @@ fn answer(runs: &Runs, manner: Manner, mut stream: UnixStream) -> Result<()> {
     }
     let labels: BTreeMap<String, String> =
         serde_json::from_value(exec.get("labels").cloned().unwrap_or_default())?;
-    let agent = exec.get("agent").and_then(Value::as_str).context("a name")?;
+    let agent = exec
+        .get("agent")
+        .and_then(Value::as_str)
+        .context("a name")?;
     let run = runs.begin(agent, labels, peer.uid())?;
     let mut named = run.cgroup.clone();
     match manner {
@@ -188,7 +213,8 @@ fn the_command_is_in_its_cgroup_as_its_user_with_nothing_to_gain() {
         let house = House::new(Manner::Honest)?;
         let done = house.script(
             "id -u; grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status; \
-             sed -n 's/^0:://p' /proc/self/cgroup; echo fds $(ls /proc/$$/fd); \
+             sed -n 's/^0:://p' /proc/self/cgroup; \
+             for n in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$n ] || echo leaked $n; done; \
              echo $SSL_CERT_FILE $USER",
         )?;
         let out = text(&done.stdout);
@@ -203,11 +229,11 @@ fn the_command_is_in_its_cgroup_as_its_user_with_nothing_to_gain() {
             format!("CapBnd:\t{none}"),
             format!("CapAmb:\t{none}"),
             "NoNewPrivs:\t1".to_owned(),
-            "fds 0 1 2".to_owned(),
             format!("/authority.pem {}", user.name),
         ] {
             assert!(out.lines().any(|have| have == line), "{line:?} in {out}");
         }
+        assert!(!out.contains("leaked"), "{out}");
         let prefix = format!("/{}/tester-", house.options.cgroup);
         assert!(out.contains(&prefix), "{prefix} in {out}");
         let groups = out.lines().find(|line| line.starts_with("Groups:"));
@@ -236,10 +262,7 @@ fn an_agents_connection_is_known_by_run_label_and_executable() {
         let mut input = child.stdin.take().context("input")?;
         writeln!(input, "begin 1 203.0.113.7:5432")?;
         let (stream, _) = listener.accept()?;
-        let origin = house
-            .kernel
-            .origin(stream.as_fd())?
-            .context("an origin")?;
+        let origin = house.kernel.origin(stream.as_fd())?.context("an origin")?;
         assert_eq!(origin.pid, child.id(), "exec stood between");
         let identity = house.runs.identify(&origin);
         let principal = &identity.principal;
@@ -256,7 +279,10 @@ fn an_agents_connection_is_known_by_run_label_and_executable() {
             principal.cgroup,
             Some(format!("/{}/tester-{run}", house.options.cgroup))
         );
-        assert_eq!(identity.process["exe_sha256"].as_str().map(str::len), Some(64));
+        assert_eq!(
+            identity.process["exe_sha256"].as_str().map(str::len),
+            Some(64)
+        );
         assert_eq!(identity.process["parents"][0]["pid"], std::process::id());
 
         // The run is over when its last process is.
@@ -303,7 +329,14 @@ fn root_is_only_used_where_it_is_named_and_then_without_capabilities() {
         assert!(text(&refused.stderr).contains("--user"), "{refused:?}");
         assert!(!marker.exists(), "the command was run");
 
-        let named = ["--user", "root", "--", "grep", "CapEff", "/proc/self/status"];
+        let named = [
+            "--user",
+            "root",
+            "--",
+            "grep",
+            "CapEff",
+            "/proc/self/status",
+        ];
         let done = house.exec(&named)?.output()?;
         assert_eq!(text(&done.stdout).trim(), "CapEff:\t0000000000000000");
         Ok(())
@@ -355,10 +388,7 @@ fn a_socket_from_outside_is_no_agents_standard_input() {
         let outside = TcpListener::bind("127.0.0.1:0")?;
         let stream = TcpStream::connect(outside.local_addr()?)?;
         let words = ["--user", needs::ORDINARY_USER, "--", "echo", "ran"];
-        let done = house
-            .exec(&words)?
-            .stdin(OwnedFd::from(stream))
-            .output()?;
+        let done = house.exec(&words)?.stdin(OwnedFd::from(stream)).output()?;
         assert_eq!(done.status.code(), Some(1));
         assert_eq!(text(&done.stdout), "");
         assert!(text(&done.stderr).contains("descriptor 0"), "{done:?}");

@@ -4,28 +4,19 @@
 //! could lead out of it, and becomes the command. Where any step fails, the command
 //! is not run.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::unistd::{Uid, User};
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::Global;
+use crate::admin::{self, Placed, Request};
 use crate::agents::{launch, name_of_command};
 use crate::config::Config;
-
-/// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest answer.
-const ANSWER_LIMIT: u64 = 1 << 20;
 
 /// What a shell answers for a command that is not there.
 const NOT_FOUND: u8 = 127;
@@ -86,8 +77,12 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         .agent
         .unwrap_or_else(|| name_of_command(&program.to_string_lossy()));
 
-    let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
-    let placed = ask(&config.admin.socket, &agent, &labels)?;
+    let request = Request::Exec {
+        agent,
+        labels: args.labels.into_iter().collect(),
+    };
+    let placed: Placed =
+        admin::ask(&config.admin.socket, &request).context("the command was not run")?;
     launch::verify(Path::new(&placed.cgroup))?;
     launch::close_descriptors()?;
     launch::drop_privileges(user.as_ref())?;
@@ -111,39 +106,6 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("interceptor: {}: {error}", program.to_string_lossy());
     }
     Ok(ExitCode::from(status))
-}
-
-/// The daemon's answer.
-#[derive(Debug, Deserialize)]
-struct Placed {
-    /// Absolute path of the run's cgroup.
-    cgroup: String,
-    /// Variables that let the command trust the local authority.
-    #[serde(default)]
-    environment: BTreeMap<String, String>,
-}
-
-/// Asks the daemon to put this process into a run of its own.
-fn ask(socket: &Path, agent: &str, labels: &BTreeMap<String, String>) -> anyhow::Result<Placed> {
-    let mut stream = UnixStream::connect(socket).with_context(|| {
-        format!(
-            "the daemon does not answer at {}, so the command was not run; is `interceptor run` running?",
-            socket.display()
-        )
-    })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let request = json!({ "exec": { "agent": agent, "labels": labels } });
-    writeln!(stream, "{request}").context("asking the daemon")?;
-    let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_LIMIT))
-        .read_line(&mut line)
-        .context("reading the daemon's answer")?;
-    let answer: Value =
-        serde_json::from_str(&line).context("the daemon's answer makes no sense")?;
-    if let Some(error) = answer.get("error").and_then(Value::as_str) {
-        bail!("the daemon refused: {error}");
-    }
-    serde_json::from_value(answer).context("the daemon's answer makes no sense")
 }
 
 /// Whom to become; `None` for the calling user.

@@ -39,15 +39,15 @@ const MAPS: [&str; 7] = [
 
 /// One hook at the agents' cgroup.
 #[derive(Debug)]
-pub(crate) struct Hook {
+pub(super) struct Hook {
     /// Name of the program, and of its pin.
-    pub(crate) name: &'static str,
-    attach_type: AttachType,
+    pub(super) name: &'static str,
+    pub(super) attach_type: AttachType,
 }
 
 /// The hooks at the agents' cgroup, in the order in which they are attached: from
 /// the first one on nothing leaves that is not redirected.
-pub(crate) const HOOKS: [Hook; 13] = [
+pub(super) const HOOKS: [Hook; 13] = [
     hook("egress", AttachType::Egress),
     hook("ingress", AttachType::Ingress),
     hook("agent_ops", AttachType::SockOps),
@@ -131,14 +131,14 @@ fn check_kernel() -> Result<(), KernelError> {
 }
 
 /// The kernel's release, as `uname -r` prints it.
-pub(crate) fn release() -> String {
+pub(super) fn release() -> String {
     nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default()
 }
 
 /// Major and minor of a release.
-pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

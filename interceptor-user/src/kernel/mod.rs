@@ -13,9 +13,10 @@
 
 mod attach;
 pub mod cgroup;
-pub(crate) mod pins;
+pub mod health;
+mod pins;
 mod refusals;
-pub(crate) mod sys;
+mod sys;
 
 use std::fs::File;
 use std::io;

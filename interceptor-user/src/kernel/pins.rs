@@ -17,17 +17,17 @@ use super::KernelError;
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
 /// The bpffs of a runtime folder.
-pub(crate) fn folder(runtime_dir: &Path) -> PathBuf {
+pub(super) fn folder(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("bpf")
 }
 
 /// Whether a bpffs is mounted at a path.
-pub(crate) fn is_bpffs(path: &Path) -> bool {
+pub(super) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS)
 }
 
 /// Keeps every other daemon off this runtime folder for as long as the file lives.
-pub(crate) fn lock(runtime_dir: &Path) -> Result<File, KernelError> {
+pub(super) fn lock(runtime_dir: &Path) -> Result<File, KernelError> {
     fs::create_dir_all(runtime_dir).map_err(KernelError::io("making", runtime_dir))?;
     let path = runtime_dir.join("kernel.lock");
     let file = File::options()
@@ -47,7 +47,7 @@ pub(crate) fn lock(runtime_dir: &Path) -> Result<File, KernelError> {
 }
 
 /// Mounts the bpffs where it is not mounted yet.
-pub(crate) fn mounted(runtime_dir: &Path) -> Result<PathBuf, KernelError> {
+pub(super) fn mounted(runtime_dir: &Path) -> Result<PathBuf, KernelError> {
     let path = folder(runtime_dir);
     fs::create_dir_all(&path).map_err(KernelError::io("making", &path))?;
     if !is_bpffs(&path) {
@@ -66,7 +66,7 @@ pub(crate) fn mounted(runtime_dir: &Path) -> Result<PathBuf, KernelError> {
 }
 
 /// Unmounts the bpffs. With it go all pins, and with the pins the hooks.
-pub(crate) fn unmount(runtime_dir: &Path) -> Result<(), KernelError> {
+pub(super) fn unmount(runtime_dir: &Path) -> Result<(), KernelError> {
     let path = folder(runtime_dir);
     // Unpinned first, so that a mount that somebody keeps open keeps no hook.
     if is_bpffs(&path) {
@@ -103,7 +103,7 @@ fn remove_pins(path: &Path) -> Result<(), KernelError> {
 
 /// Whether this process sees the same mounts as the first one. Where it does not,
 /// its mounts, pins included, may end with it.
-pub(crate) fn shares_mounts_with_init() -> bool {
+pub(super) fn shares_mounts_with_init() -> bool {
     let ours = fs::read_link("/proc/self/ns/mnt");
     let first = fs::read_link("/proc/1/ns/mnt");
     match (ours, first) {

@@ -23,7 +23,7 @@ const CGROUP_LINK: u32 = 3;
 /// `enum bpf_attach_type`, as far as it is used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum AttachType {
+pub(super) enum AttachType {
     Ingress = 0,
     Egress = 1,
     SockCreate = 2,
@@ -41,15 +41,15 @@ pub(crate) enum AttachType {
 
 /// What a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LinkInfo {
-    pub(crate) program: u32,
+pub(super) struct LinkInfo {
+    pub(super) program: u32,
     /// 0 once the cgroup is gone.
-    pub(crate) cgroup_id: u64,
-    pub(crate) attach_type: u32,
+    pub(super) cgroup_id: u64,
+    pub(super) attach_type: u32,
 }
 
 /// Attaches a program to a cgroup, beside what else is there.
-pub(crate) fn link_create(
+pub(super) fn link_create(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
     attach_type: AttachType,
@@ -71,7 +71,7 @@ pub(crate) fn link_create(
 }
 
 /// Replaces a link's program; there is no moment without one.
-pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     #[repr(C)]
     struct Attr {
         link: u32,
@@ -89,7 +89,7 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 }
 
 /// What a link is; an error when it is none of a cgroup.
-pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -129,7 +129,7 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 }
 
 /// Ids of the programs that are attached at this very cgroup.
-pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach_type: AttachType) -> io::Result<Vec<u32>> {
+pub(super) fn attached(cgroup: BorrowedFd<'_>, attach_type: AttachType) -> io::Result<Vec<u32>> {
     #[repr(C)]
     struct Attr {
         target: u32,
@@ -158,7 +158,7 @@ pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach_type: AttachType) -> io::R
 }
 
 /// Pins an object.
-pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     let mut attr = PathAttr {
         path: path.as_ptr() as u64,
@@ -169,7 +169,7 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 }
 
 /// Opens a pinned object.
-pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let mut attr = PathAttr {
         path: path.as_ptr() as u64,
