@@ -251,6 +251,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many of a list are shown.
+const SHOWN: usize = 4;
+
 /// A value as it was written, in one line, for explanations.
 pub(super) fn shown(node: &Node) -> String {
     match &node.value {
@@ -259,7 +262,13 @@ pub(super) fn shown(node: &Node) -> String {
         Value::Int(value) => value.to_string(),
         Value::Number => "a number".to_owned(),
         Value::Text(text) => format!("`{text}`"),
-        Value::List(items) => items.iter().map(shown).collect::<Vec<_>>().join(" or "),
+        Value::List(items) => {
+            let mut said: Vec<_> = items.iter().take(SHOWN).map(shown).collect();
+            if items.len() > SHOWN {
+                said.push(format!("{} more", items.len() - SHOWN));
+            }
+            said.join(" or ")
+        }
         Value::Map(entries) => entries
             .iter()
             .map(|(key, value)| match key.text.as_str() {
