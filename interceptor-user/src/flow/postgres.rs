@@ -23,7 +23,7 @@ use crate::pg::cancel::{CancelGuard, CancelRegistry, CancelTo};
 use crate::pg::catalog::Catalog;
 use crate::pg::front::{self, FrontRequest, Legs, Opened};
 use crate::recorder::Alert;
-use crate::tls::LegTls;
+use crate::tls::{LegTls, Stream};
 
 /// Serves a flow that begins as PostgreSQL does.
 pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: TcpStream, first: Vec<u8>) {
@@ -120,16 +120,8 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
     unverified(house, &flow, &legs);
     if house.recorder.record(&mut out.events).is_err() {
         warn!(session = %flow.session, "the recorder has no room: session refused");
-        tell_refusal(
-            match legs.downstream {
-                crate::tls::Stream::Plain(tcp) => tcp,
-                _ => return,
-            },
-            Vec::new(),
-            "the recorder has no room, and nothing goes on unrecorded",
-        )
-        .await;
-        return;
+        let why = "the recorder has no room, and nothing goes on unrecorded";
+        return tell_end(legs.downstream, why).await;
     }
     let entry = house.flows.enter(flow.facts("postgres"));
     let surroundings = Around {
@@ -273,12 +265,24 @@ async fn tell_refusal(mut tcp: TcpStream, mut first: Vec<u8>, why: &str) {
                 return Ok(());
             }
         }
+        std::io::Result::Ok(())
+    };
+    if let Ok(Ok(())) = tokio::time::timeout(DETECT_PATIENCE, told).await {
+        tell_end(Stream::Plain(tcp), why).await;
+    }
+}
+
+/// Tells a client that there is no session, or no more of it, and closes.
+async fn tell_end(mut stream: Stream, why: &str) {
+    let told = async {
         let mut error = Vec::new();
         NoticeBuilder::fatal(sqlstate::INSUFFICIENT_PRIVILEGE, why).encode_error(&mut error);
-        tcp.write_all(&error).await?;
-        tcp.shutdown().await?;
+        stream.write_all(&error).await?;
+        stream.shutdown().await?;
+        // Closing with unread bytes would reset the connection, and the agent
+        // would lose what it was just told.
         let mut rest = [0; 1024];
-        while tcp.read(&mut rest).await? > 0 {}
+        while stream.read(&mut rest).await? > 0 {}
         std::io::Result::Ok(())
     };
     let _ = tokio::time::timeout(DETECT_PATIENCE, told).await;

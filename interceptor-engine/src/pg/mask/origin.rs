@@ -77,52 +77,46 @@ fn by_catalog(
 /// For a view: by the expression of its definition that stands at the column's
 /// place, or, where the definition does not tell, by everything that it reads.
 fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Transform> {
-    let by_base = || {
-        strictest(info.view_of.iter().filter_map(|base| {
-            hidden(
-                masks,
-                Column {
-                    table: Some(Table {
-                        schema: Some(Arc::from(base.schema.as_str())),
-                        name: Arc::from(base.table.as_str()),
-                    }),
-                    name: Arc::from(base.column.as_str()),
-                },
-            )
-        }))
+    let definition = info.definition.as_deref()?;
+    let statement = match sql::classify(definition).statements.as_mut_slice() {
+        [statement] => std::mem::take(statement),
+        _ => return Some(Transform::Redact),
     };
-    let anything = by_base()?;
-    let item = info
-        .definition
-        .as_deref()
-        .map(sql::classify)
-        .and_then(|mut sql| match sql.statements.as_mut_slice() {
-            [statement] => Some(std::mem::take(statement)),
-            _ => None,
-        })
-        .filter(|statement| {
-            // Views below it would need their own definitions.
-            statement
-                .tables
-                .iter()
-                .all(|table| info.view_of.iter().any(|base| base.table == *table.name))
-        })
-        .and_then(|statement| match statement.output {
-            Output::Items(items) if items.len() == info.columns.len() => {
-                usize::try_from(attribute - 1)
-                    .ok()
-                    .and_then(|index| items.into_iter().nth(index))
-            }
-            _ => None,
-        });
+    // A view below it would need its own definition.
+    let reads_tables_only = statement
+        .tables
+        .iter()
+        .all(|table| info.view_of.iter().any(|base| base.table == *table.name));
+    let item = match &statement.output {
+        Output::Items(items) if reads_tables_only && items.len() == info.columns.len() => {
+            usize::try_from(attribute - 1)
+                .ok()
+                .and_then(|index| items.get(index))
+        }
+        _ => None,
+    };
     match item {
-        Some(OutputItem::Column(column)) => by_column(&column, &[], masks),
+        Some(OutputItem::Column(column)) => by_column(column, &[], masks),
         Some(OutputItem::Expression(columns)) => strictest(
             columns
                 .iter()
-                .filter_map(|column| by_column(column, &[], masks)),
+                .filter_map(|column| by_column(column, &statement.tables, masks)),
         ),
-        Some(OutputItem::Star(_)) | None => Some(anything),
+        Some(OutputItem::Star(_)) | None => {
+            let by_base = info.view_of.iter().filter_map(|base| {
+                hidden(
+                    masks,
+                    Column {
+                        table: Some(Table {
+                            schema: Some(Arc::from(base.schema.as_str())),
+                            name: Arc::from(base.table.as_str()),
+                        }),
+                        name: Arc::from(base.column.as_str()),
+                    },
+                )
+            });
+            strictest(by_base.chain(mentioned(&statement, masks)))
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn detect(
         return match plan.scan(number.to_string().as_bytes()).into_iter().next() {
             None => Detected::Nothing,
             Some(hit) => Detected::Hidden(hide_integer(
-                &hit.transform,
+                hit.transform,
                 value,
                 size.into(),
                 true,
@@ -90,14 +90,9 @@ pub(super) fn detect(
     };
     if !in_part {
         return Detected::Hidden(match column.kind {
-            TypeKind::Integer { size } => hide_integer(
-                &first.transform,
-                value,
-                size.into(),
-                column.binary,
-                key,
-                out,
-            ),
+            TypeKind::Integer { size } => {
+                hide_integer(first.transform, value, size.into(), column.binary, key, out)
+            }
             _ => Written::Null,
         });
     }

@@ -45,7 +45,7 @@ impl Auth {
 }
 
 impl PgSession {
-    pub(super) fn from_server_before_ready(
+    pub(super) fn answered_before_ready(
         &mut self,
         now: FlowTime,
         head: Head,

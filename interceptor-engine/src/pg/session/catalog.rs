@@ -63,7 +63,7 @@ impl PgSession {
             self.tables.insert(table.oid, Some(Arc::new(table)));
         }
         if let Ok(Some(head)) = frame::head(&waiting.frame) {
-            self.from_server(now, head, Source::kept(&waiting.frame), out);
+            self.answered(now, head, Source::kept(&waiting.frame), out);
         }
         let kept = std::mem::take(&mut self.up.kept);
         let (before_down, before_up) = (out.downstream.len(), out.upstream.len());

@@ -47,7 +47,7 @@ impl PgSession {
         Want::Whole
     }
 
-    pub(super) fn from_agent(
+    pub(super) fn asked(
         &mut self,
         now: FlowTime,
         head: Head,
@@ -162,7 +162,8 @@ impl PgSession {
                 source.forward(Side::Upstream, out);
                 self.unrecorded = Some(prepared);
             }
-            Err((exchange, kill)) => {
+            Err(judged) => {
+                let super::judge::Judged { exchange, kill, .. } = *judged;
                 out.write(
                     Side::Upstream,
                     &refuse::parse(parse.statement, exchange.number),

@@ -261,18 +261,13 @@ impl PgSession {
         asked: &Asked<'_>,
         classified: &Arc<Classified>,
         out: &mut Outbox,
-    ) -> Result<Permit, (Exchange, Option<(u64, Refusal)>)> {
+    ) -> Result<Permit, Box<Judged>> {
         let resolved = self.resolve(classified);
         let (judgement, _) = self.decide(asked, classified, resolved.as_deref());
         if let Verdict::Allow(permit) = judgement.verdict {
             return Ok(permit);
         }
-        let judged = self.judge(now, asked, classified, out);
-        match judged.permit {
-            // Rules that change their mind between two looks: the stricter holds.
-            Some(permit) => Ok(permit),
-            None => Err((judged.exchange, judged.kill)),
-        }
+        Err(Box::new(self.judge(now, asked, classified, out)))
     }
 
     /// What the rules say, made stricter where an answer could not be masked.

@@ -220,8 +220,8 @@ impl PgSession {
         out: &mut Outbox,
     ) {
         match from {
-            Side::Downstream => self.from_agent(now, head, source, out),
-            Side::Upstream => self.from_server(now, head, source, out),
+            Side::Downstream => self.asked(now, head, source, out),
+            Side::Upstream => self.answered(now, head, source, out),
         }
     }
 

@@ -116,10 +116,6 @@ impl OwedQueue {
         self.entries.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Takes out everything that the server skips after an error: all up to the
     /// next `Sync`. The second value says whether that `Sync` is still to come.
     pub(super) fn skip_to_sync(&mut self) -> (Vec<Owed>, bool) {

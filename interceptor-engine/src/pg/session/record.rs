@@ -16,7 +16,7 @@ use super::exchange::{Exchange, PART};
 use super::judge::{AD_HOC, Asked, default_severity};
 use super::owed::Owed;
 use super::{PgSession, literals, refuse};
-use crate::event::{Event, FlowTime, Kind, LINE_LIMIT};
+use crate::event::{FlowTime, Kind, LINE_LIMIT};
 use crate::pg::mask::mask_text;
 use crate::session::Outbox;
 
@@ -387,19 +387,6 @@ impl PgSession {
                 .event(now, Kind::Error, number, one_line(&line))
                 .with_meta(meta.to_string()),
         );
-    }
-
-    /// Something worth telling.
-    pub(super) fn note(
-        &mut self,
-        now: FlowTime,
-        line: &str,
-        alert: Option<Severity>,
-        out: &mut Outbox,
-    ) {
-        let mut event: Event = self.journal.event(now, Kind::Note, None, line);
-        event.alert = alert;
-        out.events.push(event);
     }
 
     /// The end of the session, with what of it never got its answer.

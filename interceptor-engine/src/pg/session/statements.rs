@@ -151,12 +151,6 @@ impl Statements {
         self.put_portal(&name.to_vec(), None);
     }
 
-    /// Forgets every statement (`DEALLOCATE ALL`, `DISCARD ALL`).
-    pub(super) fn close_all_statements(&mut self) {
-        self.statements.clear();
-        self.recount();
-    }
-
     /// Forgets the portals that ended with the transaction which the
     /// `ReadyForQuery` number `batch` closed.
     pub(super) fn end_transaction(&mut self, batch: u64) {

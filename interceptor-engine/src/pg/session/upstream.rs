@@ -128,7 +128,7 @@ impl PgSession {
         }
     }
 
-    pub(super) fn from_server(
+    pub(super) fn answered(
         &mut self,
         now: FlowTime,
         head: Head,
@@ -136,7 +136,7 @@ impl PgSession {
         out: &mut Outbox,
     ) {
         if self.phase == Phase::Authenticating {
-            return self.from_server_before_ready(now, head, source, out);
+            return self.answered_before_ready(now, head, source, out);
         }
         let body = source.body();
         let read = match head.tag {

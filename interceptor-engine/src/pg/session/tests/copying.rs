@@ -46,7 +46,10 @@ fn a_copy_that_cannot_be_masked_is_refused() {
     ] {
         let mut talk = Talk::new(SSN);
         talk.agent(&query(sql));
-        assert!(!String::from_utf8_lossy(&talk.to_server).contains("COPY"), "{sql}");
+        assert!(
+            !String::from_utf8_lossy(&talk.to_server).contains("COPY"),
+            "{sql}"
+        );
     }
     let mut talk = Talk::new(SSN);
     talk.agent(&query("COPY users (id) TO STDOUT (FORMAT csv)"));
@@ -56,7 +59,15 @@ fn a_copy_that_cannot_be_masked_is_refused() {
 #[test]
 fn a_sync_within_copy_in_is_the_server_s_to_swallow() {
     let mut talk = Talk::new("version: 1\nrules: []\n");
-    talk.agent(&[parse("", "COPY t FROM STDIN"), bind("", ""), execute(""), sync()].concat());
+    talk.agent(
+        &[
+            parse("", "COPY t FROM STDIN"),
+            bind("", ""),
+            execute(""),
+            sync(),
+        ]
+        .concat(),
+    );
     let mut reply = Vec::new();
     empty(&mut reply, b"12");
     reply.extend(copy_response(b'G', 1));

@@ -44,14 +44,21 @@ fn a_column_is_masked_by_where_it_comes_from_whatever_it_is_called() {
     );
     talk.server(&all);
     assert_eq!(talk.asked, Some(vec![99]));
-    assert!(talk.agent_got().is_empty(), "nothing goes on before the names are known");
+    assert!(
+        talk.agent_got().is_empty(),
+        "nothing goes on before the names are known"
+    );
     assert!(!talk.session.wants_read(Side::Upstream));
     let mut out = Outbox::default();
-    talk.session.handle_catalog(FlowTime(2), vec![users(99)], &mut out);
+    talk.session
+        .handle_catalog(FlowTime(2), vec![users(99)], &mut out);
     talk.take(out, &[]);
     let got = talk.agent_got();
     assert_eq!(tags(&got), "TDDCZ");
-    assert_eq!(values(&got[1].1), [Some(b"1".to_vec()), Some(b"[redacted]".to_vec())]);
+    assert_eq!(
+        values(&got[1].1),
+        [Some(b"1".to_vec()), Some(b"[redacted]".to_vec())]
+    );
     assert_eq!(values(&got[2].1), [Some(b"2".to_vec()), None]);
     let recorded: Vec<u8> = talk.events.iter().flat_map(|e| e.data.clone()).collect();
     assert!(!String::from_utf8_lossy(&recorded).contains("078-05"));
@@ -70,7 +77,10 @@ fn without_a_catalog_the_statement_speaks_and_doubt_hides() {
         let mut talk = Talk::new(SSN);
         talk.agent(&query(sql));
         let name = if sql.contains('*') { "ssn" } else { "x" };
-        talk.server(&answer(&[&[Some(b"078-05-1120")]], &[(name, 0, 0, TEXT, 0)]));
+        talk.server(&answer(
+            &[&[Some(b"078-05-1120")]],
+            &[(name, 0, 0, TEXT, 0)],
+        ));
         let got = talk.agent_got();
         assert_eq!(values(&got[1].1), [Some(b"[redacted]".to_vec())], "{sql}");
     }
@@ -116,7 +126,10 @@ rules:
     );
     talk.agent(&query("SELECT note, n FROM notes"));
     talk.server(&answer(
-        &[&[Some(b"card 4111 1111 1111 1111 ok"), Some(b"4111111111111111")]],
+        &[&[
+            Some(b"card 4111 1111 1111 1111 ok"),
+            Some(b"4111111111111111"),
+        ]],
         &[("note", 0, 0, TEXT, 0), ("n", 0, 0, 20, 0)],
     ));
     let got = values(&talk.agent_got()[1].1);
@@ -127,7 +140,15 @@ rules:
 #[test]
 fn an_execution_whose_columns_were_not_described_is_described_first() {
     let mut talk = Talk::new(SSN);
-    talk.agent(&[parse("", "SELECT ssn FROM users"), bind("", ""), execute(""), sync()].concat());
+    talk.agent(
+        &[
+            parse("", "SELECT ssn FROM users"),
+            bind("", ""),
+            execute(""),
+            sync(),
+        ]
+        .concat(),
+    );
     assert_eq!(tags(&talk.server_got()), "PBDES");
     let mut reply = Vec::new();
     empty(&mut reply, b"12");
@@ -137,7 +158,11 @@ fn an_execution_whose_columns_were_not_described_is_described_first() {
     ready(&mut reply, TransactionStatus::Idle);
     talk.server(&reply);
     let got = talk.agent_got();
-    assert_eq!(tags(&got), "12DCZ", "the description that we asked for is not the agent's");
+    assert_eq!(
+        tags(&got),
+        "12DCZ",
+        "the description that we asked for is not the agent's"
+    );
     assert_eq!(values(&got[2].1), [Some(b"[redacted]".to_vec())]);
 }
 

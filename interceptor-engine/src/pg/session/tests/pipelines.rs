@@ -8,10 +8,21 @@ fn run(sql: &str) -> Vec<u8> {
 #[test]
 fn a_refused_statement_in_a_pipeline_skips_to_the_sync_as_any_error_does() {
     let mut talk = Talk::new(NO_DROP);
-    talk.agent(&[run("SELECT 1"), run("DROP TABLE orders"), run("SELECT 2"), sync()].concat());
+    talk.agent(
+        &[
+            run("SELECT 1"),
+            run("DROP TABLE orders"),
+            run("SELECT 2"),
+            sync(),
+        ]
+        .concat(),
+    );
     let sent = talk.server_got();
     assert_eq!(tags(&sent), "PBEPBEPBES");
-    assert!(sent.iter().all(|(_, body)| !String::from_utf8_lossy(body).contains("DROP")));
+    assert!(
+        sent.iter()
+            .all(|(_, body)| !String::from_utf8_lossy(body).contains("DROP"))
+    );
 
     let mut answer = Vec::new();
     empty(&mut answer, b"12");
@@ -52,14 +63,25 @@ rules:
     ready(&mut answer, TransactionStatus::Idle);
     talk.server(&answer);
     // An error first, then a new meaning for `s` that the server skips.
-    talk.agent(&[parse("x", "SELEC"), parse("s", "INSERT INTO t VALUES (1)"), sync()].concat());
+    talk.agent(
+        &[
+            parse("x", "SELEC"),
+            parse("s", "INSERT INTO t VALUES (1)"),
+            sync(),
+        ]
+        .concat(),
+    );
     let mut answer = Vec::new();
     error(&mut answer, "42601", "syntax error");
     ready(&mut answer, TransactionStatus::Idle);
     talk.server(&answer);
     talk.events.clear();
     talk.agent(&[bind("", "s"), execute(""), sync()].concat());
-    let command = talk.events.iter().find(|e| e.kind == Kind::Command).unwrap();
+    let command = talk
+        .events
+        .iter()
+        .find(|e| e.kind == Kind::Command)
+        .unwrap();
     assert_eq!(command.data, b"SELECT 1");
 }
 

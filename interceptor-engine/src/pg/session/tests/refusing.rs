@@ -21,7 +21,10 @@ fn a_refused_statement_never_reaches_the_server_and_the_session_goes_on() {
     assert_eq!(field(&got[0].1, b'C'), "42501");
     assert_eq!(field(&got[0].1, b'M'), "Not today.");
     let hint = field(&got[0].1, b'H');
-    assert!(hint.contains("no-drop") && hint.contains(&format!("{}/1", Uuid::nil())), "{hint}");
+    assert!(
+        hint.contains("no-drop") && hint.contains(&format!("{}/1", Uuid::nil())),
+        "{hint}"
+    );
     assert_eq!(talk.kinds(), [Kind::Command, Kind::Verdict, Kind::Error]);
     assert!(talk.end.is_none());
 
@@ -108,7 +111,10 @@ fn a_setting_that_would_make_statements_unreadable_is_refused() {
     ] {
         let mut talk = Talk::new(NO_DROP);
         talk.agent(&query(sql));
-        assert!(!String::from_utf8_lossy(&talk.to_server).contains("SET"), "{sql}");
+        assert!(
+            !String::from_utf8_lossy(&talk.to_server).contains("SET"),
+            "{sql}"
+        );
     }
     let mut talk = Talk::new(NO_DROP);
     talk.agent(&query("SET standard_conforming_strings = on"));

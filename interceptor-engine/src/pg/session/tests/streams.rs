@@ -44,15 +44,24 @@ fn rounds() -> Vec<(Vec<u8>, Vec<u8>)> {
         (query("SELECT n FROM generate_series(0, 49) n"), select),
         (query("DROP TABLE x"), refused),
         (
-            [parse("", "SELECT ssn FROM users"), bind("", ""), execute(""), sync()].concat(),
+            [
+                parse("", "SELECT ssn FROM users"),
+                bind("", ""),
+                execute(""),
+                sync(),
+            ]
+            .concat(),
             masked,
         ),
         (query("SET work_mem = '4MB'"), noticed),
     ]
 }
 
+/// To the agent, to the server, and on record.
+type Everything = (Vec<u8>, Vec<u8>, Vec<(Kind, Option<u64>, String)>);
+
 /// Everything that comes out when both streams are cut like this.
-fn outcome(cuts: &[usize]) -> (Vec<u8>, Vec<u8>, Vec<(Kind, Option<u64>, String)>) {
+fn outcome(cuts: &[usize]) -> Everything {
     let mut talk = Talk::new(RULES);
     let mut cuts = cuts.iter().copied().cycle();
     for (agent, server) in rounds() {
@@ -69,7 +78,13 @@ fn outcome(cuts: &[usize]) -> (Vec<u8>, Vec<u8>, Vec<(Kind, Option<u64>, String)
     let events = talk
         .events
         .iter()
-        .map(|event| (event.kind, event.exchange, String::from_utf8_lossy(&event.data).into_owned()))
+        .map(|event| {
+            (
+                event.kind,
+                event.exchange,
+                String::from_utf8_lossy(&event.data).into_owned(),
+            )
+        })
         .collect();
     (talk.to_agent, talk.to_server, events)
 }
