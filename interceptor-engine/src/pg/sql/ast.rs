@@ -390,3 +390,64 @@ pub(super) fn name(node: &Node) -> Option<&str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dialect, parse};
+    use super::*;
+
+    const KINDS: [&str; 4] = ["ColumnRef", "AConst", "SubLink", "List"];
+
+    fn by_children(ast: Ast<'_>, counts: &mut [usize; 4]) {
+        match ast {
+            Ast::ColumnRef(_) => counts[0] += 1,
+            Ast::AConst(_) => counts[1] += 1,
+            Ast::SubLink(_) => counts[2] += 1,
+            Ast::List(_) => counts[3] += 1,
+            _ => {}
+        }
+        ast.children(&mut |child| by_children(child, counts));
+    }
+
+    fn by_json(value: &serde_json::Value, counts: &mut [usize; 4]) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                if let Some(serde_json::Value::Object(node)) = fields.get("node") {
+                    for (kind, count) in KINDS.iter().zip(counts.iter_mut()) {
+                        *count += usize::from(node.contains_key(*kind));
+                    }
+                }
+                fields.values().for_each(|value| by_json(value, counts));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| by_json(item, counts)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_node_of_a_tree_is_skipped() {
+        let corpus = [
+            include_str!("../../../tests/sql_corpus/reading.txt"),
+            include_str!("../../../tests/sql_corpus/writing.txt"),
+            include_str!("../../../tests/sql_corpus/other.txt"),
+        ];
+        let mut seen = [0; 4];
+        for text in corpus.iter().flat_map(|file| file.lines()) {
+            let Some(text) = text.strip_prefix("> ") else {
+                continue;
+            };
+            let _ = parse::with_tree(text, Dialect::default(), |tree| {
+                let (mut one, mut other) = ([0; 4], [0; 4]);
+                for raw in &tree.stmts {
+                    by_children(of(&raw.stmt).unwrap(), &mut one);
+                    by_json(&serde_json::to_value(&raw.stmt).unwrap(), &mut other);
+                }
+                assert_eq!(one, other, "{KINDS:?} in {text}");
+                for (total, count) in seen.iter_mut().zip(one) {
+                    *total += count;
+                }
+            });
+        }
+        assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+    }
+}

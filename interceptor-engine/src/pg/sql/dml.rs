@@ -7,8 +7,9 @@ use pg_query::protobuf::{CmdType, MergeMatchKind, ReturningOptionKind};
 
 use super::ast::{self, Ast};
 use super::from::alias;
+use super::query::Shape;
 use super::scope::{Relation, Scope, all_of};
-use super::walk::{Shape, Walker};
+use super::walk::Walker;
 use super::where_clause;
 
 impl Walker {
@@ -81,10 +82,10 @@ impl Walker {
         self.apart(|walker| {
             if let Some(infer) = &conflict.infer {
                 for element in &infer.index_elems {
-                    if let Some(Ast::IndexElem(element)) = ast::from(element) {
-                        if !element.name.is_empty() {
-                            walker.column_of(table, &element.name);
-                        }
+                    if let Some(Ast::IndexElem(element)) = ast::from(element)
+                        && !element.name.is_empty()
+                    {
+                        walker.column_of(table, &element.name);
                     }
                 }
                 walker.walk(Ast::InferClause(infer));
@@ -140,7 +141,7 @@ impl Walker {
         let table = self.target_table(merge.relation.as_ref());
         self.apart(|walker| {
             if let Some(source) = ast::of(&merge.source_relation) {
-                walker.from_item(source);
+                walker.item_of_from(source);
             }
             walker.optional(&merge.join_condition);
             for clause in &merge.merge_when_clauses {

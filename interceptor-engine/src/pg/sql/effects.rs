@@ -276,10 +276,10 @@ pub(super) fn configured(ast: Ast<'_>) -> Option<Vec<String>> {
 }
 
 fn set_configs(ast: Ast<'_>, found: &mut dyn FnMut(&pb::FuncCall)) {
-    if let Ast::FuncCall(call) = ast {
-        if call.funcname.last().and_then(ast::name) == Some("set_config") {
-            found(call);
-        }
+    if let Ast::FuncCall(call) = ast
+        && call.funcname.last().and_then(ast::name) == Some("set_config")
+    {
+        found(call);
     }
     ast.children(&mut |child| set_configs(child, found));
 }

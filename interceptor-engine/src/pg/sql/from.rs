@@ -14,12 +14,12 @@ impl Walker {
     pub(super) fn from(&mut self, items: &[Node]) {
         for item in items {
             if let Some(ast) = ast::from(item) {
-                self.from_item(ast);
+                self.item_of_from(ast);
             }
         }
     }
 
-    pub(super) fn from_item(&mut self, item: Ast<'_>) {
+    pub(super) fn item_of_from(&mut self, item: Ast<'_>) {
         self.spend(1);
         if self.is_exhausted() {
             return;
@@ -44,7 +44,7 @@ impl Walker {
             }
             Ast::RangeTableSample(sample) => {
                 if let Some(relation) = ast::of(&sample.relation) {
-                    self.from_item(relation);
+                    self.item_of_from(relation);
                 }
                 self.nodes(&sample.args);
                 self.optional(&sample.repeatable);
@@ -76,11 +76,11 @@ impl Walker {
 
     fn range_var(&mut self, range: &pb::RangeVar) {
         let name = alias(range.alias.as_ref()).unwrap_or(&range.relname);
-        if range.schemaname.is_empty() {
-            if let Some(reach) = self.cte_named(&range.relname) {
-                self.add(Some(name), Relation::Derived(reach));
-                return;
-            }
+        if range.schemaname.is_empty()
+            && let Some(reach) = self.cte_named(&range.relname)
+        {
+            self.add(Some(name), Relation::Derived(reach));
+            return;
         }
         self.reads |= self.runs;
         let table = self.table(range);
@@ -121,21 +121,21 @@ impl Walker {
     fn join(&mut self, join: &pb::JoinExpr) {
         let start = self.width();
         if let Some(left) = ast::of(&join.larg) {
-            self.from_item(left);
+            self.item_of_from(left);
         }
         let middle = self.width();
         if let Some(right) = ast::of(&join.rarg) {
-            self.from_item(right);
+            self.item_of_from(right);
         }
         let names = ast::names(&join.using_clause);
         if join.is_natural {
             // Compares every column that both have, whichever those are.
             self.natural(start);
         }
-        if join.is_natural || !names.is_empty() {
-            if let Some(scope) = self.scopes.last_mut() {
-                scope.merged = true;
-            }
+        if (join.is_natural || !names.is_empty())
+            && let Some(scope) = self.scopes.last_mut()
+        {
+            scope.merged = true;
         }
         let ((), using) = self.apart(|walker| {
             for name in &names {
@@ -143,21 +143,21 @@ impl Walker {
             }
         });
         self.optional(&join.quals);
-        if let Some(alias) = alias(join.join_using_alias.as_ref()) {
-            if let Some(scope) = self.scopes.last_mut() {
-                scope.add_qualified(alias, Relation::Derived(Arc::new(using)));
-            }
+        if let Some(alias) = alias(join.join_using_alias.as_ref())
+            && let Some(scope) = self.scopes.last_mut()
+        {
+            scope.add_qualified(alias, Relation::Derived(Arc::new(using)));
         }
-        if let Some(alias) = alias(join.alias.as_ref()) {
-            if let Some(scope) = self.scopes.last_mut() {
-                let reach = scope.fold(start);
-                let renamed = Relation::Derived(Arc::new(reach.clone()));
-                scope.add(Some(alias), renamed);
-                // Its columns are the tables' under the same names, which the
-                // names used with it do not tell apart.
-                for column in reach.columns {
-                    self.column(column);
-                }
+        if let Some(alias) = alias(join.alias.as_ref())
+            && let Some(scope) = self.scopes.last_mut()
+        {
+            let reach = scope.fold(start);
+            let renamed = Relation::Derived(Arc::new(reach.clone()));
+            scope.add(Some(alias), renamed);
+            // Its columns are the tables' under the same names, which the
+            // names used with it do not tell apart.
+            for column in reach.columns {
+                self.column(column);
             }
         }
     }

@@ -15,11 +15,13 @@
 //! * `parse` — text to tree, with the limits;
 //! * `ast` — every kind of node and what it holds, so that nothing is skipped;
 //! * `tags` — a statement's command tag and class;
-//! * `statement` — one statement of a message, kind by kind;
-//! * `walk`, with `from` and `dml` — the one pass that collects what is named;
+//! * `statement`, with `ddl` — one statement of a message, kind by kind;
+//! * `walk`, with `query`, `from`, `names` and `dml` — the one pass that collects
+//!   what is named;
 //! * `scope` — which tables a name can mean;
 //! * `where_clause`, `functions` — one question each;
 //! * `effects` — what the session has to know (prepared names, cursors, `SET`);
+//! * `merge` — what an `EXECUTE` means, once it is known what it executes;
 //! * `template`, `cache` — not reading the same text twice;
 //! * `replication` — the other grammar, of replication connections.
 //!
@@ -33,11 +35,15 @@
 
 mod ast;
 mod cache;
+mod ddl;
 mod dml;
 mod effects;
 mod from;
 mod functions;
+mod merge;
+mod names;
 mod parse;
+mod query;
 mod replication;
 mod scope;
 mod statement;
@@ -50,8 +56,8 @@ use interceptor_policy::operation::Sql;
 
 pub use cache::{Classified, Classifier};
 pub use effects::{CopyEncoding, CopyFormat, CopyHeader, Effect, Transaction};
+pub use merge::merge;
 pub use replication::classify_replication;
-pub use statement::merge;
 
 /// The tag of a statement that could not be read.
 pub const UNCLASSIFIED: &str = "UNCLASSIFIED";

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::operation::{
-    Class, Classes, Column, Output, OutputItem, Statement, Table, WhereClause,
-};
+use interceptor_policy::operation::{Class, Classes, Column, Output, OutputItem, Statement, Table};
 use pg_query::Node;
 use pg_query::protobuf as pb;
-use pg_query::protobuf::{AlterTableType, ObjectType};
 
 use super::ast::{self, Ast};
+use super::query::{Shape, select_tag};
 use super::scope::{Relation, Scope, all_of};
-use super::walk::{Shape, Walker, named, select_tag};
-use super::{Effect, UNCLASSIFIED, effects, functions, tags};
+use super::walk::Walker;
+use super::{Effect, UNCLASSIFIED, effects, tags};
 
 /// What was read of one statement.
 #[derive(Debug, Default)]
@@ -63,8 +61,9 @@ pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
     })
 }
 
-struct Reader {
-    walker: Walker,
+/// The reading of one statement.
+pub(super) struct Reader {
+    pub(super) walker: Walker,
     effects: Vec<Effect>,
     output: Output,
     /// By its name it only reads.
@@ -345,7 +344,7 @@ impl Reader {
         }
     }
 
-    fn in_scope(&mut self, table: &Table, walk: impl FnOnce(&mut Walker)) {
+    pub(super) fn in_scope(&mut self, table: &Table, walk: impl FnOnce(&mut Walker)) {
         let mut scope = Scope::default();
         scope.add(Some(&table.name), Relation::Table(table.clone()));
         self.walker.scopes.push(scope);
@@ -359,182 +358,6 @@ impl Reader {
         self.walker.walk(ast);
         self.walker.runs = true;
     }
-
-    /// Walks a statement whose expressions are about one table's columns.
-    fn about_a_table(&mut self, ast: Ast<'_>, runs: bool) {
-        let range = match ast {
-            Ast::CreateStmt(create) => create.relation.as_ref(),
-            Ast::CreateForeignTableStmt(create) => create
-                .base_stmt
-                .as_ref()
-                .and_then(|create| create.relation.as_ref()),
-            Ast::IndexStmt(index) => index.relation.as_ref(),
-            Ast::AlterTableStmt(alter) => alter.relation.as_ref(),
-            Ast::CreatePolicyStmt(policy) => policy.table.as_ref(),
-            Ast::AlterPolicyStmt(policy) => policy.table.as_ref(),
-            Ast::CreateTrigStmt(trigger) => trigger.relation.as_ref(),
-            _ => None,
-        };
-        self.walker.runs = runs;
-        match range {
-            Some(range) => {
-                let table = self.walker.table(range);
-                self.in_scope(&table, |walker| {
-                    parts(walker, &table, ast);
-                    walker.walk(ast);
-                });
-            }
-            None => self.walker.walk(ast),
-        }
-        self.walker.runs = true;
-        if let Ast::AlterTableStmt(alter) = ast {
-            if alter.cmds.iter().any(changes_rights) {
-                self.walker.class(Class::Dcl);
-            }
-        }
-    }
-
-    fn dropped(&mut self, drop: &pb::DropStmt) {
-        for object in &drop.objects {
-            self.object(drop.remove_type(), Some(object));
-        }
-    }
-
-    /// An object by name, as `DROP` and `COMMENT` give it: noted where it is a
-    /// table or belongs to one.
-    fn object(&mut self, kind: ObjectType, object: Option<&Node>) {
-        let names = match object.and_then(ast::from) {
-            Some(Ast::List(list)) => ast::names(&list.items),
-            _ => return,
-        };
-        let (table, rest) = match kind {
-            ObjectType::ObjectTable
-            | ObjectType::ObjectView
-            | ObjectType::ObjectMatview
-            | ObjectType::ObjectForeignTable
-            | ObjectType::ObjectIndex
-            | ObjectType::ObjectSequence => (names.as_slice(), None),
-            ObjectType::ObjectColumn => match names.split_last() {
-                Some((column, table)) => (table, Some(*column)),
-                None => return,
-            },
-            ObjectType::ObjectTrigger
-            | ObjectType::ObjectRule
-            | ObjectType::ObjectPolicy
-            | ObjectType::ObjectTabconstraint => match names.split_last() {
-                Some((_, table)) => (table, None),
-                None => return,
-            },
-            _ => return,
-        };
-        let table = match table {
-            [] => return,
-            [name] => named(None, name),
-            [.., schema, name] => named(Some(schema), name),
-        };
-        self.walker.add_table(table.clone());
-        if let Some(column) = rest {
-            self.walker.column_of(&table, column);
-        }
-    }
-
-    fn rename(&mut self, rename: &pb::RenameStmt) {
-        if let Some(range) = &rename.relation {
-            let table = self.walker.table(range);
-            if rename.rename_type() == ObjectType::ObjectColumn {
-                self.walker.column_of(&table, &rename.subname);
-            }
-        }
-    }
-
-    fn grant(&mut self, grant: &pb::GrantStmt) {
-        self.walker.walk(Ast::GrantStmt(grant));
-        let columns: Vec<String> = grant
-            .privileges
-            .iter()
-            .filter_map(|node| match ast::from(node) {
-                Some(Ast::AccessPriv(privilege)) => Some(ast::names(&privilege.cols)),
-                _ => None,
-            })
-            .flatten()
-            .map(str::to_owned)
-            .collect();
-        for table in self.walker.found.tables.clone() {
-            for column in &columns {
-                self.walker.column_of(&table, column);
-            }
-        }
-    }
-}
-
-/// Columns that a statement about a table names outside of expressions.
-fn parts(walker: &mut Walker, table: &Table, ast: Ast<'_>) {
-    match ast {
-        Ast::IndexStmt(index) => {
-            for element in index
-                .index_params
-                .iter()
-                .chain(&index.index_including_params)
-            {
-                if let Some(Ast::IndexElem(element)) = ast::from(element) {
-                    if !element.name.is_empty() {
-                        walker.column_of(table, &element.name);
-                    }
-                }
-            }
-        }
-        Ast::AlterTableStmt(alter) => {
-            for command in &alter.cmds {
-                if let Some(Ast::AlterTableCmd(command)) = ast::from(command) {
-                    if names_a_column(command.subtype()) && !command.name.is_empty() {
-                        walker.column_of(table, &command.name);
-                    }
-                }
-            }
-        }
-        Ast::CreateTrigStmt(trigger) => {
-            for name in ast::names(&trigger.columns) {
-                walker.column_of(table, name);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn names_a_column(kind: AlterTableType) -> bool {
-    matches!(
-        kind,
-        AlterTableType::AtColumnDefault
-            | AlterTableType::AtDropNotNull
-            | AlterTableType::AtSetNotNull
-            | AlterTableType::AtSetExpression
-            | AlterTableType::AtDropExpression
-            | AlterTableType::AtSetStatistics
-            | AlterTableType::AtSetOptions
-            | AlterTableType::AtResetOptions
-            | AlterTableType::AtSetStorage
-            | AlterTableType::AtSetCompression
-            | AlterTableType::AtDropColumn
-            | AlterTableType::AtAlterColumnType
-            | AlterTableType::AtAlterColumnGenericOptions
-            | AlterTableType::AtAddIdentity
-            | AlterTableType::AtSetIdentity
-            | AlterTableType::AtDropIdentity
-    )
-}
-
-fn changes_rights(command: &Node) -> bool {
-    matches!(
-        ast::from(command),
-        Some(Ast::AlterTableCmd(command)) if matches!(
-            command.subtype(),
-            AlterTableType::AtChangeOwner
-                | AlterTableType::AtEnableRowSecurity
-                | AlterTableType::AtDisableRowSecurity
-                | AlterTableType::AtForceRowSecurity
-                | AlterTableType::AtNoForceRowSecurity
-        )
-    )
 }
 
 fn output(shape: Shape) -> Output {
@@ -543,66 +366,6 @@ fn output(shape: Shape) -> Output {
         Some(items) => Output::Items(items),
         None => Output::Unclear,
     }
-}
-
-/// What `EXECUTE` (`outer`) means once the statement that it runs (`inner`) is
-/// known: both. `EXPLAIN EXECUTE` without `ANALYZE` does not run it.
-#[must_use]
-pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
-    let runs = outer.tags.first() != Some(&"EXPLAIN") || outer.tags.contains(&"EXECUTE");
-    let mut merged = outer.clone();
-    // `procedural` stood for what was not known yet, unless a function among
-    // the parameters says so too.
-    let own = outer.functions.iter().any(|name| {
-        let (schema, name) = match name.rsplit_once('.') {
-            Some((schema, name)) => (Some(schema), name),
-            None => (None, &**name),
-        };
-        functions::classes(schema, name).contains(Class::Procedural)
-    });
-    merged.classes = Classes::default();
-    for (_, class) in Class::NAMES {
-        if outer.classes.contains(*class) && (*class != Class::Procedural || own) {
-            merged.classes.insert(*class);
-        }
-    }
-    if runs {
-        merged.classes = merged.classes.union(inner.classes);
-        for tag in &inner.tags {
-            if !merged.tags.contains(tag) {
-                merged.tags.push(tag);
-            }
-        }
-        let clause = |known: Option<WhereClause>, more: Option<WhereClause>| match (known, more) {
-            (Some(known), Some(more)) => Some(known.min(more)),
-            (known, more) => known.or(more),
-        };
-        merged.where_clause = clause(merged.where_clause, inner.where_clause);
-        let changes = Classes::of(Class::Write).union(Classes::of(Class::Ddl));
-        merged.writes_inside_read |= inner.writes_inside_read
-            || (outer.tags.first() == Some(&"EXPLAIN") && inner.classes.intersects(changes));
-    } else if inner.classes.contains(Class::Procedural) {
-        merged.classes.insert(Class::Procedural);
-    }
-    for table in &inner.tables {
-        if !merged.tables.contains(table) {
-            merged.tables.push(table.clone());
-        }
-    }
-    for column in &inner.columns {
-        if !merged.columns.contains(column) {
-            merged.columns.push(column.clone());
-        }
-    }
-    for function in &inner.functions {
-        if !merged.functions.contains(function) {
-            merged.functions.push(Arc::clone(function));
-        }
-    }
-    if outer.tags.first() == Some(&"EXECUTE") {
-        merged.output = inner.output.clone();
-    }
-    merged
 }
 
 /// A statement that could not be read.

@@ -42,6 +42,10 @@ const COMMENT: u8 = 16;
 
 static KIND: [u8; 256] = kinds();
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "worked out by the compiler, which would say so"
+)]
 const fn kinds() -> [u8; 256] {
     let mut kinds = [0; 256];
     let mut at = 0;

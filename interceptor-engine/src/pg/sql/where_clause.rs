@@ -224,14 +224,15 @@ impl Fold {
             AExprKind::AexprLike | AExprKind::AexprIlike | AExprKind::AexprSimilar => {
                 // LIKE '%' is true of every text.
                 let pattern = self.optional(&expr.rexpr);
-                if let Value::Text(pattern) = &pattern {
-                    if !pattern.is_empty() && pattern.bytes().all(|byte| byte == b'%') {
-                        return Value::Bool(
-                            operator_name(expr) == "~~"
-                                || operator_name(expr) == "~~*"
-                                || operator_name(expr) == "~",
-                        );
-                    }
+                if let Value::Text(pattern) = &pattern
+                    && !pattern.is_empty()
+                    && pattern.bytes().all(|byte| byte == b'%')
+                {
+                    return Value::Bool(
+                        operator_name(expr) == "~~"
+                            || operator_name(expr) == "~~*"
+                            || operator_name(expr) == "~",
+                    );
                 }
                 Some(operator_name(expr).starts_with('~'))
             }
@@ -243,17 +244,17 @@ impl Fold {
             }
             _ => None,
         };
-        if let Some(itself) = itself {
-            if self.same_optional(&expr.lexpr, &expr.rexpr) {
-                return Value::Bool(itself);
-            }
+        if let Some(itself) = itself
+            && self.same_optional(&expr.lexpr, &expr.rexpr)
+        {
+            return Value::Bool(itself);
         }
         let left = self.optional(&expr.lexpr);
         let right = self.optional(&expr.rexpr);
-        if expr.kind() == AExprKind::AexprOp {
-            if let Some(value) = self.compare(operator_name(expr), &left, &right) {
-                return Value::Bool(value);
-            }
+        if expr.kind() == AExprKind::AexprOp
+            && let Some(value) = self.compare(operator_name(expr), &left, &right)
+        {
+            return Value::Bool(value);
         }
         if left == Value::Row || right == Value::Row {
             Value::Row
