@@ -101,8 +101,11 @@ pub(super) fn of(ast: Ast<'_>) -> (&'static str, Classes) {
                 VariableSetKind::VarReset | VariableSetKind::VarResetAll => "RESET",
                 _ => "SET",
             },
-            // Who the session acts as.
-            if matches!(set.name.as_str(), "role" | "session_authorization") {
+            // Who the session acts as. Names of parameters have no case, even quoted.
+            if ["role", "session_authorization"]
+                .iter()
+                .any(|name| set.name.eq_ignore_ascii_case(name))
+            {
                 &[Session, Dcl]
             } else {
                 &[Session]
