@@ -14,6 +14,7 @@ mod ci;
 mod ebpf;
 mod fuzz;
 mod install;
+mod oldest_kernel;
 mod programs;
 mod shell;
 mod test;
@@ -47,6 +48,8 @@ enum Command {
     Bench(programs::BenchArgs),
     /// Rebuild the kernel programs' object from source
     Ebpf(ebpf::Args),
+    /// Run the kernel's tests on the oldest kernel that is promised
+    OldestKernel(oldest_kernel::Args),
     /// Run a fuzz target of the parsers for a bounded time
     Fuzz(fuzz::Args),
     /// Check what a change must hold to: formatting, lints, licences, layering
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => programs::replay(args),
         Command::Bench(args) => programs::bench(args),
         Command::Ebpf(args) => ebpf::run(args),
+        Command::OldestKernel(args) => oldest_kernel::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Ci(args) => ci::run(args),
         Command::Install(args) => install::run(args),
