@@ -2,7 +2,12 @@
 //! written twice, whatever happens to the store.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -142,6 +147,89 @@ impl Drop for Store {
         // A stopped process takes no other signal but this.
         let _ = self.signal(Signal::SIGCONT);
     }
+}
+
+/// A wire to the store that can be interfered with.
+struct Wire {
+    port: u16,
+    state: Arc<WireState>,
+}
+
+#[derive(Default)]
+struct WireState {
+    /// The next answer is not passed on; its connection ends, and no other begins.
+    cut: AtomicBool,
+    /// That happened.
+    is_cut: AtomicBool,
+    /// The next request is kept back.
+    hold: AtomicBool,
+    /// That happened; it goes on when this is unset.
+    is_held: AtomicBool,
+}
+
+impl Wire {
+    fn to(store: &Store) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let wire = Self {
+            port: listener.local_addr()?.port(),
+            state: Arc::default(),
+        };
+        let (state, port) = (Arc::clone(&wire.state), store.port);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if state.is_cut.load(SeqCst) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
+                    continue;
+                };
+                for is_request in [true, false] {
+                    let (from, to) = if is_request {
+                        (client.try_clone(), server.try_clone())
+                    } else {
+                        (server.try_clone(), client.try_clone())
+                    };
+                    let (Ok(from), Ok(to)) = (from, to) else {
+                        break;
+                    };
+                    let state = Arc::clone(&state);
+                    std::thread::spawn(move || pass(&state, is_request, from, to));
+                }
+            }
+        });
+        Ok(wire)
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn wait(&self, what: &AtomicBool) -> Result<()> {
+        eventually("the wire to be interfered with", SOON, || {
+            Ok(what.load(SeqCst))
+        })
+    }
+}
+
+fn pass(state: &WireState, is_request: bool, mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if is_request && state.hold.swap(false, SeqCst) {
+            state.is_held.store(true, SeqCst);
+            while state.is_held.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        if !is_request && state.cut.swap(false, SeqCst) {
+            state.is_cut.store(true, SeqCst);
+            break;
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
 }
 
 fn texts(entry: &StreamEntry) -> BTreeMap<String, String> {
@@ -500,6 +588,95 @@ async fn a_store_that_became_a_replica_is_told_and_loses_nothing() -> Result<()>
     through_a_fault(&replica, &["REPLICAOF", "NO", "ONE"], "READONLY", &store).await?;
     other.server = None;
     Ok(())
+}
+
+/// A recorder over a wire, connected, and a session of 20 commands to record.
+fn over(wire: &Wire, store: &Store) -> Result<(Recorder, RecorderTask, String, Vec<Event>)> {
+    let (recorder, task) = store.recorder_as(wire.url(), 1 << 20)?;
+    eventually("the recorder to connect", SOON, || {
+        Ok(recorder.status().connected)
+    })?;
+    let mut talker = Talker::new();
+    let mut events = vec![talker.open()];
+    events.extend((0..20).map(|_| talker.command()));
+    events.push(talker.close());
+    Ok((recorder, task, talker.id(), events))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_answer_is_lost_is_not_written_twice() -> Result<()> {
+    let store = Store::start()?;
+    let wire = Wire::to(&store)?;
+    let (recorder, task, session, mut events) = over(&wire, &store)?;
+    wire.state.cut.store(true, SeqCst);
+    recorder.record(&mut events)?;
+    wire.wait(&wire.state.is_cut)?;
+    assert_eq!(store.session(&session)?.len(), 22, "it was done");
+    wire.state.is_cut.store(false, SeqCst);
+    task.close(SOON).await?;
+    all_there_once(&store, &[session], 20)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_written_once_even_when_its_mark_is_gone() -> Result<()> {
+    let store = Store::start()?;
+    let wire = Wire::to(&store)?;
+    let (recorder, task, session, mut events) = over(&wire, &store)?;
+    wire.state.cut.store(true, SeqCst);
+    recorder.record(&mut events)?;
+    wire.wait(&wire.state.is_cut)?;
+    store.run(&["HSET", "interceptor:hosts", "test-host", "{}"])?;
+    wire.state.is_cut.store(false, SeqCst);
+    task.close(SOON).await?;
+    assert_eq!(store.session(&session)?.len(), 22);
+    Ok(())
+}
+
+/// What failed alone in a batch must not be taken for done because the batch was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_in_a_batch_whose_answer_is_lost_is_done_later() -> Result<()> {
+    let store = Store::start()?;
+    let wire = Wire::to(&store)?;
+    let (recorder, task, session, mut events) = over(&wire, &store)?;
+    store.run(&["SET", "interceptor:alerts", "x"])?;
+    wire.state.cut.store(true, SeqCst);
+    recorder.record(&mut events)?;
+    wire.wait(&wire.state.is_cut)?;
+    wire.state.is_cut.store(false, SeqCst);
+    eventually("WRONGTYPE", SOON, || {
+        let fault = recorder.status().last_fault.unwrap_or_default();
+        Ok(fault.contains("WRONGTYPE"))
+    })?;
+    // And once more, for the batch of what is left.
+    wire.state.cut.store(true, SeqCst);
+    wire.wait(&wire.state.is_cut)?;
+    wire.state.is_cut.store(false, SeqCst);
+    eventually("WRONGTYPE", SOON, || {
+        let fault = recorder.status().last_fault.unwrap_or_default();
+        Ok(fault.contains("WRONGTYPE"))
+    })?;
+    store.run(&["DEL", "interceptor:alerts"])?;
+    task.close(SOON).await?;
+    all_there_once(&store, &[session], 20)
+}
+
+/// A request can lie in the network, or in a server that hangs, for longer than the
+/// recorder waits, and be read after the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_arrives_after_it_was_given_up_is_not_done() -> Result<()> {
+    let store = Store::start()?;
+    let wire = Wire::to(&store)?;
+    let (recorder, task, session, mut events) = over(&wire, &store)?;
+    wire.state.hold.store(true, SeqCst);
+    recorder.record(&mut events)?;
+    wire.wait(&wire.state.is_held)?;
+    eventually("the batch to be sent again", SOON, || {
+        Ok(recorder.status().queued_bytes == 0)
+    })?;
+    wire.state.is_held.store(false, SeqCst);
+    std::thread::sleep(Duration::from_millis(300));
+    task.close(SOON).await?;
+    all_there_once(&store, &[session], 20)
 }
 
 /// The permissions are the ones in `docs/recording.md`.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Alert;
-use super::resp::{Commands, Decimal, bulk};
+use super::resp::{Commands, Decimal, Stream, bulk};
 
 /// Makes commands of events; one for each recorder.
 pub(super) struct Encoder {
@@ -122,7 +122,7 @@ impl Encoder {
                 (b"line", fields.line),
                 (b"meta", fields.meta),
             ];
-            add_pairs(&self.alerts, &pairs, out);
+            add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
         }
         if matches!(event.kind, Kind::Open | Kind::Close) {
             add_session(&self.sessions, &self.host, session, event, &meta, out);
@@ -141,7 +141,7 @@ impl Encoder {
             (b"line", alert.line.as_bytes()),
             (b"meta", alert.meta.as_bytes()),
         ];
-        add_pairs(&self.alerts, &pairs, out);
+        add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
     }
 
     /// How many sessions are open.
@@ -183,7 +183,7 @@ fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Command
         (b"$5\r\nchain\r\n", &session.head.to_hex()),
     ];
     let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
-    out.begin(3 + 2 * present);
+    out.begin(Stream::Session, 3 + 2 * present);
     out.encoded(&session.add);
     // An entry's ID: `<milliseconds>-<seq + 1>`; 0-0 is not allowed.
     let ms = Decimal::new(session.last_ms);
@@ -213,7 +213,7 @@ fn add_live(add: &[u8], session: &Session, event: &Event, fields: &Fields<'_>, o
         (b"$4\r\nline\r\n", fields.line),
     ];
     let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
-    out.begin(6 + 2 * present);
+    out.begin(Stream::Live, 6 + 2 * present);
     out.encoded(add);
     for (name, value) in pairs {
         out.pair(name, value);
@@ -255,13 +255,13 @@ fn add_session(
         rest.iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
     );
-    add_pairs(add, &pairs, out);
+    add_pairs(Stream::Sessions, add, &pairs, out);
 }
 
 /// `XADD <key> *` with the pairs that have a value.
-fn add_pairs(add: &[u8], pairs: &[(&[u8], &[u8])], out: &mut Commands) {
+fn add_pairs(stream: Stream, add: &[u8], pairs: &[(&[u8], &[u8])], out: &mut Commands) {
     let present = pairs.iter().filter(|(_, value)| !value.is_empty());
-    out.begin(3 + 2 * present.clone().count());
+    out.begin(stream, 3 + 2 * present.clone().count());
     out.encoded(add);
     for (name, value) in present {
         out.part(name);

@@ -31,7 +31,7 @@ pub enum Fault {
     ReadOnly,
     /// The credentials are missing, wrong, or not enough.
     #[error(
-        "Redis refuses the recorder's credentials ({0}): it needs XADD, XRANGE, HSET, HGET, MULTI, EXEC, CLIENT on `<prefix>:*`"
+        "Redis refuses the recorder's credentials ({0}): docs/recording.md has the permissions that it needs"
     )]
     Denied(String),
     /// A key that should be a stream is something else.

@@ -14,7 +14,27 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     bytes: Vec<u8>,
-    starts: Vec<usize>,
+    /// Where each begins, and which stream it adds to.
+    starts: Vec<(usize, Stream)>,
+}
+
+/// The stream that a command adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// A session's own; its entries' IDs are ours.
+    Session,
+    Live,
+    Alerts,
+    Sessions,
+}
+
+impl Stream {
+    /// The ones that many sessions and hosts share, and their keys' ends.
+    pub(super) const SHARED: [(Self, &str); 3] = [
+        (Self::Live, "live"),
+        (Self::Alerts, "alerts"),
+        (Self::Sessions, "sessions"),
+    ];
 }
 
 /// A decimal number, written without an allocation.
@@ -55,8 +75,8 @@ pub(super) fn bulk(out: &mut Vec<u8>, value: &[u8]) {
 
 impl Commands {
     /// Begins a command of `parts` parts, the name included.
-    pub(super) fn begin(&mut self, parts: usize) {
-        self.starts.push(self.bytes.len());
+    pub(super) fn begin(&mut self, stream: Stream, parts: usize) {
+        self.starts.push((self.bytes.len(), stream));
         self.bytes.push(b'*');
         self.bytes
             .extend_from_slice(Decimal::new(parts as u64).as_bytes());
@@ -106,19 +126,19 @@ impl Commands {
     }
 
     fn range(&self, index: usize) -> Option<Range<usize>> {
-        let start = *self.starts.get(index)?;
-        let end = self.starts.get(index + 1).copied();
+        let (start, _) = *self.starts.get(index)?;
+        let end = self.starts.get(index + 1).map(|(start, _)| *start);
         Some(start..end.unwrap_or(self.bytes.len()))
     }
 
     /// Keeps the commands that `keep` names, in order.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(usize, Stream) -> bool) {
         let mut kept = Self::default();
-        for index in 0..self.len() {
-            if keep(index)
+        for (index, (_, stream)) in self.starts.iter().enumerate() {
+            if keep(index, *stream)
                 && let Some(command) = self.range(index).and_then(|range| self.bytes.get(range))
             {
-                kept.starts.push(kept.bytes.len());
+                kept.starts.push((kept.bytes.len(), *stream));
                 kept.bytes.extend_from_slice(command);
             }
         }
@@ -143,7 +163,7 @@ mod tests {
     #[test]
     fn commands_are_encoded_as_the_specification_has_them() {
         let mut commands = Commands::default();
-        commands.begin(4);
+        commands.begin(Stream::Live, 4);
         commands.part(b"XADD");
         commands.part(b"k");
         commands.pair(b"$4\r\nline\r\n", b"a\r\nb");
@@ -158,12 +178,12 @@ mod tests {
     fn retained_commands_stay_whole_and_in_order() {
         let mut commands = Commands::default();
         for name in [&b"A"[..], b"B", b"C"] {
-            commands.begin(1);
+            commands.begin(Stream::Session, 1);
             commands.part(name);
         }
-        commands.retain(|index| index != 1);
+        commands.retain(|index, _| index != 1);
         assert_eq!(commands.bytes(), b"*1\r\n$1\r\nA\r\n*1\r\n$1\r\nC\r\n");
-        commands.retain(|index| index == 1);
+        commands.retain(|index, _| index == 1);
         assert_eq!(commands.bytes(), b"*1\r\n$1\r\nC\r\n");
         assert_eq!(commands.len(), 1);
     }

@@ -4,21 +4,24 @@
 //! names the batch, `EXEC`. So a server that is full, read-only or without disk
 //! takes all of it or nothing, and entries of a session cannot overtake each other.
 //!
+//! A command inside `EXEC` can fail alone, when its key is not a stream; the failed
+//! ones stay in the batch, in order, and are tried again.
+//!
 //! When a connection breaks in the middle, nobody knows whether `EXEC` was done. On
 //! the next connection the old one is killed first, so that nothing of it is done
-//! from now on; then the mark says whether the batch is there, and it is sent again
-//! when not. Should another daemon of the same host name have written the mark
-//! since, session entries are still refused as duplicates by their IDs.
-//!
-//! A command inside `EXEC` can fail alone (a key that is not a stream); the failed
-//! ones stay in the batch, in order, and are tried again.
+//! from now on. Then the mark says whether the batch was done. If not, all of it is
+//! sent again. If so, what is sent again are session entries, which are refused as
+//! duplicates by their IDs where they are there, and what was meant for a shared key
+//! that is not a stream. Should another daemon of the same host name have written
+//! the mark since, lines of the shared streams can stand there twice; session
+//! entries cannot.
 
 use std::time::Duration;
 
 use redis::{Client, Connection, RedisError, Value};
 
 use super::fault::Fault;
-use super::resp::{Commands, bulk};
+use super::resp::{Commands, Stream, bulk};
 
 /// How long connecting may take, and each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +37,7 @@ pub(super) struct Store {
     connection_id: Option<i64>,
     /// A broken connection of ours that the server may still be reading from.
     fence: Option<i64>,
+    prefix: String,
     /// `<prefix>:hosts`.
     hosts: String,
     host: String,
@@ -42,6 +46,8 @@ pub(super) struct Store {
     batch: u64,
     /// It is not known whether the batch was done.
     unsure: bool,
+    /// Some of the batch may be there from a time before.
+    again: bool,
     buffer: Vec<u8>,
 }
 
@@ -52,11 +58,13 @@ impl Store {
             connection: None,
             connection_id: None,
             fence: None,
+            prefix: prefix.to_owned(),
             hosts: format!("{prefix}:hosts"),
             host: host.to_owned(),
             writer,
             batch: 0,
             unsure: false,
+            again: false,
             buffer: Vec::new(),
         }
     }
@@ -69,26 +77,27 @@ impl Store {
     pub(super) fn begin(&mut self) {
         self.batch += 1;
         self.unsure = false;
+        self.again = false;
     }
 
     /// Tries to have the batch done; `sign` is this host's sign of life, a JSON
     /// object without its end. Call again with the same commands after a fault;
     /// the ones that were done alone are taken out.
     pub(super) fn commit(&mut self, commands: &mut Commands, sign: &str) -> Result<(), Fault> {
-        let resent = self.unsure;
         if self.connection.is_none() {
             self.connect()?;
         }
         if self.unsure {
-            if self.was_done()? {
-                self.unsure = false;
+            self.sort_out(commands)?;
+            self.unsure = false;
+            self.again = true;
+            if commands.is_empty() {
                 return Ok(());
             }
-            self.unsure = false;
         }
         let answer = self.send(commands, sign);
         match answer {
-            Ok(results) => keep_failed(commands, &results, resent).inspect_err(|_| {
+            Ok(results) => keep_failed(commands, &results, self.again).inspect_err(|_| {
                 // The mark of this number stands, and what is left is not done.
                 self.batch += 1;
             }),
@@ -132,25 +141,40 @@ impl Store {
         self.fence = self.connection_id.take();
     }
 
-    /// Whether the batch's mark stands in the `hosts` hash.
-    fn was_done(&mut self) -> Result<bool, Fault> {
-        let Some(connection) = self.connection.as_mut() else {
-            return Ok(false);
-        };
-        let sign: Result<Option<String>, RedisError> = redis::cmd("HGET")
-            .arg(&self.hosts)
-            .arg(&self.host)
-            .query(connection);
-        match sign {
-            Ok(sign) => Ok(sign.is_some_and(|sign| sign.ends_with(&self.mark()))),
-            Err(error) => {
-                let fault = Fault::of(&error);
-                if fault.is_connection() {
-                    self.disconnect();
-                }
-                Err(fault)
+    /// Takes out of `commands` what is known to be done.
+    fn sort_out(&mut self, commands: &mut Commands) -> Result<(), Fault> {
+        let mark = self.mark();
+        let looked = (|| {
+            let Some(connection) = self.connection.as_mut() else {
+                return Ok(());
+            };
+            let sign: Option<String> = redis::cmd("HGET")
+                .arg(&self.hosts)
+                .arg(&self.host)
+                .query(connection)?;
+            if !sign.is_some_and(|sign| sign.ends_with(&mark)) {
+                return Ok(());
             }
-        }
+            let mut failed = vec![Stream::Session];
+            for (stream, key) in Stream::SHARED {
+                let kind: String = redis::cmd("TYPE")
+                    .arg(format!("{}:{key}", self.prefix))
+                    .query(connection)?;
+                if kind != "stream" && kind != "none" {
+                    failed.push(stream);
+                }
+            }
+            commands.retain(|_, stream| failed.contains(&stream));
+            self.batch += 1;
+            Ok(())
+        })();
+        looked.map_err(|error: RedisError| {
+            let fault = Fault::of(&error);
+            if fault.is_connection() {
+                self.disconnect();
+            }
+            fault
+        })
     }
 
     /// The end of this host's sign of life.
@@ -202,11 +226,11 @@ impl Store {
 }
 
 /// Takes out of `commands` what was done, by the results of `EXEC`.
-fn keep_failed(commands: &mut Commands, results: &[Value], resent: bool) -> Result<(), Fault> {
+fn keep_failed(commands: &mut Commands, results: &[Value], again: bool) -> Result<(), Fault> {
     let fault_of = |result: Option<&Value>| match result {
         Some(Value::ServerError(error)) => match Fault::of(&error.clone().into()) {
             // It is there from the time before.
-            Fault::Conflict if resent => None,
+            Fault::Conflict if again => None,
             fault => Some(fault),
         },
         Some(_) => None,
@@ -215,7 +239,7 @@ fn keep_failed(commands: &mut Commands, results: &[Value], resent: bool) -> Resu
     let Some(first) = (0..commands.len()).find_map(|index| fault_of(results.get(index))) else {
         return Ok(());
     };
-    commands.retain(|index| fault_of(results.get(index)).is_some());
+    commands.retain(|index, _| fault_of(results.get(index)).is_some());
     Err(first)
 }
 
