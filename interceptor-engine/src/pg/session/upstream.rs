@@ -82,6 +82,9 @@ impl PgSession {
         if first != tag::DATA_ROW && first != tag::COPY_DATA {
             return 0;
         }
+        if first == tag::DATA_ROW && !self.begin_rows(now, out) {
+            return 0;
+        }
         let Some(Owed::Query(exchange) | Owed::Execute(exchange)) = self.owed.front() else {
             return 0;
         };
@@ -119,7 +122,8 @@ impl PgSession {
         len
     }
 
-    /// Counts a row that is passed on as it comes.
+    /// Counts a row that is passed on as it comes. Where it is the first of its
+    /// result, [`Self::pass_rows`] has seen its beginning.
     pub(super) fn count_row(&mut self, head: Head) {
         if matches!(head.tag, tag::DATA_ROW | tag::COPY_DATA)
             && let Some(exchange) = self.owed.front().and_then(Owed::exchange)

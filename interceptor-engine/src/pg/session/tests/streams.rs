@@ -171,3 +171,27 @@ fn a_row_too_long_to_be_masked_is_refused_and_not_buffered() {
     assert!(matches!(talk.end, Some(End::Refused(_))));
     assert!(talk.session.up.kept.is_empty());
 }
+
+#[test]
+fn the_record_of_an_execution_begins_with_its_columns() {
+    let mut talk = Talk::new("version: 1\nrules: []\n");
+    let asked = [
+        parse("", "SELECT n FROM t"),
+        message(b'D', b"S\0"),
+        bind("", ""),
+        execute(""),
+        sync(),
+    ];
+    talk.agent(&asked.concat());
+    let mut reply = Vec::new();
+    empty(&mut reply, b"1");
+    reply.extend(message(b't', &[0, 0]));
+    description(&mut reply, &[("n", 0, 0, 23, 0)]);
+    empty(&mut reply, b"2");
+    row(&mut reply, &[Some(b"1")]);
+    complete(&mut reply, "SELECT 1");
+    ready(&mut reply, TransactionStatus::Idle);
+    talk.server(&reply);
+    let result = talk.events.iter().find(|e| e.kind == Kind::Result).unwrap();
+    assert_eq!(tags(&messages(&result.data)), "TD");
+}
