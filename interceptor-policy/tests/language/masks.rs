@@ -161,6 +161,32 @@ fn the_same_rules_share_one_set_of_masks() {
 }
 
 #[test]
+fn one_statements_masks_are_never_given_to_another() {
+    let rules = rules(
+        "rules:
+  - { name: users, match: { postgres: { tables: users } }, mask: [{ columns: '*.ssn', with: redact }] }
+  - { name: orders, match: { postgres: { tables: orders } }, mask: [{ columns: '*.total', with: hash }] }
+",
+    );
+    let scope = rules.scope(&allowing());
+    let of = |name| {
+        decide_in(&scope, "", &[select().table(name)])
+            .masks
+            .unwrap()
+    };
+    for _ in 0..2 {
+        assert!(of("public.users").column(&column("orders.total")).is_none());
+        assert!(of("public.users").column(&column("users.ssn")).is_some());
+        assert!(of("public.orders").column(&column("users.ssn")).is_none());
+        assert!(
+            of("public.orders")
+                .column(&column("orders.total"))
+                .is_some()
+        );
+    }
+}
+
+#[test]
 fn what_is_refused_has_nothing_to_mask() {
     let rules = masking(&["{ columns: '*.ssn', with: redact }"]);
     assert!(decide(&rules, &subject(), select()).masks.is_none());

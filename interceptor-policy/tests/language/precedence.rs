@@ -87,9 +87,11 @@ fn a_message_of_several_statements_is_refused_for_the_strictest_of_them() {
 #[test]
 fn a_refusal_by_a_rule_is_named_before_one_by_default() {
     let rules = rule("match: { postgres: { statement: DROP } }, verdict: block");
-    let both = [select(), say("DROP TABLE", Class::Ddl)];
-    let judged = decide_in(&rules.scope(&subject()), "", &both);
-    assert_eq!(verdict(&judged), ("block", Some("r")));
+    let drop = || say("DROP TABLE", Class::Ddl);
+    for both in [[select(), drop()], [drop(), select()]] {
+        let judged = decide_in(&rules.scope(&subject()), "", &both);
+        assert_eq!(verdict(&judged), ("block", Some("r")));
+    }
 }
 
 #[test]
@@ -278,6 +280,15 @@ fn one_statement_cannot_lower_the_recording_of_another() {
     );
     let joined = noise().table("public.users");
     assert_eq!(decide_in(&scope, "", &[joined]).record, RecordLevel::Full);
+}
+
+#[test]
+fn a_rule_that_also_makes_something_stricter_lowers_the_recording_no_sooner() {
+    let rules = rule("match: { postgres: { tables: noise } }, record: metadata, risk: 1");
+    let joined = decide(&rules, &allowing(), select().table("noise").table("users"));
+    assert_eq!((joined.risk, joined.record), (1, RecordLevel::Full));
+    let alone = decide(&rules, &allowing(), select().table("noise"));
+    assert_eq!((alone.risk, alone.record), (1, RecordLevel::Metadata));
 }
 
 #[test]

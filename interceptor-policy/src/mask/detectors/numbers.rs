@@ -346,6 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_seen_wherever_it_lies_in_a_chunk() {
+        for offset in 0..64 {
+            for (number, cards, ssns) in
+                [("123-45-6789", false, true), ("4222222222222", true, false)]
+            {
+                for filler in ["x", "\0", " ", "-"] {
+                    let chunk =
+                        [filler.repeat(offset), number.to_owned(), filler.repeat(3)].concat();
+                    assert!(
+                        may_hit(chunk.as_bytes(), cards, ssns),
+                        "{number} at {offset}"
+                    );
+                    let end = [filler.repeat(offset), number.to_owned()].concat();
+                    assert!(may_hit(end.as_bytes(), cards, ssns), "{number} at {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn long_runs_take_time_in_proportion() {
         // Quadratic, each of these would take minutes.
         for text in [
