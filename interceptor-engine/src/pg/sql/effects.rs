@@ -376,3 +376,138 @@ fn copy_format(copy: &pb::CopyStmt) -> CopyFormat {
     format.escape = escape.unwrap_or(format.quote);
     format
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dialect, read};
+    use super::*;
+
+    fn effects(text: &str) -> Vec<(usize, Effect)> {
+        read(text, Dialect::default()).effects
+    }
+
+    fn only(text: &str) -> Effect {
+        match effects(text).as_slice() {
+            [(0, effect)] => effect.clone(),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_of_statements_and_cursors_are_told() {
+        let all = effects(
+            "PREPARE p AS SELECT 1; EXECUTE p; DEALLOCATE p; DEALLOCATE ALL; FETCH c; CLOSE c; CLOSE ALL",
+        );
+        let places: Vec<_> = all.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [0, 1, 2, 3, 4, 5, 6]);
+        assert!(
+            matches!(&all[0].1, Effect::Prepare { name, inner } if &**name == "p" && inner.tags == ["SELECT"])
+        );
+        assert_eq!(
+            all[1].1,
+            Effect::Execute {
+                name: Arc::from("p")
+            }
+        );
+        assert_eq!(all[3].1, Effect::Deallocate { name: None });
+        assert_eq!(
+            all[5].1,
+            Effect::Close {
+                cursor: Some(Arc::from("c"))
+            }
+        );
+        assert_eq!(all[6].1, Effect::Close { cursor: None });
+        let declared = only("DECLARE \"C\" CURSOR WITH HOLD FOR SELECT ssn FROM users");
+        assert!(
+            matches!(declared, Effect::DeclareCursor { name, hold: true, .. } if &*name == "C")
+        );
+        let plain = only("DECLARE c CURSOR FOR SELECT 1");
+        assert!(matches!(plain, Effect::DeclareCursor { hold: false, .. }));
+    }
+
+    #[test]
+    fn an_execute_inside_another_statement_is_told() {
+        for text in [
+            "EXPLAIN EXECUTE p",
+            "EXPLAIN ANALYZE EXECUTE p",
+            "CREATE TABLE t AS EXECUTE p",
+        ] {
+            assert_eq!(
+                only(text),
+                Effect::Execute {
+                    name: Arc::from("p")
+                },
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_are_told_however_they_are_set() {
+        for (text, name, value, local) in [
+            ("SET search_path = a, b", "search_path", Some("a, b"), false),
+            (
+                "SET LOCAL \"Search_Path\" TO DEFAULT",
+                "search_path",
+                None,
+                true,
+            ),
+            ("RESET search_path", "search_path", None, false),
+            (
+                "SET NAMES 'latin1'",
+                "client_encoding",
+                Some("latin1"),
+                false,
+            ),
+            ("SET ROLE bob", "role", Some("bob"), false),
+            ("SELECT set_config('a', 'b', false)", "a", Some("b"), false),
+            ("SELECT set_config('a', x, true) FROM t", "a", None, true),
+        ] {
+            let expected = Effect::SetParameter {
+                name: Arc::from(name),
+                value: value.map(Arc::from),
+                local,
+            };
+            assert_eq!(only(text), expected, "{text}");
+        }
+        assert_eq!(only("RESET ALL"), Effect::ResetAll);
+        assert_eq!(only("DISCARD ALL"), Effect::DiscardAll);
+    }
+
+    #[test]
+    fn the_format_of_a_copy_is_told() {
+        let format = |text: &str| match only(text) {
+            Effect::CopyOut(format) | Effect::CopyIn(format) => format,
+            other => panic!("{other:?}"),
+        };
+        let plain = format("COPY t (a, b) TO STDOUT");
+        assert_eq!(
+            (plain.encoding, plain.delimiter, &*plain.null),
+            (CopyEncoding::Text, b'\t', "\\N")
+        );
+        assert_eq!(plain.columns.len(), 2);
+        let csv = format("COPY t TO STDOUT (FORMAT csv, HEADER, QUOTE '''', NULL 'x')");
+        assert_eq!(
+            (csv.encoding, csv.delimiter, &*csv.null),
+            (CopyEncoding::Csv, b',', "x")
+        );
+        assert_eq!(
+            (csv.quote, csv.escape, csv.header),
+            (b'\'', b'\'', CopyHeader::Names)
+        );
+        let old = format("COPY t FROM STDIN DELIMITER '|' CSV");
+        assert_eq!(
+            (old.encoding, old.delimiter, old.unclear),
+            (CopyEncoding::Csv, b'|', false)
+        );
+        assert!(format("COPY t TO STDOUT (nonsense 5)").unclear);
+        assert_eq!(
+            format("COPY t TO STDOUT BINARY").encoding,
+            CopyEncoding::Binary
+        );
+        assert!(
+            effects("COPY t TO '/tmp/x'").is_empty(),
+            "nothing comes to the client"
+        );
+    }
+}
