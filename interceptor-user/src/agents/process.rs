@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Group, SysconfVar, Uid, User, sysconf};
 use serde_json::{Map, Value, json};
@@ -172,16 +173,19 @@ fn printable(text: &str) -> String {
 
 /// Milliseconds since the epoch at which a process started.
 fn started(ticks: u64) -> Option<u64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let boot: u64 = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()?;
+    // Read once: the kernel counts every interrupt anew for each reader of that file.
+    static BOOT: OnceLock<Option<u64>> = OnceLock::new();
+    let boot = (*BOOT.get_or_init(booted))?;
     let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
     let since_boot = ticks.checked_mul(1_000)?.checked_div(per_second)?;
     boot.checked_mul(1_000)?.checked_add(since_boot)
+}
+
+/// Seconds since the epoch at which the host started.
+fn booted() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    line.trim().parse().ok()
 }
 
 fn user(uid: u32) -> Option<String> {
