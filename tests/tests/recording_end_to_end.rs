@@ -249,9 +249,18 @@ fn a_replay_keeps_the_session_s_own_time() -> Result<()> {
             Ok(start.elapsed())
         };
         let two = std::time::Duration::from_secs(2);
+        // A busy machine may be slow by itself, but not every time.
+        let quick = |options: &[&str]| -> Result<bool> {
+            for _ in 0..5 {
+                if took(options)? < two {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
         assert!(took(&["--speed", "1"])? >= two);
-        assert!(took(&["--speed", "1000"])? < two);
-        assert!(took(&["--speed", "1", "--idle-limit", "0.1"])? < two);
+        assert!(quick(&["--speed", "1000"])?);
+        assert!(quick(&["--speed", "1", "--idle-limit", "0.1"])?);
         Ok(())
     })
 }
