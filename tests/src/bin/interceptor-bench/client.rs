@@ -56,7 +56,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs a simple query; gives how many bytes answered it.
+    /// Runs a simple query; gives how many rows answered it.
     pub(crate) fn query(&mut self, sql: &str) -> Result<u64> {
         let length = u32::try_from(sql.len() + 5)?;
         let message = [&b"Q"[..], &length.to_be_bytes(), sql.as_bytes(), b"\0"].concat();
@@ -65,9 +65,10 @@ impl Session {
         self.until_ready()
     }
 
-    /// Walks over messages, by their lengths, up to `ReadyForQuery`.
+    /// Walks over messages, by their lengths, up to `ReadyForQuery`; counts those
+    /// that are rows.
     fn until_ready(&mut self) -> Result<u64> {
-        let mut total = 0;
+        let mut rows = 0;
         // What of the current message is still to come, and the head so far.
         let mut skip = 0_usize;
         let mut head = Vec::with_capacity(5);
@@ -76,7 +77,6 @@ impl Session {
             if read == 0 {
                 bail!("the connection ended");
             }
-            total += u64::try_from(read)?;
             let mut rest = self.buffer.get(..read).unwrap_or_default();
             while !rest.is_empty() {
                 let step = skip.min(rest.len());
@@ -96,7 +96,8 @@ impl Session {
                     continue;
                 };
                 match tag {
-                    b'Z' => return Ok(total),
+                    b'Z' => return Ok(rows),
+                    b'D' | b'd' => rows += 1,
                     b'E' => bail!("refused: {}", String::from_utf8_lossy(rest)),
                     _ => {}
                 }

@@ -91,7 +91,7 @@ impl Measured {
                 _ => "-".to_owned(),
             };
             println!(
-                "{:36} {road:13} {value:>10.1} {:5} {:>8} {:>11} {:>6}",
+                "{:36} {road:13} {value:>10.1} {:6} {:>7} {:>11} {:>6}",
                 self.name,
                 self.unit,
                 ratio(Road::Direct),

@@ -88,7 +88,7 @@ impl Field {
                 .to_owned(),
             sql: format!(
                 "CREATE TABLE bulk AS SELECT n AS id, 'name of ' || n AS name, \
-                 'secret ' || n AS secret, n % 997 AS amount, repeat('some text ', 20) AS note \
+                 'secret ' || n AS secret, n % 997 AS amount, repeat('some text ', 46) AS note \
                  FROM generate_series(1, {rows}) AS n; ANALYZE bulk;"
             ),
             ..Options::default()
