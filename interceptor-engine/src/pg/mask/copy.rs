@@ -14,9 +14,9 @@ use interceptor_policy::mask::Masked;
 use interceptor_policy::operation::{Output, OutputItem, Statement};
 use interceptor_policy::{MaskKey, Masks, Transform};
 
-use super::MaskError;
 use super::origin::mentioned;
 use super::text::mask_text;
+use super::{MaskError, Treatment};
 
 /// First bytes of the binary format.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -63,6 +63,16 @@ impl CopyPlan {
         match hide {
             Some(hide) if plain_text => Ok(Self { hide, detect }),
             _ => Err(Unmaskable),
+        }
+    }
+
+    /// What has to be done with each row.
+    #[must_use]
+    pub fn treatment(&self) -> Treatment {
+        match (self.hide.iter().any(Option::is_some), &self.detect) {
+            (true, _) => Treatment::Rewrite,
+            (false, Some(_)) => Treatment::Look,
+            (false, None) => Treatment::Pass,
         }
     }
 

@@ -17,6 +17,17 @@ pub use origin::TableNames;
 pub use plan::{Field, Fields, RowPlan};
 pub use text::mask_text;
 
+/// What has to be done with each row of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Nothing.
+    Pass,
+    /// Detectors must look at it.
+    Look,
+    /// A column of it is hidden.
+    Rewrite,
+}
+
 /// Why a row could not be masked; the row is then refused, never passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MaskError {

@@ -7,6 +7,7 @@ use interceptor_policy::{Masks, Transform};
 use interceptor_proto::pg::backend::RowDescription;
 use interceptor_proto::pg::types::{self, TypeKind};
 
+use super::Treatment;
 use super::origin::{self, TableNames};
 
 /// One column of a result, as the server described it.
@@ -105,6 +106,16 @@ impl RowPlan {
             hides_columns: columns.iter().any(|column| column.hide.is_some()),
             columns,
             detect: masks.has_detectors().then(|| Arc::clone(masks)),
+        }
+    }
+
+    /// What has to be done with each row.
+    #[must_use]
+    pub fn treatment(&self) -> Treatment {
+        match (self.hides_columns, &self.detect) {
+            (true, _) => Treatment::Rewrite,
+            (false, Some(_)) => Treatment::Look,
+            (false, None) => Treatment::Pass,
         }
     }
 

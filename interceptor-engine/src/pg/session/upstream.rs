@@ -18,8 +18,11 @@ use super::owed::Owed;
 use super::statements::Undo;
 use super::{MASKED_LIMIT, PgSession, Phase, refuse};
 use crate::event::FlowTime;
-use crate::pg::mask::{Field, Fields, RowPlan, mask_text};
+use crate::pg::mask::{CopyPlan, Field, Fields, RowPlan, Treatment, mask_text};
 use crate::session::{Outbox, Side};
+
+/// Bytes of rows that detectors look at in one go.
+const LOOKED_AT: usize = 16 << 10;
 
 impl PgSession {
     pub(super) fn want_from_server(&mut self, head: Head) -> Want {
@@ -59,18 +62,16 @@ impl PgSession {
         match self.owed.front().and_then(Owed::exchange) {
             Some(exchange) => {
                 exchange.refusal.is_none()
-                    && exchange
-                        .copy
-                        .as_ref()
-                        .is_none_or(super::super::mask::CopyPlan::is_untouched)
+                    && exchange.copy.as_ref().is_none_or(CopyPlan::is_untouched)
             }
             None => false,
         }
     }
 
-    /// Passes a run of whole rows at the front of `rest` on at once, where no
-    /// mask can touch them; the length of what was passed. This is where bulk
-    /// results go.
+    /// Takes a run of whole rows at the front of `rest` at once; the length of
+    /// what was taken. This is where bulk results go: rows that no mask can touch
+    /// pass as one range, and only a block in which a detector may find something
+    /// is looked at row by row.
     pub(super) fn pass_rows(
         &mut self,
         now: FlowTime,
@@ -91,34 +92,53 @@ impl PgSession {
         if exchange.refusal.is_some() {
             return 0;
         }
-        let mut len = 0;
-        let mut rows = 0;
-        while let Some(next) = rest.get(len..)
-            && next.first() == Some(&first)
-            && let Ok(Some(head)) = frame::head(next)
-            && head.total() <= next.len()
-        {
-            len += head.total();
-            rows += 1;
-        }
+        let treatment = if first == tag::DATA_ROW {
+            match (&exchange.plan, &exchange.masks) {
+                (Some(plan), _) => plan.treatment(),
+                (None, None) => Treatment::Pass,
+                (None, Some(_)) => return 0,
+            }
+        } else {
+            exchange
+                .copy
+                .as_ref()
+                .map_or(Treatment::Pass, CopyPlan::treatment)
+        };
+        let limit = match treatment {
+            Treatment::Rewrite => return 0,
+            Treatment::Look => LOOKED_AT,
+            Treatment::Pass => usize::MAX,
+        };
+        let (len, rows) = run_of_rows(first, rest, limit);
         let run = rest.get(..len).unwrap_or_default();
         if run.is_empty() {
             return 0;
         }
-        let passes = if first == tag::DATA_ROW {
-            match &exchange.plan {
-                Some(plan) => plan.passes(run),
-                None => exchange.masks.is_none(),
-            }
-        } else {
-            exchange.copy.as_ref().is_none_or(|copy| copy.passes(run))
+        let passes = match (first, &exchange.plan, &exchange.copy) {
+            (tag::DATA_ROW, Some(plan), _) => plan.passes(run),
+            (tag::COPY_DATA, _, Some(copy)) => copy.passes(run),
+            _ => true,
         };
-        if !passes {
-            return 0;
+        if passes {
+            exchange.rows += rows;
+            out.forward(Side::Downstream, at..at + len);
+            self.keep_result(now, run, out);
+            return len;
         }
-        exchange.rows += rows;
-        out.forward(Side::Downstream, at..at + len);
-        self.keep_result(now, run, out);
+        let mut done = 0;
+        while let Some(next) = run.get(done..).filter(|next| !next.is_empty())
+            && let Ok(Some(head)) = frame::head(next)
+            && let Some(row) = next.get(..head.total())
+            && self.phase != Phase::Over
+        {
+            let source = Source::input(row, at + done);
+            if first == tag::DATA_ROW {
+                self.row(now, source, out);
+            } else {
+                self.copy_row(now, source, out);
+            }
+            done += row.len();
+        }
         len
     }
 
@@ -669,6 +689,23 @@ impl PgSession {
     }
 }
 
+/// The longest run of whole rows at the front of `rest`: its bytes and rows.
+/// Ends at the first row past `limit` bytes.
+fn run_of_rows(first: u8, rest: &[u8], limit: usize) -> (usize, u64) {
+    let mut len = 0;
+    let mut rows = 0;
+    while len < limit
+        && let Some(next) = rest.get(len..)
+        && next.first() == Some(&first)
+        && let Ok(Some(head)) = frame::head(next)
+        && head.total() <= next.len()
+    {
+        len += head.total();
+        rows += 1;
+    }
+    (len, rows)
+}
+
 /// A message with what stands in double quotes hidden.
 fn without_quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -734,7 +771,7 @@ fn fields(description: &RowDescription<'_>, raw: &[u8]) -> Fields {
     }
 }
 
-fn plan(exchange: &Exchange, fields: &Fields, tables: &super::super::mask::TableNames) -> RowPlan {
+fn plan(exchange: &Exchange, fields: &Fields, tables: &crate::pg::mask::TableNames) -> RowPlan {
     let Some(masks) = &exchange.masks else {
         return RowPlan::untouched();
     };
