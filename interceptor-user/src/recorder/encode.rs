@@ -6,9 +6,15 @@
 //! since many hosts write there; that a batch reaches them once is the store's
 //! business.
 //!
+//! `live` is for eyes, so it gets no more lines than [`LIVE_RATE`] a second: half of
+//! what an event costs Redis would go there, for lines that nobody can read. What is
+//! left out is counted in a line of its own; alerts are never left out, and every
+//! event is in its session's stream.
+//!
 //! State is kept for each open session: the chain's value, and who it is.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use interceptor_engine::chain::{Fields, Hasher, Head};
 use interceptor_engine::event::{Event, Kind};
@@ -17,6 +23,10 @@ use uuid::Uuid;
 
 use super::Alert;
 use super::resp::{Commands, Decimal, Stream, bulk};
+
+/// Lines of `live` a second, over time, and how many at once.
+const LIVE_RATE: f64 = 5_000.0;
+const LIVE_BURST: f64 = 10_000.0;
 
 /// Makes commands of events; one for each recorder.
 pub(super) struct Encoder {
@@ -28,6 +38,10 @@ pub(super) struct Encoder {
     alerts: Vec<u8>,
     /// `XADD <sessions> *`, encoded.
     sessions: Vec<u8>,
+    /// Lines that `live` may get now, and since when that is known.
+    live_lines: f64,
+    refilled: Instant,
+    left_out: u64,
     open: HashMap<Uuid, Session>,
     hasher: Hasher,
 }
@@ -67,13 +81,53 @@ impl Encoder {
             ),
             alerts: add("alerts", &[b"*"]),
             sessions: add("sessions", &[b"*"]),
+            live_lines: LIVE_BURST,
+            refilled: Instant::now(),
+            left_out: 0,
             open: HashMap::new(),
             hasher: Hasher::default(),
         }
     }
 
+    /// Begins a batch: `live` may get what the time since the last one allows, and
+    /// is told what it did not get.
+    pub(super) fn begin(&mut self, now: Instant, out: &mut Commands) {
+        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.refilled = now;
+        self.live_lines = LIVE_BURST.min(self.live_lines + passed * LIVE_RATE);
+        if self.left_out > 0 && self.live_lines >= 1.0 {
+            let left_out = std::mem::take(&mut self.left_out);
+            let line = format!("{left_out} lines left out; the sessions' own streams have them");
+            let pairs: [(&[u8], &[u8]); 3] = [
+                (b"host", self.host.as_bytes()),
+                (b"kind", b"left_out"),
+                (b"line", line.as_bytes()),
+            ];
+            out.begin(Stream::Live, 6 + 2 * pairs.len());
+            out.encoded(&self.live);
+            for (name, value) in pairs {
+                out.part(name);
+                out.part(value);
+            }
+        }
+    }
+
+    /// Whether `live` gets the event's line.
+    fn is_live(&mut self, event: &Event) -> bool {
+        if event.line.is_empty() {
+            return false;
+        }
+        if self.live_lines < 1.0 && event.alert.is_none() {
+            self.left_out += 1;
+            return false;
+        }
+        self.live_lines -= 1.0;
+        true
+    }
+
     /// Appends what `event` comes to.
     pub(super) fn event(&mut self, event: &Event, out: &mut Commands) {
+        let is_live = self.is_live(event);
         let prefix = &self.prefix;
         let session = self
             .open
@@ -107,7 +161,7 @@ impl Encoder {
         session.last_ms = session.last_ms.max(ms);
 
         add_entry(session, event.seq, &fields, out);
-        if !event.line.is_empty() {
+        if is_live {
             add_live(&self.live, session, event, &fields, out);
         }
         if let Some(severity) = event.alert {
@@ -280,4 +334,50 @@ fn flat(value: &Value) -> String {
 
 fn text_at(meta: &Value, name: &str) -> String {
     meta.get(name).map(flat).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use interceptor_engine::event::FlowTime;
+    use interceptor_engine::journal::Journal;
+    use interceptor_policy::verdict::Severity;
+    use std::time::Duration;
+
+    /// Lines of `live` among the commands, and all commands.
+    fn count(commands: &mut Commands) -> (usize, usize) {
+        let all = commands.len();
+        commands.retain(|_, stream| stream == Stream::Live);
+        (commands.len(), all)
+    }
+
+    #[test]
+    fn live_gets_what_eyes_can_follow_alerts_and_a_count_of_the_rest() {
+        let mut encoder = Encoder::new("h", "p", 100);
+        let mut journal = Journal::new(Uuid::nil(), None);
+        let mut event = || journal.event(FlowTime(0), Kind::Note, None, "line");
+        let mut out = Commands::default();
+        let start = encoder.refilled;
+        for _ in 0..10_100 {
+            encoder.event(&event(), &mut out);
+        }
+        encoder.event(&event().with_alert(Severity::High), &mut out);
+        assert_eq!(
+            count(&mut out),
+            (10_001, 10_101 + 10_001 + 1),
+            "every event is in its session's stream"
+        );
+
+        out.clear();
+        encoder.begin(start, &mut out);
+        assert!(out.is_empty(), "no time has passed");
+        encoder.begin(start + Duration::from_secs(1), &mut out);
+        let text = String::from_utf8_lossy(out.bytes()).into_owned();
+        assert!(text.contains("100 lines left out"), "{text}");
+        for _ in 0..6_000 {
+            encoder.event(&event(), &mut out);
+        }
+        let (live, _) = count(&mut out);
+        assert!((4_999..=5_001).contains(&live), "{live}");
+    }
 }

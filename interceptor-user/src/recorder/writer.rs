@@ -138,6 +138,7 @@ impl Writer {
         let full = |commands: &Commands| {
             commands.bytes().len() >= BATCH_BYTES || commands.len() >= BATCH_COMMANDS
         };
+        self.encoder.begin(Instant::now(), commands);
         let dropped = self.queue.take_dropped();
         if dropped > 0 {
             self.encoder.alert(&alerts_dropped(dropped), commands);
