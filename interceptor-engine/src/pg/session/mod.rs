@@ -22,9 +22,11 @@ mod functions;
 mod inbox;
 mod judge;
 mod literals;
+mod notices;
 mod owed;
 mod record;
 mod refuse;
+mod rows;
 mod statements;
 mod upstream;
 

@@ -1,0 +1,194 @@
+//! Errors and notices of the server: passed as they are, without what a mask
+//! hides, or replaced where they answer something that was refused.
+
+use interceptor_proto::pg::backend::notice::code;
+use interceptor_proto::pg::backend::{Notice, NoticeBuilder};
+use interceptor_proto::pg::frame;
+
+use super::inbox::Source;
+use super::owed::Owed;
+use super::statements::Undo;
+use super::{PgSession, refuse};
+use crate::event::FlowTime;
+use crate::pg::mask::mask_text;
+use crate::session::{Outbox, Side};
+
+impl PgSession {
+    pub(super) fn notice(&mut self, notice: &Notice<'_>, source: Source<'_>, out: &mut Outbox) {
+        match self.without_values(notice) {
+            None => source.forward(Side::Downstream, out),
+            Some(builder) => {
+                let mut framed = Vec::new();
+                builder.builder().encode_notice(&mut framed);
+                out.write(Side::Downstream, &framed);
+            }
+        }
+    }
+
+    pub(super) fn error(
+        &mut self,
+        now: FlowTime,
+        notice: &Notice<'_>,
+        source: Source<'_>,
+        out: &mut Outbox,
+    ) {
+        self.copy_in = false;
+        let session = self.journal.session();
+        let front = self.owed.front();
+        let skips = front.as_ref().is_some_and(|owed| owed.skips_on_error());
+        let mut number = None;
+        let mut replaced = None;
+        if let Some(owed) = front {
+            let refusal = owed.refusal().cloned();
+            if let Some(exchange) = owed.exchange() {
+                exchange.failed = true;
+                number = Some(exchange.number);
+                if let Some(refusal) = refusal.filter(|_| !notice.is_fatal()) {
+                    replaced = Some(refuse::error(session, exchange.number, &refusal, false));
+                }
+            }
+        }
+        let masked = match replaced {
+            Some(error) => Some(error),
+            None => self.without_values(notice).map(|owned| {
+                let mut framed = Vec::new();
+                owned.builder().encode_error(&mut framed);
+                framed
+            }),
+        };
+        match &masked {
+            None => {
+                source.forward(Side::Downstream, out);
+                self.record_error(now, number, notice, out);
+            }
+            Some(framed) => {
+                out.write(Side::Downstream, framed);
+                if let Ok(notice) = Notice::parse(framed.get(frame::HEADER..).unwrap_or_default()) {
+                    self.record_error(now, number, &notice, out);
+                }
+            }
+        }
+        if skips {
+            let (skipped, sync_to_come) = self.owed.skip_to_sync();
+            self.skipping = sync_to_come;
+            let mut undos: Vec<Undo> = Vec::new();
+            for owed in skipped {
+                match owed {
+                    Owed::Parse { undo, .. } | Owed::Bind { undo } => undos.push(undo),
+                    Owed::Execute(exchange) => {
+                        let mut exchange = *exchange;
+                        undos.extend(exchange.undos.drain(..).map(|(_, undo)| undo));
+                        if Some(exchange.number) == number {
+                            self.record_end(now, exchange, out);
+                        } else if exchange.refusal.is_none() {
+                            let line = "skipped by the server after the error before it";
+                            let event = self.journal.event(
+                                now,
+                                crate::event::Kind::Note,
+                                Some(exchange.number),
+                                line,
+                            );
+                            out.events.push(event);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for undo in undos.into_iter().rev() {
+                self.statements.undo(undo);
+            }
+        }
+    }
+
+    /// The notice without what a mask hides: what detectors find in any text,
+    /// and, where the statement touches a masked column, the fields in which
+    /// PostgreSQL quotes values. `None` where nothing is hidden.
+    fn without_values(&mut self, notice: &Notice<'_>) -> Option<OwnedNotice> {
+        let key = self.key.clone();
+        let exchange = self.owed.front().and_then(Owed::exchange)?;
+        let masks = exchange.masks.clone()?;
+        let sql = exchange.sql.as_deref().or(exchange
+            .classified
+            .as_deref()
+            .map(|classified| &classified.sql));
+        let quotes = masks.has_columns()
+            && sql.is_some_and(|sql| {
+                sql.statements
+                    .iter()
+                    .any(|statement| crate::pg::mask::mentions_masked(statement, &masks))
+            });
+        let mut changed = false;
+        let fields: Vec<(u8, String)> = notice
+            .fields()
+            .filter_map(|(letter, text)| {
+                if quotes && matches!(letter, code::DETAIL | code::WHERE | code::INTERNAL_QUERY) {
+                    changed = true;
+                    return None;
+                }
+                // Conversions quote the value in the message itself.
+                let quoted = quotes && letter == code::MESSAGE && text.contains(&b'"');
+                if quoted {
+                    changed = true;
+                    return Some((letter, without_quoted(&String::from_utf8_lossy(text))));
+                }
+                match mask_text(&masks, text, &key) {
+                    Some(masked) => {
+                        changed = true;
+                        Some((letter, String::from_utf8_lossy(&masked).into_owned()))
+                    }
+                    None => Some((letter, String::from_utf8_lossy(text).into_owned())),
+                }
+            })
+            .collect();
+        changed.then_some(OwnedNotice { fields })
+    }
+}
+
+/// A message with what stands in double quotes hidden.
+fn without_quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (index, part) in text.split('"').enumerate() {
+        if index > 0 {
+            out.push('"');
+        }
+        out.push_str(if index % 2 == 1 { "[redacted]" } else { part });
+    }
+    out
+}
+
+/// A notice whose fields were changed.
+struct OwnedNotice {
+    fields: Vec<(u8, String)>,
+}
+
+impl OwnedNotice {
+    fn builder(&self) -> NoticeBuilder<'_> {
+        use interceptor_proto::pg::backend::Severity as Level;
+        let field = |letter| {
+            self.fields
+                .iter()
+                .find(|(found, _)| *found == letter)
+                .map(|(_, text)| text.as_str())
+        };
+        let level = match field(code::SEVERITY_PLAIN).or(field(code::SEVERITY)) {
+            Some("FATAL" | "PANIC") => Level::Fatal,
+            Some("WARNING") => Level::Warning,
+            Some("ERROR") => Level::Error,
+            _ => Level::Notice,
+        };
+        let mut builder = NoticeBuilder::new(
+            level,
+            field(code::SQLSTATE).unwrap_or("XX000"),
+            field(code::MESSAGE).unwrap_or_default(),
+        );
+        for (letter, text) in &self.fields {
+            if !matches!(
+                *letter,
+                code::SEVERITY | code::SEVERITY_PLAIN | code::SQLSTATE | code::MESSAGE
+            ) {
+                builder = builder.field(*letter, text);
+            }
+        }
+        builder
+    }
+}
