@@ -86,7 +86,7 @@ pub(crate) fn all(seconds: u32, rows: u32) -> Vec<Load> {
     // A row is about 500 bytes, so a million rows are 500 MB.
     loads.push(Load {
         name: format!("COPY out of {} MB", rows / 2_000),
-        kind: Kind::Bulk("COPY bulk TO STDOUT".to_owned()),
+        kind: Kind::Bulk("COPY bulk (id, name, secret, amount, note) TO STDOUT".to_owned()),
     });
     loads
 }
