@@ -9,6 +9,10 @@ use interceptor_policy::testing::run;
 use interceptor_policy::{RuleSet, Source};
 
 /// Every rule file in a folder, without those in folders below.
+#[allow(
+    clippy::unwrap_used,
+    reason = "a folder that cannot be read fails the test"
+)]
 fn sources(folder: &Path) -> Vec<Source> {
     std::fs::read_dir(folder)
         .unwrap()
@@ -24,6 +28,7 @@ fn sources(folder: &Path) -> Vec<Source> {
         .collect()
 }
 
+#[allow(clippy::panic, reason = "rules with faults fail the test")]
 fn load(sources: &[Source]) -> Arc<RuleSet> {
     match RuleSet::load(sources) {
         Ok(rules) => {

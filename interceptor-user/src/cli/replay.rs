@@ -228,11 +228,14 @@ fn seconds(limit: f64) -> anyhow::Result<Option<Duration>> {
 /// `90`, `90s`, `1m30s`, `1h`, `01:30`, `00:01:30`.
 fn time_of(text: &str) -> Result<FlowTime, String> {
     let wrong = || format!("{text:?} is not a time: seconds, `90s`, `1m30s` or `00:01:30`");
+    let number = |part: &str| match part.parse::<f64>() {
+        Ok(value) if value >= 0.0 => Ok(value),
+        _ => Err(wrong()),
+    };
     let mut total = 0.0;
     if text.contains(':') {
         for part in text.split(':') {
-            let value: f64 = part.parse().map_err(|_| wrong())?;
-            total = total * 60.0 + value;
+            total = total * 60.0 + number(part)?;
         }
     } else {
         let mut rest = text;
@@ -240,8 +243,8 @@ fn time_of(text: &str) -> Result<FlowTime, String> {
             let end = rest
                 .find(|c: char| c.is_ascii_alphabetic())
                 .unwrap_or(rest.len());
-            let (number, after) = rest.split_at_checked(end).ok_or_else(wrong)?;
-            let value: f64 = number.parse().map_err(|_| wrong())?;
+            let (value, after) = rest.split_at_checked(end).ok_or_else(wrong)?;
+            let value = number(value)?;
             let unit = after.chars().next();
             total += value
                 * match unit {
@@ -293,7 +296,7 @@ mod tests {
             let time = time_of(text).unwrap();
             assert!((time.0 as f64 / 1e6 - seconds).abs() < 1e-6, "{text}");
         }
-        for text in ["x", "1x", "-1", "1m-30s", "::", "m"] {
+        for text in ["x", "1x", "-1", "1m-30s", "1:-30", "::", "m"] {
             assert!(time_of(text).is_err(), "{text}");
         }
     }
