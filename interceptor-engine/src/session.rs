@@ -100,15 +100,22 @@ impl Outbox {
 
     /// Adds bytes that were not in the input.
     pub fn write(&mut self, to: Side, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.owned(to).extend_from_slice(bytes);
         }
+    }
+
+    /// Where bytes that were not in the input are appended next.
+    pub fn owned(&mut self, to: Side) -> &mut Vec<u8> {
         let pieces = self.pieces(to);
-        if let Some(Piece::Owned(last)) = pieces.last_mut() {
-            last.extend_from_slice(bytes);
-            return;
+        if !matches!(pieces.last(), Some(Piece::Owned(_))) {
+            pieces.push(Piece::Owned(Vec::new()));
         }
-        pieces.push(Piece::Owned(bytes.to_vec()));
+        match pieces.last_mut() {
+            Some(Piece::Owned(last)) => last,
+            // Just pushed, or matched above.
+            _ => unreachable!("the last piece is owned"),
+        }
     }
 
     /// Empties it, keeping its allocations.

@@ -34,7 +34,7 @@ use crate::recorder::{Alert, Host, Recorder, RecorderTask};
 use crate::tls::Authority;
 
 /// Bytes of statements whose meaning is remembered.
-const CLASSIFIER_BYTES: usize = 64 << 20;
+const CLASSIFIER_BYTES: usize = 16 << 20;
 /// How often the rule files are looked at.
 const RULES_INTERVAL: Duration = Duration::from_millis(500);
 /// How often runs that are over are cleared away.

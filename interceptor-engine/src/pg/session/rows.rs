@@ -164,7 +164,6 @@ impl PgSession {
         if !self.begin_rows(now, out) {
             return;
         }
-        let key = self.key.clone();
         let Some(Owed::Query(exchange) | Owed::Execute(exchange)) = self.owed.front() else {
             return self.broken(now, Side::Upstream, "a row that was not asked for", out);
         };
@@ -176,12 +175,13 @@ impl PgSession {
             source.forward(Side::Downstream, out);
             return self.keep_result(now, source.bytes, out);
         }
-        let mut masked = Vec::with_capacity(source.bytes.len());
-        match plan.mask_row(source.body(), &key, &mut masked) {
+        let written = out.owned(Side::Downstream);
+        let start = written.len();
+        match plan.mask_row(source.body(), &self.key, written) {
             Ok(hidden) => {
                 exchange.masked += hidden;
-                out.write(Side::Downstream, &masked);
-                self.keep_result(now, &masked, out);
+                exchange.keep(written.get(start..).unwrap_or_default());
+                self.keep_result(now, &[], out);
             }
             Err(error) => self.broken(now, Side::Upstream, &error.to_string(), out),
         }
