@@ -254,7 +254,7 @@ async fn tell_refusal(mut tcp: TcpStream, mut first: Vec<u8>, why: &str) {
     let told = async {
         loop {
             match startup::packet(&first, startup::LENGTH_MAX) {
-                Ok((rest, StartupPacket::Ssl | StartupPacket::GssEnc)) if rest.is_empty() => {
+                Ok(([], StartupPacket::Ssl | StartupPacket::GssEnc)) => {
                     tcp.write_all(b"N").await?;
                     first.clear();
                 }

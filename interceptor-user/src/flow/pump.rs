@@ -328,14 +328,14 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             self.end = Some(outcome);
             return Ok(false);
         }
-        if let Some(look_up) = &mut self.look_up {
-            if let Poll::Ready(tables) = look_up.as_mut().poll(cx) {
-                self.look_up = None;
-                let now = self.now();
-                self.session.handle_catalog(now, tables, &mut self.out);
-                self.act(cx, &[])?;
-                return Ok(true);
-            }
+        if let Some(look_up) = &mut self.look_up
+            && let Poll::Ready(tables) = look_up.as_mut().poll(cx)
+        {
+            self.look_up = None;
+            let now = self.now();
+            self.session.handle_catalog(now, tables, &mut self.out);
+            self.act(cx, &[])?;
+            return Ok(true);
         }
         let mut moved = false;
         if down_drained && self.session.wants_read(Side::Upstream) {

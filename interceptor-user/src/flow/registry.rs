@@ -28,9 +28,12 @@ pub struct FlowFacts {
     pub opened: String,
 }
 
+/// A flow, and how to end it.
+type Place = (FlowFacts, watch::Sender<Option<String>>);
+
 /// The flows under way.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Mutex<HashMap<Uuid, (FlowFacts, watch::Sender<Option<String>>)>>>);
+pub struct Registry(Arc<Mutex<HashMap<Uuid, Place>>>);
 
 /// A flow's place in the registry; left when dropped.
 #[derive(Debug)]
@@ -94,9 +97,7 @@ impl Registry {
         }
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<Uuid, (FlowFacts, watch::Sender<Option<String>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Place>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
