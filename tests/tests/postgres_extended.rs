@@ -456,9 +456,11 @@ fn changes_stream_to_a_logical_receiver() -> Result<()> {
         agent
             .run(&words(&["--create-slot", "--plugin", "test_decoding"]))?
             .ok()?;
+        // Commits do not wait for the log here, and the position asked for next is
+        // that of what was written of it.
         world
             .postgres
-            .sql("INSERT INTO log (what) VALUES ('streamed')")?;
+            .sql("SET synchronous_commit = on; INSERT INTO log (what) VALUES ('streamed')")?;
         let end = world.postgres.sql("SELECT pg_current_wal_lsn()")?;
         let done = agent
             .run(&words(&[
