@@ -48,7 +48,7 @@ const SCRIPT: &str = r"
 SELECT id, name, email, ssn, card_number FROM users ORDER BY id;
 \echo # An alias and a join do not uncover them; what is harmless passes untouched
 SELECT o.item, o.cents, u.name, u.ssn AS harmless_looking FROM orders o JOIN users u ON u.id = o.user_id ORDER BY o.id;
-\echo # Dropping a table is refused, in PostgreSQL's own words
+\echo # Dropping a table is refused, as an error like any other
 DROP TABLE orders;
 \echo # An UPDATE that forgot its WHERE is refused
 UPDATE orders SET status = 'cancelled';
@@ -190,6 +190,10 @@ fn check_transcript(world: &World, transcript: &str) -> Result<()> {
     for secret in ["219-09-9999", "4111111111111111"] {
         ensure!(!transcript.contains(secret), "{secret} was not masked");
     }
+    ensure!(
+        !transcript.contains("unterminated"),
+        "psql did not understand a heading"
+    );
     ensure!(
         transcript.contains("Ada Lovelace"),
         "what no rule hides did not come"
