@@ -24,6 +24,12 @@ pub enum Kind {
     Command,
     /// The rules answered, otherwise than by letting it pass untouched.
     Verdict,
+    /// It waits for a person; `meta` has the question.
+    Hold,
+    /// What became of a question.
+    Approval,
+    /// An answer grew past what the rules let it come to.
+    Limit,
     /// Bytes of an answer, and at its end what it came to.
     Result,
     /// The service, or Interceptor, answered with an error.
@@ -51,6 +57,9 @@ impl Kind {
             Self::Auth => "auth",
             Self::Command => "command",
             Self::Verdict => "verdict",
+            Self::Hold => "hold",
+            Self::Approval => "approval",
+            Self::Limit => "limit",
             Self::Result => "result",
             Self::Error => "error",
             Self::Mask => "mask",

@@ -76,9 +76,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         where_clause: Some(WhereClause::Present),
         writes_inside_read: false,
         output: Output::Items(vec![OutputItem::Column(column("abalance"))]),
+        ..Statement::default()
     };
     let sql = Sql {
         statements: vec![statement],
+        resolved: false,
     };
     let operation = Operation::Postgres(PgOperation {
         sql: &sql,

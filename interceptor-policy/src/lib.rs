@@ -5,6 +5,7 @@
 //! operation. What an operation *is* (which tables a statement reads, say) is
 //! worked out elsewhere and handed in as [`operation::Operation`].
 
+pub mod approval;
 pub mod diagnostic;
 pub mod explain;
 pub mod mask;
@@ -13,10 +14,12 @@ pub mod operation;
 pub mod principal;
 pub mod rule;
 pub mod scope;
+pub mod state;
 pub mod target;
 pub mod testing;
 pub mod verdict;
 
+pub use approval::{Approval, Hold, HoldMode};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use explain::Explanation;
 pub use mask::{DetectPlan, Detector, Hit, MaskKey, Masked, Masks, Transform};
@@ -24,8 +27,9 @@ pub use operation::{Operation, PgOperation};
 pub use principal::Principal;
 pub use rule::{Rule, RuleSet, RuleVerdict, Source};
 pub use scope::Scope;
+pub use state::{Memory, Moment, Standing};
 pub use target::{DefaultVerdict, Protocol, Target};
-pub use verdict::{Judgement, Permit, RecordLevel, Refusal, Verdict};
+pub use verdict::{Judgement, Limits, Permit, RecordLevel, Refusal, Verdict};
 
 /// The JSON schema of rule files, for editors. What it accepts is not all
 /// correct; [`RuleSet::load`] is the judge.

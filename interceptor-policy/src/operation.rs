@@ -33,6 +33,9 @@ pub struct PgOperation<'a> {
 pub struct Sql {
     /// Top-level statements of the message, in order. Empty for an empty query.
     pub statements: Vec<Statement>,
+    /// Whether the catalog was asked which tables the statements name. Where it
+    /// was not, a table may be another than it seems, or a view of one.
+    pub resolved: bool,
 }
 
 /// One statement. What is nested in it (a CTE that writes, the statement under
@@ -49,6 +52,15 @@ pub struct Statement {
     pub tables: Vec<Table>,
     /// Columns named anywhere in it, `*` included.
     pub columns: Vec<Column>,
+    /// Tables that it reaches through views that it names, from the catalog: a
+    /// rule that makes things stricter matches them too.
+    pub through: Vec<Table>,
+    /// Tables of `tables` that the catalog was asked for and does not know.
+    pub unresolved: Vec<Table>,
+    /// Columns that choose, join, group or order rows anywhere in it (`WHERE`,
+    /// `ON`, `USING`, `GROUP BY`, `HAVING`, `ORDER BY`, `DISTINCT`, window
+    /// clauses): what a result tells of them is told by which rows there are.
+    pub predicates: Vec<Column>,
     /// Functions called anywhere in it, lower case, schema-qualified where written so.
     pub functions: Vec<Arc<str>>,
     /// For an `UPDATE`, `DELETE` or `MERGE`: its `WHERE`. The weakest of all nested ones.

@@ -13,6 +13,10 @@ pub struct Principal {
     pub uid: u32,
     /// Group name of the process's gid, where the host knows one.
     pub group: Option<String>,
+    /// Names of all the process's groups, where the host knows them.
+    pub groups: Vec<String>,
+    /// Claims of a verified token; empty without one.
+    pub claims: BTreeMap<String, String>,
     /// Absolute path of the executable.
     pub exe: Option<String>,
     /// Arguments, joined by single spaces.

@@ -12,7 +12,8 @@ use crate::operation::{Class, Classes, Output, Statement};
 use crate::rule::{Match, Rule, RuleSet, RuleVerdict};
 use crate::verdict::{RecordLevel, Severity};
 use crate::{
-    DefaultVerdict, Judgement, Operation, Permit, PgOperation, Protocol, Refusal, Subject, Verdict,
+    DefaultVerdict, Judgement, Limits, Moment, Operation, Permit, PgOperation, Protocol, Refusal,
+    Standing, Subject, Verdict,
 };
 
 /// The rules that can apply to one session. Cheap to clone.
@@ -60,6 +61,9 @@ static NO_STATEMENT: Statement = Statement {
     classes: Classes::of(Class::Session),
     tables: Vec::new(),
     columns: Vec::new(),
+    through: Vec::new(),
+    unresolved: Vec::new(),
+    predicates: Vec::new(),
     functions: Vec::new(),
     where_clause: None,
     writes_inside_read: false,
@@ -194,6 +198,32 @@ impl Scope {
         self.finish(sum)
     }
 
+    /// As [`Scope::decide`], by what is remembered of the session and its
+    /// principal, and remembers this exchange.
+    #[must_use]
+    pub fn judge(
+        &self,
+        operation: &Operation<'_>,
+        standing: &mut Standing,
+        now: Moment,
+    ) -> Judgement {
+        let _ = (standing, now);
+        self.decide(operation)
+    }
+
+    /// As [`Scope::judge`], and remembers nothing: for what is judged again
+    /// when it runs.
+    #[must_use]
+    pub fn preview(
+        &self,
+        operation: &Operation<'_>,
+        standing: &Standing,
+        now: Moment,
+    ) -> Judgement {
+        let _ = (standing, now);
+        self.decide(operation)
+    }
+
     /// Adds what the rules say to one statement.
     fn add(&self, sum: &mut Sum, asked: Asked<'_>, default: DefaultVerdict) {
         let unread = asked.is_some_and(|(_, statement)| {
@@ -283,7 +313,11 @@ impl Scope {
             verdict,
             masks,
             record: sum.record.unwrap_or_default(),
+            limits: Limits::default(),
             risk: sum.risk,
+            score: sum.risk,
+            tags: Vec::new(),
+            ban: None,
             applied: self.names(&sum.applied),
             observed: self.names(&sum.observed),
             severity: sum.severity,

@@ -1,7 +1,9 @@
 //! What the rule set decided.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::approval::Hold;
 use crate::mask::Masks;
 
 /// Proof of an allowing verdict, spent to forward. Only this crate makes one.
@@ -15,6 +17,8 @@ pub struct Permit(pub(crate) ());
 pub enum Verdict {
     /// Forward.
     Allow(Permit),
+    /// Keep it back, and ask a person.
+    Hold(Hold),
     /// Refuse this exchange; the session goes on.
     Block(Refusal),
     /// End the session.
@@ -83,6 +87,42 @@ impl Severity {
     }
 }
 
+/// How big an answer may get, and how long it may take: the smallest of the
+/// rules that apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of one exchange.
+    pub rows: Option<u64>,
+    /// Bytes of one exchange's answer, as the agent gets them.
+    pub bytes: Option<u64>,
+    /// From forwarding the command to the end of its answer.
+    pub duration: Option<Duration>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_none() && self.bytes.is_none() && self.duration.is_none()
+    }
+
+    /// The smaller of each.
+    #[must_use]
+    pub fn unite(self, other: Self) -> Self {
+        fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            }
+        }
+        Self {
+            rows: smaller(self.rows, other.rows),
+            bytes: smaller(self.bytes, other.bytes),
+            duration: smaller(self.duration, other.duration),
+        }
+    }
+}
+
 /// A verdict with everything else that the applying rules ask for.
 #[derive(Debug)]
 pub struct Judgement {
@@ -92,8 +132,16 @@ pub struct Judgement {
     pub masks: Option<Arc<Masks>>,
     /// How much to record.
     pub record: RecordLevel,
-    /// Risk points to add.
+    /// What the answer may come to, where it is let pass.
+    pub limits: Limits,
+    /// Risk points that this exchange adds.
     pub risk: u32,
+    /// The principal's score with them, rounded.
+    pub score: u32,
+    /// Tags that this exchange leaves.
+    pub tags: Vec<Arc<str>>,
+    /// With `kill`: for how long the principal may open no session.
+    pub ban: Option<Duration>,
     /// Names of the rules that applied, in file order; observing ones are named
     /// in `observed`.
     pub applied: Vec<Arc<str>>,

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use interceptor_engine::pg::sql::Classifier;
-use interceptor_policy::MaskKey;
 use interceptor_policy::verdict::Severity;
+use interceptor_policy::{MaskKey, Memory};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -113,6 +113,8 @@ async fn up(
         kernel,
         runs,
         rules,
+        memory: Memory::new(),
+        started: (started, time::OffsetDateTime::now_utc().unix_timestamp()),
         recorder,
         front: Front::new(Arc::new(authority)),
         catalogs: Catalogs::new(crate::pg::upstream::Dialer::default()),

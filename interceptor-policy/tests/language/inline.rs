@@ -17,6 +17,7 @@ fn classify(text: &str) -> Sql {
     }
     Sql {
         statements: vec![say.0],
+        resolved: false,
     }
 }
 
@@ -141,6 +142,7 @@ fn the_rules_that_applied_are_counted_for_coverage() {
 fn explained(rules: &Arc<RuleSet>, statements: &[Say]) -> Vec<(String, bool, String)> {
     let sql = Sql {
         statements: statements.iter().map(|say| say.0.clone()).collect(),
+        resolved: false,
     };
     let operation = Operation::Postgres(PgOperation {
         sql: &sql,

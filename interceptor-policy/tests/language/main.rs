@@ -53,6 +53,8 @@ fn subject() -> Subject {
             cgroup: Some("interceptor/agents/run-1".into()),
             unit: Some("deploy.service".into()),
             container: None,
+            groups: Vec::new(),
+            claims: std::collections::BTreeMap::new(),
             labels: [("team".to_owned(), "platform".to_owned())].into(),
         },
         target: Target {
@@ -142,6 +144,7 @@ fn column(name: &str) -> Column {
 fn decide_in(scope: &Scope, text: &str, statements: &[Say]) -> Judgement {
     let sql = Sql {
         statements: statements.iter().map(|say| say.0.clone()).collect(),
+        resolved: false,
     };
     scope.decide(&Operation::Postgres(PgOperation {
         sql: &sql,
@@ -159,6 +162,7 @@ fn decide(rules: &Arc<RuleSet>, subject: &Subject, statement: Say) -> Judgement 
 fn verdict(judgement: &Judgement) -> (&'static str, Option<&str>) {
     match &judgement.verdict {
         Verdict::Allow(_) => ("allow", None),
+        Verdict::Hold(hold) => ("hold", hold.reason.rule.as_deref()),
         Verdict::Block(refusal) => ("block", refusal.rule.as_deref()),
         Verdict::Kill(refusal) => ("kill", refusal.rule.as_deref()),
     }

@@ -14,10 +14,10 @@ pub mod rules;
 pub mod serve;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interceptor_engine::pg::sql::Classifier;
-use interceptor_policy::MaskKey;
+use interceptor_policy::{MaskKey, Memory, Moment};
 
 use crate::agents::Runs;
 use crate::config::{Config, TargetTable};
@@ -39,6 +39,10 @@ pub struct House {
     pub runs: Option<Arc<Runs>>,
     /// The rules in force.
     pub rules: rules::RulesInForce,
+    /// What is remembered of principals between exchanges.
+    pub memory: Memory,
+    /// When the daemon started, by both clocks.
+    pub started: (Instant, i64),
     /// Where events go.
     pub recorder: Recorder,
     /// How PostgreSQL's legs are opened.
@@ -53,6 +57,17 @@ pub struct House {
     pub flows: registry::Registry,
     /// This host's name.
     pub host: String,
+}
+
+impl House {
+    /// An instant, as the rules count time.
+    #[must_use]
+    pub fn moment(&self, at: Instant) -> Moment {
+        let (started, unix) = self.started;
+        let since = at.saturating_duration_since(started).as_micros();
+        let start = Moment { monotonic: 0, unix };
+        start.after(u64::try_from(since).unwrap_or(u64::MAX))
+    }
 }
 
 /// How long an agent may take to say what it speaks.

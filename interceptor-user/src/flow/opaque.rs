@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use interceptor_engine::opaque::OpaqueSession;
 use interceptor_engine::session::{BackendKey, Outbox, Session as _};
-use interceptor_policy::{DefaultVerdict, Operation, Protocol, Verdict};
+use interceptor_policy::{DefaultVerdict, Hold, Operation, Protocol, Verdict};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -43,7 +43,12 @@ pub(super) async fn serve(
             drop(permit);
             relay(house, flow, tcp, first, protocol, uninspected).await;
         }
-        Verdict::Block(refusal) | Verdict::Kill(refusal) => {
+        // Nobody can be asked about bytes that nobody can read.
+        Verdict::Hold(Hold {
+            reason: refusal, ..
+        })
+        | Verdict::Block(refusal)
+        | Verdict::Kill(refusal) => {
             let why = match &refusal.rule {
                 Some(rule) => format!("{} (rule {rule})", refusal.message),
                 None => format!(

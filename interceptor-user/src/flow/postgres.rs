@@ -101,8 +101,11 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
             .of(target, flow.origin, &legs.startup.database),
         _ => None,
     };
+    let opened = house.moment(flow.began);
     let mut session = PgSession::new(Settings {
         scope,
+        standing: house.memory.standing(&subject.principal, opened),
+        opened,
         key: house.key.clone(),
         classifier: Arc::clone(&house.classifier),
         journal: flow.journal(),

@@ -38,6 +38,14 @@ pub(super) struct Judged {
     pub(super) kill: Option<(u64, Refusal)>,
 }
 
+/// Whether a judgement is remembered (`after`, `rate`, `risk`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Count {
+    Yes,
+    /// It is made again when the statement runs.
+    No,
+}
+
 /// Encodings whose characters may have ASCII bytes in them: the server converts
 /// before it reads, so a text in one of them is not the text that stands here.
 /// Source: PostgreSQL, `pg_wchar.h`, encodings for clients only, and `JOHAB`.
@@ -114,6 +122,7 @@ pub(super) const AD_HOC: u64 = u64::MAX;
 pub(super) fn ad_hoc(statement: Statement) -> Classified {
     ad_hoc_sql(Sql {
         statements: vec![statement],
+        resolved: false,
     })
 }
 
@@ -218,7 +227,8 @@ impl PgSession {
         let mut exchange = Exchange::new(self.totals.exchanges, now);
         exchange.classified = Some(Arc::clone(classified));
         let resolved = self.resolve(classified);
-        let (judgement, copy) = self.decide(asked, classified, resolved.as_deref());
+        let (judgement, copy) =
+            self.decide(now, Count::Yes, asked, classified, resolved.as_deref());
         let sql = resolved.as_deref().unwrap_or(&classified.sql);
         exchange.record = judgement.record;
         exchange.masks.clone_from(&judgement.masks);
@@ -263,7 +273,7 @@ impl PgSession {
         out: &mut Outbox,
     ) -> Result<Permit, Box<Judged>> {
         let resolved = self.resolve(classified);
-        let (judgement, _) = self.decide(asked, classified, resolved.as_deref());
+        let (judgement, _) = self.decide(now, Count::No, asked, classified, resolved.as_deref());
         if let Verdict::Allow(permit) = judgement.verdict {
             return Ok(permit);
         }
@@ -272,18 +282,25 @@ impl PgSession {
 
     /// What the rules say, made stricter where an answer could not be masked.
     fn decide(
-        &self,
+        &mut self,
+        now: FlowTime,
+        count: Count,
         asked: &Asked<'_>,
         classified: &Classified,
         resolved: Option<&Sql>,
     ) -> (Judgement, Option<CopyPlan>) {
         let sql = resolved.unwrap_or(&classified.sql);
-        let mut judgement = self.scope.decide(&Operation::Postgres(PgOperation {
+        let operation = Operation::Postgres(PgOperation {
             sql,
             text: asked.text,
             database: &self.database,
             user: &self.user,
-        }));
+        });
+        let now = self.opened.after(now.0);
+        let mut judgement = match count {
+            Count::Yes => self.scope.judge(&operation, &mut self.standing, now),
+            Count::No => self.scope.preview(&operation, &self.standing, now),
+        };
         let mut copy = None;
         if matches!(judgement.verdict, Verdict::Allow(_)) {
             let objection = match refused_always(classified) {

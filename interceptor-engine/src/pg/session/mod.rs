@@ -36,7 +36,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use interceptor_policy::{MaskKey, Scope};
+use interceptor_policy::{MaskKey, Moment, Scope, Standing};
 use interceptor_proto::pg::frame::{self, Head};
 use interceptor_proto::pg::sqlstate;
 
@@ -61,6 +61,10 @@ pub const MASKED_LIMIT: usize = 64 << 20;
 pub struct Settings {
     /// The rules that can apply.
     pub scope: Scope,
+    /// What is remembered of the session and its principal.
+    pub standing: Standing,
+    /// When the session opened.
+    pub opened: Moment,
     /// The host's key for hashes.
     pub key: MaskKey,
     /// What statements mean; shared between sessions.
@@ -110,6 +114,8 @@ struct Totals {
 #[derive(Debug)]
 pub struct PgSession {
     scope: Scope,
+    standing: Standing,
+    opened: Moment,
     key: MaskKey,
     classifier: Arc<Classifier>,
     journal: Journal,
@@ -151,6 +157,8 @@ impl PgSession {
         owed.push(Owed::Startup);
         Self {
             scope: settings.scope,
+            standing: settings.standing,
+            opened: settings.opened,
             key: settings.key,
             classifier: settings.classifier,
             journal: settings.journal,

@@ -59,6 +59,7 @@ impl PgSession {
     ) -> (Option<Permit>, Option<Refusal>, bool) {
         let (permit, refusal, killed) = match judgement.verdict {
             Verdict::Allow(permit) => (Some(permit), None, false),
+            Verdict::Hold(hold) => (None, Some(hold.reason), false),
             Verdict::Block(refusal) => (None, Some(refusal), false),
             Verdict::Kill(refusal) => (None, Some(refusal), true),
         };

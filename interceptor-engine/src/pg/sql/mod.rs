@@ -113,6 +113,7 @@ fn shape(text: &str, dialect: Dialect) -> (Reading, bool) {
         let reading = Reading {
             sql: Sql {
                 statements: vec![statement::unclassified()],
+                resolved: false,
             },
             effects: Vec::new(),
         };

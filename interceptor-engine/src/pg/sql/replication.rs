@@ -39,6 +39,7 @@ pub fn classify_replication(text: &str) -> Option<Sql> {
             classes: Classes::of(Class::Replication),
             ..Statement::default()
         }],
+        resolved: false,
     })
 }
 

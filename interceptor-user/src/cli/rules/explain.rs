@@ -87,6 +87,7 @@ pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let judgement = scope.decide(&operation);
     let (verdict, refusal) = match &judgement.verdict {
         Verdict::Allow(_) => ("allow", None),
+        Verdict::Hold(hold) => ("hold", Some(&hold.reason)),
         Verdict::Block(refusal) => ("block", Some(refusal)),
         Verdict::Kill(refusal) => ("kill", Some(refusal)),
     };

@@ -79,6 +79,8 @@ impl Talk {
 
     fn with(yaml: &str, has_catalog: bool) -> Self {
         let session = PgSession::new(Settings {
+            standing: interceptor_policy::Standing::default(),
+            opened: interceptor_policy::Moment::default(),
             scope: scope(yaml),
             key: MaskKey([7; 32]),
             classifier: Arc::new(Classifier::new(1 << 20)),
