@@ -309,6 +309,8 @@ impl Runs {
             user: found.user,
             uid: origin.uid,
             group: found.group,
+            groups: found.groups,
+            claims: BTreeMap::new(),
             exe: found.exe,
             command_line: found.command_line,
             cgroup,

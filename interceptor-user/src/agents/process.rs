@@ -17,6 +17,8 @@ use crate::kernel::{Origin, cgroup};
 
 /// How much of a command line is read.
 const LONGEST_COMMAND_LINE: u64 = 4_096;
+/// How many groups are named.
+const MOST_GROUPS: usize = 64;
 /// How many parents are named.
 const MOST_PARENTS: usize = 16;
 
@@ -25,6 +27,7 @@ const MOST_PARENTS: usize = 16;
 pub(super) struct Found {
     pub(super) user: Option<String>,
     pub(super) group: Option<String>,
+    pub(super) groups: Vec<String>,
     pub(super) exe: Option<String>,
     pub(super) command_line: Option<String>,
     pub(super) cgroup: Option<String>,
@@ -65,6 +68,7 @@ pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executa
 
     let proc = PathBuf::from(format!("/proc/{}", origin.pid));
     found.command_line = command_line(&proc);
+    found.groups = groups(&proc);
     let exe = proc.join("exe");
     found.exe = fs::read_link(&exe)
         .ok()
@@ -75,6 +79,7 @@ pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executa
     if Stat::of(origin.pid).is_none_or(|now| now.start != stat.start) {
         found.exe = None;
         found.command_line = None;
+        found.groups = Vec::new();
         found.cgroup = None;
         json.insert("gone".to_owned(), true.into());
         return found;
@@ -192,6 +197,21 @@ fn user(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid))
         .ok()?
         .map(|user| user.name)
+}
+
+/// Names of the process's supplementary groups (`proc_pid_status(5)`); those
+/// without a name go by their number.
+fn groups(proc: &Path) -> Vec<String> {
+    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|gid| gid.parse().ok())
+        .take(MOST_GROUPS)
+        .map(|gid: u32| group(gid).unwrap_or_else(|| gid.to_string()))
+        .collect()
 }
 
 fn group(gid: u32) -> Option<String> {
