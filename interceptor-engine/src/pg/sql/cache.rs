@@ -261,7 +261,7 @@ fn of_statement(statement: &Statement) -> usize {
     size_of::<Statement>()
         + statement.tags.len() * 16
         + statement.tables.len() * 2 * NAME
-        + columns(statement.columns.len())
+        + columns(statement.columns.len() + statement.predicates.len())
         + statement.functions.len() * NAME
         + output
 }

@@ -77,6 +77,12 @@ pub enum Effect {
     DiscardSome,
     /// `BEGIN`, `COMMIT`, `SAVEPOINT`, …
     Transaction(Transaction),
+    /// A table, view or sequence that only this session sees: from here on an
+    /// unqualified name may mean it.
+    Temporary {
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 /// A step of transaction control.
@@ -192,14 +198,41 @@ pub(super) fn of(ast: Ast<'_>, effects: &mut Vec<Effect>) {
                 TransactionStmtKind::TransStmtRollbackTo => Transaction::RollbackTo(savepoint()),
             }));
         }
-        Ast::SelectStmt(_)
-        | Ast::InsertStmt(_)
-        | Ast::UpdateStmt(_)
-        | Ast::DeleteStmt(_)
-        | Ast::MergeStmt(_) => {
+        Ast::SelectStmt(select) => {
+            let into = leftmost(select).into_clause.as_ref();
+            temporary(into.and_then(|into| into.rel.as_ref()), effects);
             configure(ast, effects);
         }
+        Ast::InsertStmt(_) | Ast::UpdateStmt(_) | Ast::DeleteStmt(_) | Ast::MergeStmt(_) => {
+            configure(ast, effects);
+        }
+        Ast::CreateStmt(create) => temporary(create.relation.as_ref(), effects),
+        Ast::CreateTableAsStmt(create) => {
+            let into = create.into.as_ref();
+            temporary(into.and_then(|into| into.rel.as_ref()), effects);
+        }
+        Ast::ViewStmt(view) => temporary(view.view.as_ref(), effects),
+        Ast::CreateSeqStmt(create) => temporary(create.sequence.as_ref(), effects),
         _ => {}
+    }
+}
+
+/// Where a `UNION`'s `INTO` stands.
+fn leftmost(select: &pb::SelectStmt) -> &pb::SelectStmt {
+    let mut select = select;
+    while let Some(left) = &select.larg {
+        select = left;
+    }
+    select
+}
+
+fn temporary(range: Option<&pb::RangeVar>, effects: &mut Vec<Effect>) {
+    if let Some(range) = range
+        && (range.relpersistence == "t" || range.schemaname == "pg_temp")
+    {
+        effects.push(Effect::Temporary {
+            name: Arc::from(range.relname.as_str()),
+        });
     }
 }
 
@@ -423,6 +456,23 @@ mod tests {
         );
         let plain = only("DECLARE c CURSOR FOR SELECT 1");
         assert!(matches!(plain, Effect::DeclareCursor { hold: false, .. }));
+    }
+
+    #[test]
+    fn what_only_this_session_sees_is_told() {
+        for text in [
+            "CREATE TEMP TABLE t (a int)",
+            "CREATE TABLE pg_temp.t (a int)",
+            "CREATE TEMPORARY TABLE t AS SELECT 1",
+            "SELECT 1 INTO TEMP t",
+            "SELECT 1 INTO TEMP t UNION SELECT 2",
+            "CREATE TEMP VIEW t AS SELECT 1",
+            "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+        ] {
+            let name = Arc::from("t");
+            assert_eq!(only(text), Effect::Temporary { name }, "{text}");
+        }
+        assert!(effects("CREATE TABLE t (a int); SELECT 1 INTO t").is_empty());
     }
 
     #[test]

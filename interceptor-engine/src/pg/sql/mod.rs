@@ -22,6 +22,7 @@
 //! * `where_clause`, `functions` — one question each;
 //! * `effects` — what the session has to know (prepared names, cursors, `SET`);
 //! * `merge` — what an `EXECUTE` means, once it is known what it executes;
+//! * `resolve` — what the catalog adds;
 //! * `template`, `cache` — not reading the same text twice;
 //! * `replication` — the other grammar, of replication connections.
 //!
@@ -45,6 +46,7 @@ mod names;
 mod parse;
 mod query;
 mod replication;
+mod resolve;
 mod scope;
 mod statement;
 mod tags;
@@ -58,6 +60,7 @@ pub use cache::{Classified, Classifier};
 pub use effects::{CopyEncoding, CopyFormat, CopyHeader, Effect, Transaction};
 pub use merge::merge;
 pub use replication::classify_replication;
+pub use resolve::{Resolved, resolve};
 
 /// The tag of a statement that could not be read.
 pub const UNCLASSIFIED: &str = "UNCLASSIFIED";
