@@ -54,7 +54,8 @@ pub struct Expect {
 /// One mask that a test expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskExpectation {
-    /// A detector's name, or a column as `table.column` or `schema.table.column`.
+    /// A detector's name, a pattern as it is written, or a column as
+    /// `table.column` or `schema.table.column`.
     pub what: String,
     /// The transform's name, where the test says one.
     pub with: Option<String>,
@@ -153,7 +154,11 @@ fn masks(expected: &[MaskExpectation], masks: Option<&Masks>, failures: &mut Vec
         let detector = Detector::NAMES.iter().find(|(name, _)| name == what);
         let got = masks.and_then(|masks| match detector {
             Some((_, detector)) => masks.detect()?.transform(*detector),
-            None => masks.column(&column(what)),
+            None => masks
+                .detect()
+                .and_then(|plan| plan.patterns().find(|(source, _)| source == what))
+                .map(|(_, transform)| transform)
+                .or_else(|| masks.column(&column(what))),
         });
         match (got, with) {
             (None, _) => failures.push(format!("expected {what} to be masked, but it is not")),

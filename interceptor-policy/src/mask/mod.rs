@@ -11,7 +11,7 @@ mod transform;
 
 use std::sync::Arc;
 
-pub use detectors::{DetectPlan, Detector, Hit};
+pub use detectors::{DetectPlan, Detector, Hit, Looks, Pattern};
 pub use transform::{MaskKey, Masked, Transform};
 
 use crate::matcher::Mode;
@@ -86,6 +86,12 @@ impl Masks {
                     plan.add(*detector, &entry.with);
                 }
             }
+            MaskWhat::Patterns(patterns) => {
+                let plan = self.detect.get_or_insert_default();
+                for pattern in patterns {
+                    plan.add_pattern(pattern, &entry.with);
+                }
+            }
         }
     }
 }
@@ -102,4 +108,5 @@ pub(crate) struct MaskEntry {
 pub(crate) enum MaskWhat {
     Columns(Vec<Arc<ColumnPattern>>),
     Detect(Vec<Detector>),
+    Patterns(Vec<Arc<Pattern>>),
 }

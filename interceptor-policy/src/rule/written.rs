@@ -8,7 +8,7 @@ use super::reader::{List, Reader};
 use super::yaml::{self, Key, Node, Value};
 use super::{Rule, RuleVerdict, Source};
 use crate::diagnostic::Report;
-use crate::mask::{Detector, MaskEntry, MaskWhat, Transform};
+use crate::mask::{Detector, MaskEntry, MaskWhat, Pattern, Transform};
 use crate::testing::TestCase;
 use crate::verdict::{RecordLevel, Severity};
 
@@ -27,8 +27,8 @@ const RULE: &[&str] = &[
     "mode",
 ];
 const RULE_LATER: &[&str] = &["approval", "limits", "tag"];
-const MASK: &[&str] = &["columns", "detect", "with", "direction"];
-const MASK_LATER: &[&str] = &["json", "header", "pattern"];
+const MASK: &[&str] = &["columns", "detect", "pattern", "with", "direction"];
+const MASK_LATER: &[&str] = &["json", "header"];
 const RECORD: &[(&str, RecordLevel)] = &[
     ("metadata", RecordLevel::Metadata),
     ("commands", RecordLevel::Commands),
@@ -281,16 +281,17 @@ impl<'a> Reader<'a> {
         let mut whole = true;
         for (key, value) in self.mapping(node, "a mask")? {
             match key.text.as_str() {
-                "columns" | "detect" if what.is_some() => {
+                "columns" | "detect" | "pattern" if what.is_some() => {
                     self.report.error(
                         key.at,
-                        "one mask names either `columns` or `detect`",
+                        "one mask names either `columns`, `detect` or `pattern`",
                         Some("write two masks".to_owned()),
                     );
                     whole = false;
                 }
                 "columns" => what = Some(self.mask_columns(value)),
                 "detect" => what = Some(self.mask_detect(value)),
+                "pattern" => what = Some(self.mask_pattern(value)),
                 "with" => with = Some(self.transform(value)),
                 "direction" => match self.text(value, "`direction`") {
                     Some("response") => {}
@@ -309,7 +310,10 @@ impl<'a> Reader<'a> {
             }
         }
         if what.is_none() && whole {
-            self.error(node.at, "the mask says neither `columns` nor `detect`");
+            self.error(
+                node.at,
+                "the mask says neither `columns`, `detect` nor `pattern`",
+            );
         }
         if with.is_none() {
             self.report.error(
@@ -363,6 +367,24 @@ impl<'a> Reader<'a> {
         read.into_iter()
             .collect::<Option<_>>()
             .map(MaskWhat::Detect)
+    }
+
+    fn mask_pattern(&mut self, node: &'a Node) -> Option<MaskWhat> {
+        let nodes = self.flat(node, "`pattern`")?;
+        let read: Vec<_> = nodes
+            .into_iter()
+            .map(|node| {
+                let source = self.text(node, "`pattern`")?;
+                let pattern = Pattern::new(source);
+                let fault = pattern.as_ref().err();
+                if let Some(fault) = fault {
+                    self.error(node.at, format!("bad regular expression: {fault}"));
+                }
+                pattern.ok().map(Arc::new)
+            })
+            .collect();
+        let patterns = read.into_iter().collect::<Option<_>>();
+        patterns.map(MaskWhat::Patterns)
     }
 
     fn transform(&mut self, node: &'a Node) -> Option<Transform> {

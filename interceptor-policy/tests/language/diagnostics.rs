@@ -234,7 +234,6 @@ fn what_is_not_built_yet_is_refused_and_never_left_out() {
         ("match: {}, unless: { time: {} }, verdict: block", "time"),
         ("match: {}, mask: [{ json: [/a], with: hash }]", "json"),
         ("match: {}, mask: [{ header: x, with: hash }]", "header"),
-        ("match: {}, mask: [{ pattern: x, with: hash }]", "pattern"),
         (
             "match: {}, mask: [{ columns: x, with: hash, direction: request }]",
             "request",
@@ -277,6 +276,18 @@ fn bad_patterns_are_refused_where_they_stand() {
         "bad regular expression",
         "",
         "'(a'",
+    );
+    refused(
+        "match: {}, mask: [{ pattern: ['EMP-\\d{6}', '(a'], with: hash }]",
+        "bad regular expression",
+        "",
+        "'(a'",
+    );
+    refused(
+        "match: {}, mask: [{ pattern: 'x*', with: hash }]",
+        "the empty text",
+        "",
+        "'x*'",
     );
     refused(
         "match: { target: { address: 10.0.0.0/33 } }, verdict: block",

@@ -119,6 +119,22 @@ fn the_strictest_transform_of_a_detector_wins() {
 }
 
 #[test]
+fn an_operators_pattern_hides_what_it_matches_with_the_strictest_transform() {
+    let masks = masks(
+        &masking(&[
+            r"{ pattern: 'EMP-\d{6}', with: hash }",
+            r"{ pattern: ['EMP-\d{6}', 'CASE-[A-Z]+'], with: redact }",
+        ]),
+        select(),
+    );
+    let plan = masks.detect().unwrap();
+    let hits = plan.scan(b"EMP-123456 of CASE-X");
+    let names: Vec<_> = hits.iter().map(|hit| hit.looks.name()).collect();
+    assert_eq!(names, [r"EMP-\d{6}", "CASE-[A-Z]+"]);
+    assert!(hits.iter().all(|hit| hit.transform == &Transform::Redact));
+}
+
+#[test]
 fn only_rules_that_apply_mask_and_other_rules_give_no_masks() {
     let rules = rules(
         "rules:

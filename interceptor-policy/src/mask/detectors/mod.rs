@@ -11,10 +11,14 @@
 mod credentials;
 mod email;
 mod numbers;
+mod pattern;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+
+pub use pattern::Pattern;
 
 use super::Transform;
 
@@ -40,10 +44,35 @@ pub enum Detector {
 pub struct Hit<'p> {
     /// Bytes of the value.
     pub range: Range<usize>,
-    /// Which detector; of several that overlap, the one whose transform is the strictest.
-    pub detector: Detector,
+    /// What hit; of several that overlap, the one whose transform is the strictest.
+    pub looks: Looks<'p>,
     /// What to put there.
     pub transform: &'p Transform,
+}
+
+/// What a hit looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Looks<'p> {
+    /// What a detector finds.
+    Kind(Detector),
+    /// What an operator's pattern matches, as it was written.
+    Pattern(&'p str),
+}
+
+impl<'p> Looks<'p> {
+    /// The detector's name, or the pattern.
+    #[must_use]
+    pub fn name(self) -> &'p str {
+        match self {
+            Self::Kind(detector) => detector.name(),
+            Self::Pattern(source) => source,
+        }
+    }
+}
+
+/// Whether no hit goes on behind this byte, but for a private key's.
+const fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 /// What must be in a value for a detector to hit.
@@ -123,6 +152,8 @@ impl Detector {
 #[derive(Clone, Debug, Default)]
 pub struct DetectPlan {
     transforms: [Option<Transform>; Detector::COUNT],
+    /// The operator's own, each once.
+    patterns: Vec<(Arc<Pattern>, Transform)>,
     /// Every text of the detectors in force.
     texts: Texts,
 }
@@ -149,6 +180,27 @@ impl DetectPlan {
         self.texts = Texts::of(&texts);
     }
 
+    /// Adds an operator's pattern, or makes one in force stricter.
+    pub(crate) fn add_pattern(&mut self, pattern: &Arc<Pattern>, transform: &Transform) {
+        let known = self
+            .patterns
+            .iter_mut()
+            .find(|(known, _)| known.source() == pattern.source());
+        match known {
+            Some((_, so_far)) if &*so_far < transform => *so_far = transform.clone(),
+            Some(_) => {}
+            None => self.patterns.push((Arc::clone(pattern), transform.clone())),
+        }
+    }
+
+    /// The operator's patterns in force, as they were written, and what each puts in
+    /// place of its hits.
+    pub fn patterns(&self) -> impl Iterator<Item = (&str, &Transform)> {
+        self.patterns
+            .iter()
+            .map(|(pattern, transform)| (pattern.source(), transform))
+    }
+
     /// What a detector puts in place of its hits; `None` where it is not in force.
     #[must_use]
     pub fn transform(&self, detector: Detector) -> Option<&Transform> {
@@ -168,7 +220,15 @@ impl DetectPlan {
             (kind.find)(value, &mut ranges);
             hits.extend(ranges.drain(..).map(|range| Hit {
                 range,
-                detector: kind.detector,
+                looks: Looks::Kind(kind.detector),
+                transform,
+            }));
+        }
+        for (pattern, transform) in &self.patterns {
+            pattern.find(value, &mut ranges);
+            hits.extend(ranges.drain(..).map(|range| Hit {
+                range,
+                looks: Looks::Pattern(pattern.source()),
                 transform,
             }));
         }
@@ -181,7 +241,7 @@ impl DetectPlan {
                 last.range.end = last.range.end.max(next.range.end);
                 if next.transform > last.transform {
                     last.transform = next.transform;
-                    last.detector = next.detector;
+                    last.looks = next.looks;
                 }
                 true
             });
@@ -200,6 +260,10 @@ impl DetectPlan {
         self.texts.are_in(chunk)
             || (on(Detector::Email) && email::may_hit(chunk))
             || ((cards || ssns) && numbers::may_hit(chunk, cards, ssns))
+            || self
+                .patterns
+                .iter()
+                .any(|(pattern, _)| pattern.may_hit(chunk))
     }
 }
 
@@ -288,7 +352,7 @@ mod tests {
             let value = format!("before {text}, after");
             let hits = plan.scan(value.as_bytes());
             assert_eq!(hits.len(), 1, "{value}: {hits:?}");
-            assert_eq!(hits[0].detector, detector);
+            assert_eq!(hits[0].looks, Looks::Kind(detector));
             assert_eq!(value.get(hits[0].range.clone()), Some(text));
         }
     }
@@ -326,9 +390,30 @@ mod tests {
         let value = b"-----BEGIN PRIVATE KEY-----\nme@example.com\n-----END PRIVATE KEY-----";
         let hits = plan.scan(value);
         assert_eq!(hits.len(), 1);
-        assert_eq!(hits[0].detector, Detector::PrivateKey);
+        assert_eq!(hits[0].looks, Looks::Kind(Detector::PrivateKey));
         assert_eq!(hits[0].range, 0..value.len());
         assert_eq!(hits[0].transform, &Transform::Redact);
+    }
+
+    #[test]
+    fn an_operators_pattern_hits_beside_the_detectors() {
+        let mut plan = plan(&[(Detector::Email, Transform::Hash)]);
+        let pattern = Arc::new(Pattern::new(r"EMP-\d{6}").unwrap());
+        plan.add_pattern(&pattern, &Transform::Hash);
+        plan.add_pattern(&pattern, &Transform::Redact);
+        plan.add_pattern(&pattern, &Transform::Null);
+        assert_eq!(
+            plan.patterns().collect::<Vec<_>>(),
+            [(r"EMP-\d{6}", &Transform::Redact)]
+        );
+        let value = b"EMP-123456 is a@b.co";
+        let hits = plan.scan(value);
+        assert_eq!(hits.len(), 2);
+        assert_eq!(hits[0].looks.name(), r"EMP-\d{6}");
+        assert_eq!(hits[0].range, 0..10);
+        assert_eq!(hits[0].transform, &Transform::Redact);
+        assert_eq!(hits[1].looks, Looks::Kind(Detector::Email));
+        assert!(plan.may_hit(b"xEMP-123456x") && !plan.may_hit(b"EMP-12345"));
     }
 
     #[test]
@@ -398,13 +483,13 @@ mod tests {
     fn the_property_reaches_hits_of_every_detector() {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let mut seen = std::collections::BTreeSet::new();
+        let plan = everything();
         for _ in 0..400 {
             let value = shards().new_tree(&mut runner).unwrap().current();
             seen.extend(
-                everything()
-                    .scan(value.as_bytes())
+                plan.scan(value.as_bytes())
                     .iter()
-                    .map(|hit| hit.detector),
+                    .map(|hit| hit.looks.name()),
             );
         }
         assert_eq!(seen.len(), Detector::COUNT, "{seen:?}");

@@ -102,7 +102,9 @@ pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
                 let with = masks.detect()?.transform(*detector)?;
                 Some(format!("{name}: {}", with.name()))
             });
-            columns.chain(values).collect::<Vec<_>>()
+            let patterns = masks.detect().into_iter().flat_map(|plan| plan.patterns());
+            let patterns = patterns.map(|(source, with)| format!("{source}: {}", with.name()));
+            columns.chain(values).chain(patterns).collect::<Vec<_>>()
         })
         .collect();
     let explanations = scope.explain(&operation);
