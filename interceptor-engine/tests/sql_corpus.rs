@@ -8,7 +8,8 @@
 //! ```
 //!
 //! In an output, `t.c` is a plain column, `*(t u)` a star, `f(t.c)` an expression
-//! and what it is computed from, `?` unclear. Set `SQL_CORPUS=print` to see what
+//! and what it is computed from, `f*(t.c)` an unknown number of such, `?()` one
+//! computed from anything, `?` unclear altogether. Set `SQL_CORPUS=print` to see what
 //! is read now, in the same form.
 
 use std::fmt::Write as _;
@@ -54,6 +55,8 @@ fn render(statement: &Statement) -> String {
             OutputItem::Column(of) => column(of),
             OutputItem::Star(tables) => format!("*({})", list(tables, table)),
             OutputItem::Expression(columns) => format!("f({})", list(columns, column)),
+            OutputItem::Spread(columns) => format!("f*({})", list(columns, column)),
+            OutputItem::Unclear => "?()".to_owned(),
         }),
     };
     let line = format!(

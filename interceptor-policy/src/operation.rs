@@ -61,6 +61,8 @@ pub struct Statement {
     /// `ON`, `USING`, `GROUP BY`, `HAVING`, `ORDER BY`, `DISTINCT`, window
     /// clauses): what a result tells of them is told by which rows there are.
     pub predicates: Vec<Column>,
+    /// Columns whose values it hands on to where no mask follows them.
+    pub moves: Vec<Move>,
     /// Functions called anywhere in it, lower case, schema-qualified where written so.
     pub functions: Vec<Arc<str>>,
     /// For an `UPDATE`, `DELETE` or `MERGE`: its `WHERE`. The weakest of all nested ones.
@@ -109,6 +111,48 @@ impl fmt::Display for Column {
     }
 }
 
+/// A column whose value goes somewhere else than into the result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Move {
+    /// The column; `*` for any of its table's, and of any table where that is
+    /// not known.
+    pub column: Column,
+    /// Where it goes.
+    pub to: MoveTo,
+}
+
+/// Where a value goes that does not go into the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MoveTo {
+    /// Into another column or another table.
+    Table,
+    /// Behind the name of a view, which only the catalog can look behind.
+    View,
+    /// Into code that is kept or run: a function's body, a rule, a `DO` block.
+    Code,
+    /// Into a function that keeps or sends it, or may do so.
+    Function,
+    /// Into a file or a program of the server.
+    File,
+    /// It stays, but under another name.
+    Name,
+}
+
+impl MoveTo {
+    /// In words, behind "would put a masked column".
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Table => "into another column or table",
+            Self::View => "behind a view",
+            Self::Code => "into code that runs out of sight",
+            Self::Function => "into a function that may keep or send it",
+            Self::File => "into a file or program of the server",
+            Self::Name => "under another name",
+        }
+    }
+}
+
 /// The `WHERE` of a statement that changes rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WhereClause {
@@ -154,6 +198,12 @@ pub enum OutputItem {
     Star(Vec<Table>),
     /// An expression; the columns that it is computed from.
     Expression(Vec<Column>),
+    /// As many result columns as something has whose columns are not told
+    /// apart; each may be computed from any of these.
+    Spread(Vec<Column>),
+    /// One result column that may be computed from anything: by a function
+    /// whose code is not shown.
+    Unclear,
 }
 
 /// A set of [`Class`]es.

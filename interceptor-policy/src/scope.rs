@@ -64,6 +64,7 @@ static NO_STATEMENT: Statement = Statement {
     through: Vec::new(),
     unresolved: Vec::new(),
     predicates: Vec::new(),
+    moves: Vec::new(),
     functions: Vec::new(),
     where_clause: None,
     writes_inside_read: false,

@@ -20,21 +20,32 @@ use crate::pg::sql;
 /// Names of tables by OID; `None` for one that the catalog does not know.
 pub type TableNames = HashMap<u32, Option<Arc<TableInfo>>>;
 
+/// What a result's columns are judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Evidence<'a> {
+    /// The masks that apply.
+    pub(super) masks: &'a Masks,
+    /// The message; `None` where nothing is known of it.
+    pub(super) sql: Option<&'a Sql>,
+    /// Which of its statements the result is of.
+    pub(super) place: usize,
+    /// What the catalog says.
+    pub(super) names: &'a TableNames,
+}
+
 /// The transform that hides column `index`, if one does.
 pub(super) fn transform(
     fields: &Fields,
     index: usize,
-    masks: &Masks,
-    sql: Option<&Sql>,
-    names: &TableNames,
+    evidence: &Evidence<'_>,
 ) -> Option<Transform> {
     let field = fields.fields.get(index)?;
     if field.table_oid != 0
-        && let Some(Some(info)) = names.get(&field.table_oid)
+        && let Some(Some(info)) = evidence.names.get(&field.table_oid)
     {
-        return by_catalog(info, field.attribute, &field.name, masks);
+        return by_catalog(info, field.attribute, &field.name, evidence.masks);
     }
-    by_statement(fields, index, masks, sql)
+    by_statement(fields, index, evidence)
 }
 
 /// By the catalog's name of the column, of the table, of the tables that it is
@@ -96,13 +107,9 @@ fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Transform>
         _ => None,
     };
     match item {
-        Some(OutputItem::Column(column)) => by_column(column, &[], masks),
-        Some(OutputItem::Expression(columns)) => strictest(
-            columns
-                .iter()
-                .filter_map(|column| by_column(column, &statement.tables, masks)),
-        ),
-        Some(OutputItem::Star(_)) | None => {
+        Some(OutputItem::Column(column)) => by_column(column, masks),
+        Some(OutputItem::Expression(columns)) => computed_from(columns, masks),
+        Some(OutputItem::Star(_) | OutputItem::Spread(_) | OutputItem::Unclear) | None => {
             let by_base = info.view_of.iter().filter_map(|base| {
                 hidden(
                     masks,
@@ -124,26 +131,27 @@ fn hidden(masks: &Masks, column: Column) -> Option<Transform> {
     masks.column(&column).cloned()
 }
 
-fn by_statement(
-    fields: &Fields,
-    index: usize,
-    masks: &Masks,
-    sql: Option<&Sql>,
-) -> Option<Transform> {
-    let Some(sql) = sql else {
-        return by_field_name(fields, index, masks);
+fn by_statement(fields: &Fields, index: usize, evidence: &Evidence<'_>) -> Option<Transform> {
+    let masks = evidence.masks;
+    let by_name = || by_field_name(fields, index, masks);
+    let Some(sql) = evidence.sql else {
+        return by_name();
     };
-    if let [statement] = sql.statements.as_slice()
-        && let Output::Items(items) = &statement.output
-        && let Some(found) = by_items(items, fields, index, masks)
-    {
-        return found;
+    let Some(statement) = sql.statements.get(evidence.place) else {
+        let anywhere = sql.statements.iter().filter_map(|s| mentioned(s, masks));
+        return strictest(by_name().into_iter().chain(anywhere));
+    };
+    match &statement.output {
+        Output::Items(items) => {
+            if let Some(found) = by_items(items, fields, index, statement, masks) {
+                return found;
+            }
+        }
+        // A plan quotes the statement and counts rows.
+        Output::Nothing if statement.tags.first() == Some(&"EXPLAIN") => return None,
+        _ => {}
     }
-    strictest(
-        by_field_name(fields, index, masks)
-            .into_iter()
-            .chain(sql.statements.iter().filter_map(|s| mentioned(s, masks))),
-    )
+    strictest(by_name().into_iter().chain(mentioned(statement, masks)))
 }
 
 /// By the target list; the outer `None` means that positions do not tell.
@@ -155,18 +163,19 @@ fn by_items(
     items: &[OutputItem],
     fields: &Fields,
     index: usize,
+    statement: &Statement,
     masks: &Masks,
 ) -> Option<Option<Transform>> {
-    let stars: Vec<usize> = items
+    let wide: Vec<usize> = items
         .iter()
         .enumerate()
-        .filter(|(_, item)| matches!(item, OutputItem::Star(_)))
+        .filter(|(_, item)| matches!(item, OutputItem::Star(_) | OutputItem::Spread(_)))
         .map(|(position, _)| position)
         .collect();
-    let (first, last) = match (stars.first(), stars.last()) {
+    let (first, last) = match (wide.first(), wide.last()) {
         (Some(first), Some(last)) => (*first, *last),
         _ if items.len() == fields.fields.len() => {
-            return items.get(index).map(|item| by_item(item, masks));
+            return items.get(index).map(|item| by_item(item, statement, masks));
         }
         _ => return None,
     };
@@ -175,26 +184,19 @@ fn by_items(
         return None;
     }
     if index < first {
-        return items.get(index).map(|item| by_item(item, masks));
+        return items.get(index).map(|item| by_item(item, statement, masks));
     }
     let from_end = fields.fields.len() - 1 - index;
     if from_end < after {
         return items
             .get(items.len() - 1 - from_end)
-            .map(|item| by_item(item, masks));
+            .map(|item| by_item(item, statement, masks));
     }
     // Somewhere from the first star to the last: a star's columns keep their
     // names, and anything explicit between two stars may be any of these.
     let name = &fields.fields.get(index)?.name;
     Some(strictest(items.get(first..=last)?.iter().filter_map(
         |item| match item {
-            OutputItem::Star(tables) if tables.is_empty() => hidden(
-                masks,
-                Column {
-                    table: None,
-                    name: Arc::clone(name),
-                },
-            ),
             OutputItem::Star(tables) => strictest(tables.iter().filter_map(|table| {
                 hidden(
                     masks,
@@ -204,21 +206,27 @@ fn by_items(
                     },
                 )
             })),
-            other => by_item(other, masks),
+            other => by_item(other, statement, masks),
         },
     )))
 }
 
-fn by_item(item: &OutputItem, masks: &Masks) -> Option<Transform> {
+/// The transform for one item of a target list, whatever its name in the result.
+pub(super) fn by_item(
+    item: &OutputItem,
+    statement: &Statement,
+    masks: &Masks,
+) -> Option<Transform> {
     match item {
-        OutputItem::Column(column) => by_column(column, &[], masks),
-        OutputItem::Expression(columns) => {
-            strictest(columns.iter().filter_map(|c| by_column(c, &[], masks)))
+        OutputItem::Column(column) => by_column(column, masks),
+        OutputItem::Expression(columns) | OutputItem::Spread(columns) => {
+            computed_from(columns, masks)
         }
         OutputItem::Star(tables) => tables
             .iter()
             .any(|table| masks.touches(table))
             .then_some(Transform::Redact),
+        OutputItem::Unclear => mentioned(statement, masks),
     }
 }
 
@@ -234,22 +242,29 @@ fn by_field_name(fields: &Fields, index: usize, masks: &Masks) -> Option<Transfo
 
 /// A masked column that the statement mentions anywhere.
 pub(crate) fn mentioned(statement: &Statement, masks: &Masks) -> Option<Transform> {
-    strictest(
-        statement
-            .columns
-            .iter()
-            .filter_map(|column| by_column(column, &statement.tables, masks)),
-    )
+    computed_from(&statement.columns, masks)
 }
 
-/// By one column that a statement names; `*` without a table means all of `tables`.
-fn by_column(column: &Column, tables: &[Table], masks: &Masks) -> Option<Transform> {
+/// By the columns that a value is computed from. What keeps a part of a column
+/// or its equality would give the whole of it away over a choice of expressions
+/// (`substr`, a `UNION` with guesses), so such a value is hidden whole.
+fn computed_from(columns: &[Column], masks: &Masks) -> Option<Transform> {
+    strictest(columns.iter().filter_map(|column| by_column(column, masks))).map(|transform| {
+        match transform {
+            Transform::Partial { .. } | Transform::Hash => Transform::Redact,
+            whole => whole,
+        }
+    })
+}
+
+/// By one column that a statement names; `*` without a table is any column.
+fn by_column(column: &Column, masks: &Masks) -> Option<Transform> {
     if &*column.name != "*" {
         return masks.column(column).cloned();
     }
     let touched = match &column.table {
         Some(table) => masks.touches(table),
-        None => tables.is_empty() || tables.iter().any(|table| masks.touches(table)),
+        None => masks.has_columns(),
     };
     touched.then_some(Transform::Redact)
 }

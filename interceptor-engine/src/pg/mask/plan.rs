@@ -8,7 +8,7 @@ use interceptor_proto::pg::backend::RowDescription;
 use interceptor_proto::pg::types::{self, TypeKind};
 
 use super::Treatment;
-use super::origin::{self, TableNames};
+use super::origin::{self, Evidence, TableNames};
 
 /// One column of a result, as the server described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +86,21 @@ impl RowPlan {
         }
     }
 
-    /// The plan for a result of `sql`, with these masks.
+    /// The plan for a result of statement `place` of `sql`, with these masks.
     #[must_use]
-    pub fn new(fields: &Fields, masks: &Arc<Masks>, sql: Option<&Sql>, names: &TableNames) -> Self {
+    pub fn new(
+        fields: &Fields,
+        masks: &Arc<Masks>,
+        sql: Option<&Sql>,
+        place: usize,
+        names: &TableNames,
+    ) -> Self {
+        let evidence = Evidence {
+            masks,
+            sql,
+            place,
+            names,
+        };
         let columns: Vec<ColumnPlan> = fields
             .fields
             .iter()
@@ -96,7 +108,7 @@ impl RowPlan {
             .map(|(index, field)| ColumnPlan {
                 hide: masks
                     .has_columns()
-                    .then(|| origin::transform(fields, index, masks, sql, names))
+                    .then(|| origin::transform(fields, index, &evidence))
                     .flatten(),
                 kind: types::kind(field.type_oid),
                 binary: field.binary,

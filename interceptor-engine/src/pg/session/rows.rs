@@ -248,5 +248,5 @@ pub(super) fn plan(exchange: &Exchange, fields: &Fields, tables: &TableNames) ->
         .classified
         .as_deref()
         .map(|classified| &classified.sql));
-    RowPlan::new(fields, masks, sql, tables)
+    RowPlan::new(fields, masks, sql, exchange.completed, tables)
 }

@@ -253,7 +253,8 @@ fn of_statement(statement: &Statement) -> usize {
             .map(|item| match item {
                 OutputItem::Column(_) => columns(1),
                 OutputItem::Star(tables) => 48 + tables.len() * 2 * NAME,
-                OutputItem::Expression(of) => 48 + columns(of.len()),
+                OutputItem::Expression(of) | OutputItem::Spread(of) => 48 + columns(of.len()),
+                OutputItem::Unclear => 48,
             })
             .sum(),
         _ => 0,
@@ -261,7 +262,7 @@ fn of_statement(statement: &Statement) -> usize {
     size_of::<Statement>()
         + statement.tags.len() * 16
         + statement.tables.len() * 2 * NAME
-        + columns(statement.columns.len() + statement.predicates.len())
+        + columns(statement.columns.len() + statement.predicates.len() + statement.moves.len())
         + statement.functions.len() * NAME
         + output
 }

@@ -274,8 +274,11 @@ impl Walker {
 
 /// What two arms of a `UNION` return: item by item, where both can be counted.
 fn union(left: Shape, right: Shape) -> Shape {
-    let counted =
-        |items: &[OutputItem]| !items.iter().any(|item| matches!(item, OutputItem::Star(_)));
+    let counted = |items: &[OutputItem]| {
+        items
+            .iter()
+            .all(|item| matches!(item, OutputItem::Column(_) | OutputItem::Expression(_)))
+    };
     let items = match (left.items, right.items) {
         (Some(left), Some(right))
             if left.len() == right.len() && counted(&left) && counted(&right) =>
@@ -294,7 +297,7 @@ fn union(left: Shape, right: Shape) -> Shape {
                                 OutputItem::Expression(columns) => {
                                     columns.iter().for_each(|column| reach.add(column))
                                 }
-                                OutputItem::Star(_) => reach.unclear = true,
+                                _ => reach.unclear = true,
                             }
                         }
                         OutputItem::Expression(reach.columns)
