@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use interceptor_policy::operation::{
-    Class, Classes, Column, Output, OutputItem, Sql, Statement, Table,
+    Class, Classes, Column, Move, Output, OutputItem, Sql, Statement, Table,
 };
 
 /// What the catalog says of one table that a statement names.
@@ -121,6 +121,7 @@ impl Answers {
             through,
             unresolved,
             predicates: self.columns(&statement.predicates),
+            moves: self.moves(&statement.moves),
             output: self.output(&statement.output),
             ..statement.clone()
         }
@@ -135,6 +136,16 @@ impl Answers {
         }
         for column in columns {
             self.behind(column, &mut |column| add(&mut all, column));
+        }
+        all
+    }
+
+    fn moves(&self, moves: &[Move]) -> Vec<Move> {
+        let mut all = Vec::with_capacity(moves.len());
+        for Move { column, to } in moves {
+            for column in self.columns(std::slice::from_ref(column)) {
+                add(&mut all, Move { column, to: *to });
+            }
         }
         all
     }
@@ -187,6 +198,10 @@ impl Answers {
                 OutputItem::Expression(columns) => {
                     all.push(OutputItem::Expression(self.columns(columns)));
                 }
+                OutputItem::Spread(columns) => {
+                    all.push(OutputItem::Spread(self.columns(columns)));
+                }
+                OutputItem::Unclear => all.push(OutputItem::Unclear),
                 OutputItem::Star(tables) => match self.star(tables) {
                     Some(items) => all.extend(items),
                     None => return Output::Unclear,
