@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod event;
+pub mod hold;
 pub mod journal;
 pub mod opaque;
 pub mod pg;

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::event::{Event, FlowTime};
+use crate::hold::{Decision, Question};
 use crate::pg::catalog::TableInfo;
 
 /// A side of a flow.
@@ -53,6 +54,12 @@ pub struct Outbox {
     /// Tables whose columns' names the session waits for; it reads nothing from
     /// upstream until [`Session::handle_catalog`].
     pub catalog: Option<Vec<u32>>,
+    /// A question; nothing more that the agent sends is acted on until
+    /// [`Session::handle_decision`].
+    pub ask: Option<Box<Question>>,
+    /// What runs upstream is to be cancelled; nothing more is read from the
+    /// agent until the service has taken that.
+    pub cancel: bool,
     /// The key with which this session's commands can be cancelled.
     pub backend_key: Option<BackendKey>,
 }
@@ -125,6 +132,8 @@ impl Outbox {
         self.events.clear();
         self.end = None;
         self.catalog = None;
+        self.ask = None;
+        self.cancel = false;
         self.backend_key = None;
     }
 }
@@ -142,6 +151,21 @@ pub trait Session: Send {
 
     /// The answer to [`Outbox::catalog`]; what it lacks is not known.
     fn handle_catalog(&mut self, now: FlowTime, tables: Vec<TableInfo>, out: &mut Outbox);
+
+    /// The answer to [`Outbox::ask`].
+    fn handle_decision(&mut self, now: FlowTime, decision: Decision, out: &mut Outbox) {
+        let _ = (now, decision, out);
+    }
+
+    /// When [`Session::handle_time`] is to be called, if nothing else happens.
+    fn deadline(&self) -> Option<FlowTime> {
+        None
+    }
+
+    /// The time is `now`, at or past [`Session::deadline`].
+    fn handle_time(&mut self, now: FlowTime, out: &mut Outbox) {
+        let _ = (now, out);
+    }
 
     /// Ends the session from outside, and tells the agent why where its protocol
     /// has words for it and is not in the middle of a message.

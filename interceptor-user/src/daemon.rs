@@ -22,6 +22,9 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::agents::Runs;
+use crate::approval::signature::Key;
+use crate::approval::store::Mirror;
+use crate::approval::{self, Desk};
 use crate::config::{Config, TargetTable};
 use crate::flow::House;
 use crate::flow::listener::{self, Redirected};
@@ -31,6 +34,7 @@ use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
 use crate::recorder::{Alert, Host, Recorder, RecorderTask};
+use crate::secrets::{self, Secret};
 use crate::tls::Authority;
 
 /// Bytes of statements whose meaning is remembered.
@@ -107,8 +111,10 @@ async fn up(
     };
     let targets = TargetTable::new(config.targets.clone());
     targets.refresh().await;
+    let desk = desk(&config, &recorder, &host).await?;
     let house = Arc::new(House {
-        key: mask_key(&config.state_dir)?,
+        key: MaskKey(host_key(&config.state_dir, "mask.key")?),
+        desk,
         targets,
         kernel,
         runs,
@@ -143,6 +149,7 @@ async fn up(
     let fresh = Arc::clone(&house);
     tokio::spawn(async move { fresh.targets.keep_fresh().await });
     tokio::spawn(watch_rules(Arc::clone(&house)));
+    tokio::spawn(house.desk.clone().sweep());
     info!(
         rules = house.rules.current().rules().len(),
         digest = house.rules.current().digest(),
@@ -152,6 +159,31 @@ async fn up(
         "ready"
     );
     Ok(house)
+}
+
+/// Where people are asked, with what the daemon before this one left open.
+async fn desk(config: &Config, recorder: &Recorder, host: &str) -> anyhow::Result<Desk> {
+    let answers = match &config.approvals.key {
+        None => None,
+        Some(key) => Some(Key::new(
+            &secrets::resolve(key)
+                .await
+                .context("reading approvals.key")?,
+        )),
+    };
+    let own = hex::encode(host_key(&config.state_dir, "approvals.key")?);
+    let (mirror, changes) = Mirror::new();
+    let desk = Desk::new(mirror);
+    let settings = approval::store::Settings {
+        client: recorder.client(),
+        prefix: config.recorder.prefix.clone(),
+        host: host.to_owned(),
+        own: Key::new(&Secret::new(own)),
+        answers,
+    };
+    approval::store::run(settings, changes, desk.clone())
+        .context("starting the threads that keep questions in Redis")?;
+    Ok(desk)
 }
 
 async fn wait_for_the_end(house: &House) -> anyhow::Result<()> {
@@ -170,6 +202,7 @@ async fn wait_for_the_end(house: &House) -> anyhow::Result<()> {
 }
 
 async fn down(house: &House, recorder: RecorderTask) -> anyhow::Result<()> {
+    house.desk.end();
     house.flows.kill_all("the daemon is ending");
     let drained = tokio::time::timeout(DRAIN, async {
         while !house.flows.is_empty() {
@@ -340,9 +373,9 @@ fn folder(path: &Path, mode: u32) -> anyhow::Result<()> {
         .with_context(|| format!("making the folder {}", path.display()))
 }
 
-/// The host's key for hashes; made on first use.
-fn mask_key(state_dir: &Path) -> anyhow::Result<MaskKey> {
-    let path = state_dir.join("mask.key");
+/// A key of this host's; made on first use.
+fn host_key(state_dir: &Path, name: &str) -> anyhow::Result<[u8; 32]> {
+    let path = state_dir.join(name);
     match std::fs::read(&path) {
         Ok(bytes) => {
             let mode = std::fs::metadata(&path)?.permissions().mode();
@@ -354,7 +387,7 @@ fn mask_key(state_dir: &Path) -> anyhow::Result<MaskKey> {
             );
             let key = <[u8; 32]>::try_from(bytes.as_slice())
                 .map_err(|_| anyhow::anyhow!("{} is not a key of 32 bytes", path.display()))?;
-            Ok(MaskKey(key))
+            Ok(key)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut key = [0; 32];
@@ -367,7 +400,7 @@ fn mask_key(state_dir: &Path) -> anyhow::Result<MaskKey> {
                 .with_context(|| format!("making {}", path.display()))?;
             file.write_all(&key)?;
             file.sync_all()?;
-            Ok(MaskKey(key))
+            Ok(key)
         }
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }

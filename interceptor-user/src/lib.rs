@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod agents;
+pub mod approval;
 pub mod cli;
 pub mod config;
 pub mod daemon;

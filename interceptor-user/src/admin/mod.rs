@@ -4,8 +4,9 @@
 //! is what the kernel says of the peer, never what the request says.
 //!
 //! Anyone on the host may have a command put under interception, since that only
-//! takes power away, and may ask whether the daemon runs; everything else is
-//! for root and for the daemon's own user. A process under interception may ask
+//! takes power away, and may ask whether the daemon runs. Questions are for the
+//! groups that they are put to; everything else is for root and for the daemon's
+//! own user. A process under interception may ask
 //! for nothing: it could otherwise take another agent's name.
 
 mod client;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::approval::Facts;
 use crate::flow::registry::FlowFacts;
 
 /// What can be asked.
@@ -44,6 +46,22 @@ pub enum Request {
     Flows {},
     /// Read the rules again now.
     Reload {},
+    /// The questions that are open.
+    Questions {},
+    /// One question.
+    Question {
+        /// Its name, or the beginning or end of it.
+        id: String,
+    },
+    /// Answer a question.
+    Answer {
+        /// Its name, or the beginning or end of it.
+        id: String,
+        /// Yes or no.
+        approves: bool,
+        /// Why.
+        reason: Option<String>,
+    },
 }
 
 /// The answer to [`Request::Exec`].
@@ -86,6 +104,13 @@ pub struct Status {
     pub redirected: u64,
     /// What the kernel refused, by reason.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// The answer to [`Request::Questions`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Questions {
+    /// Oldest first.
+    pub questions: Vec<Facts>,
 }
 
 /// The answer to [`Request::Flows`].

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use interceptor_policy::approval::Answer;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use super::{Flows, Placed, Request, Status};
+use super::{Flows, Placed, Questions, Request, Status};
+use crate::approval::Facts;
+use crate::approval::people::Person;
 use crate::flow::House;
 use crate::tls::authority::Trust;
 
@@ -128,6 +131,10 @@ fn answer(
             info!(%session, uid, "a session was killed");
             Ok(json!({"ok": true}))
         }
+        Request::Questions {} | Request::Question { .. } | Request::Answer { .. } => {
+            let person = Person::of_process(uid, pid, &house.config.approvals);
+            questions(house, request, &person, is_operator)
+        }
         Request::Flows {} => Ok(serde_json::to_value(Flows {
             flows: house.flows.list(),
         })?),
@@ -135,6 +142,53 @@ fn answer(
             let changed = house.rules.reload()?;
             Ok(json!({"ok": true, "changed": changed}))
         }
+    }
+}
+
+/// What people may ask about questions: those that are put to one of their groups.
+fn questions(
+    house: &House,
+    request: Request,
+    person: &Person,
+    is_operator: bool,
+) -> anyhow::Result<serde_json::Value> {
+    let is_asked = |facts: &Facts| {
+        is_operator
+            || facts.asks.iter().any(|asks| {
+                person
+                    .groups
+                    .iter()
+                    .any(|group| asks.from.iter().any(|from| **from == **group))
+            })
+    };
+    match request {
+        Request::Question { id } => {
+            let facts = house.desk.show(&id)?;
+            anyhow::ensure!(is_asked(&facts), "none of your groups is asked");
+            Ok(serde_json::to_value(facts)?)
+        }
+        Request::Answer {
+            id,
+            approves,
+            reason,
+        } => {
+            let facts = house.desk.show(&id)?;
+            anyhow::ensure!(is_asked(&facts), "none of your groups is asked");
+            let answer = Answer {
+                by: person.name.as_str().into(),
+                uid: Some(person.uid),
+                groups: person.groups.clone(),
+                approves,
+                reason,
+            };
+            // Of what was looked at just now: the name could mean another since.
+            let facts = house.desk.answer(&facts.id, Some(&facts.digest), answer)?;
+            info!(question = facts.id, by = person.name, approves, "answered");
+            Ok(serde_json::to_value(facts)?)
+        }
+        _ => Ok(serde_json::to_value(Questions {
+            questions: house.desk.list().into_iter().filter(is_asked).collect(),
+        })?),
     }
 }
 

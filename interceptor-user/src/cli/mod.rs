@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod approvals;
 mod ca;
 mod completions;
 mod doctor;
@@ -53,6 +54,7 @@ pub enum Command {
     Sessions(sessions::Args),
     Replay(replay::Args),
     Rules(rules::Args),
+    Approvals(approvals::Args),
     Ca(ca::Args),
     Doctor(doctor::Args),
     Status(status::Args),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Sessions(args) => sessions::run(&cli.global, args),
         Command::Replay(args) => replay::run(&cli.global, args),
         Command::Rules(args) => rules::run(&cli.global, args),
+        Command::Approvals(args) => approvals::run(&cli.global, args),
         Command::Ca(args) => ca::run(&cli.global, args),
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),

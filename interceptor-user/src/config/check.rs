@@ -14,8 +14,8 @@ use serde_saphyr::{Location, Spanned};
 use super::faults::Report;
 use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
 use super::{
-    Admin, Config, Credentials, DefaultVerdict, Intercept, Listener, Place, Recorder, Target,
-    TlsMode, Uninspected, UpstreamTls, units,
+    Admin, Approvals, Config, Credentials, DefaultVerdict, Intercept, Listener, Place, Recorder,
+    Target, TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 
@@ -35,6 +35,10 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
         },
         recorder: check.recorder(raw.recorder, fallback.recorder),
         admin: check.admin(raw.admin, &runtime_dir),
+        approvals: Approvals {
+            key: raw.approvals.key.as_ref().and_then(|key| check.secret(key)),
+            groups: raw.approvals.groups,
+        },
         state_dir: check.path_or(raw.state_dir.as_ref(), fallback.state_dir),
         runtime_dir,
     }

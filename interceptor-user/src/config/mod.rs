@@ -42,6 +42,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The admin socket.
     pub admin: Admin,
+    /// Who answers questions.
+    pub approvals: Approvals,
     /// Sockets, pins and pid file; gone after a reboot. Default `/run/interceptor`.
     pub runtime_dir: PathBuf,
     /// Keys and state that stay. Default `/var/lib/interceptor`.
@@ -173,6 +175,16 @@ pub struct Admin {
     pub socket: PathBuf,
 }
 
+/// Who answers what rules hold.
+#[derive(Clone, Debug, Default)]
+pub struct Approvals {
+    /// What answers that come by way of Redis are signed with, on every host that
+    /// gives or takes them; without it none is taken.
+    pub key: Option<SecretRef>,
+    /// People of a group, beside those of the host's group of that name.
+    pub groups: BTreeMap<String, Vec<String>>,
+}
+
 /// Where the configuration is when nothing else is said.
 pub const STANDARD_FILE: &str = "/etc/interceptor/interceptor.yaml";
 /// Where rules are when nothing else is said, in this order.
@@ -211,6 +223,7 @@ impl Default for Config {
             admin: Admin {
                 socket: runtime_dir.join("admin.sock"),
             },
+            approvals: Approvals::default(),
             runtime_dir,
             state_dir: PathBuf::from("/var/lib/interceptor"),
         }

@@ -28,6 +28,8 @@ pub(super) struct Config {
     pub(super) listeners: Vec<Listener>,
     #[serde(default)]
     pub(super) admin: Admin,
+    #[serde(default)]
+    pub(super) approvals: Approvals,
     pub(super) runtime_dir: Option<Spanned<String>>,
     pub(super) state_dir: Option<Spanned<String>>,
 }
@@ -148,6 +150,14 @@ pub(super) struct Admin {
     pub(super) console: Later,
     pub(super) oidc: Later,
     pub(super) metrics: Later,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Approvals {
+    pub(super) key: Option<Spanned<SecretRef>>,
+    #[serde(default)]
+    pub(super) groups: BTreeMap<String, Vec<String>>,
 }
 
 /// A number, or a number with a unit.

@@ -20,6 +20,7 @@ use interceptor_engine::pg::sql::Classifier;
 use interceptor_policy::{MaskKey, Memory, Moment};
 
 use crate::agents::Runs;
+use crate::approval::Desk;
 use crate::config::{Config, TargetTable};
 use crate::kernel::Kernel;
 use crate::pg::catalog::Catalogs;
@@ -43,6 +44,8 @@ pub struct House {
     pub memory: Memory,
     /// When the daemon started, by both clocks.
     pub started: (Instant, i64),
+    /// What people are asked.
+    pub desk: Desk,
     /// Where events go.
     pub recorder: Recorder,
     /// How PostgreSQL's legs are opened.

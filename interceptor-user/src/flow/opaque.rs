@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use interceptor_engine::hold::{Decision, Question};
 use interceptor_engine::opaque::OpaqueSession;
 use interceptor_engine::session::{BackendKey, Outbox, Session as _};
 use interceptor_policy::{DefaultVerdict, Hold, Operation, Protocol, Verdict};
@@ -11,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::House;
-use super::pump::{LookUp, Pump, Surroundings};
+use super::pump::{Asking, Cancelling, LookUp, Pump, Surroundings};
 use super::serve::{self, Flow};
 use crate::config::Uninspected;
 use crate::tls::Stream;
@@ -24,6 +25,11 @@ pub(super) async fn serve(
     first: Vec<u8>,
     protocol: Protocol,
 ) {
+    if let Some(why) = serve::shut_out(house, &flow) {
+        tell_refusal(tcp, protocol, &why, &flow).await;
+        serve::refused(house, &flow, protocol.name(), &why).await;
+        return;
+    }
     let uninspected = house.config.intercept.uninspected;
     let default = match uninspected {
         Uninspected::Block => DefaultVerdict::Block,
@@ -110,6 +116,16 @@ impl Surroundings<OpaqueSession> for Nothing {
 
     fn look_up(&mut self, _oids: Vec<u32>) -> LookUp {
         Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn ask(&mut self, _question: Question) -> Asking {
+        Box::pin(std::future::ready(Decision::Unasked(
+            "nothing of this flow is read".to_owned(),
+        )))
+    }
+
+    fn cancel(&mut self) -> Cancelling {
+        Box::pin(std::future::ready(()))
     }
 
     fn has_key(&mut self, _key: BackendKey) {}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use interceptor_engine::hold::Question;
 use interceptor_engine::pg::catalog::TableInfo;
 use interceptor_engine::pg::session::PgSession;
 use interceptor_engine::pg::session::Settings;
@@ -16,9 +17,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::pump::{LookUp, Pump, Surroundings};
+use super::pump::{Asking, Cancelling, LookUp, Pump, Surroundings};
 use super::serve::{self, Flow};
 use super::{DETECT_PATIENCE, House};
+use crate::approval::Asker;
 use crate::pg::cancel::{CancelGuard, CancelRegistry, CancelTo};
 use crate::pg::catalog::Catalog;
 use crate::pg::front::{self, FrontRequest, Legs, Opened};
@@ -32,11 +34,15 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: TcpStream, first:
         .rules
         .current()
         .scope(&flow.subject(Protocol::Postgres, false, default));
-    if !scope.can_allow() {
-        let why = format!(
+    let why = match serve::shut_out(house, &flow) {
+        None if scope.can_allow() => None,
+        None => Some(format!(
             "no rule allows agent {:?} anything on {}",
             flow.identity.principal.agent, flow.origin
-        );
+        )),
+        banned => banned,
+    };
+    if let Some(why) = why {
         tell_refusal(tcp, first, &why).await;
         serve::refused(house, &flow, "postgres", &why).await;
         return;
@@ -211,7 +217,7 @@ struct Around<'a> {
     catalog: Option<Arc<Catalog>>,
     cancels: CancelRegistry,
     cancel_to: CancelTo,
-    guard: Option<CancelGuard>,
+    guard: Option<Arc<CancelGuard>>,
 }
 
 impl Surroundings<PgSession> for Around<'_> {
@@ -242,11 +248,33 @@ impl Surroundings<PgSession> for Around<'_> {
         })
     }
 
+    fn ask(&mut self, question: Question) -> Asking {
+        let asker = Asker {
+            context: self.flow.context(&self.house, "postgres"),
+            cancelled: Arc::clone(&self.cancel_to.asked),
+        };
+        self.house.desk.ask(&question, asker)
+    }
+
+    fn cancel(&mut self) -> Cancelling {
+        let Some(guard) = self.guard.clone() else {
+            return Box::pin(std::future::ready(()));
+        };
+        let dialer = self.house.front.dialer.clone();
+        let session = self.flow.session;
+        Box::pin(async move {
+            if let Err(error) = guard.cancel(&dialer).await {
+                warn!(%session, %error, "what runs upstream could not be cancelled");
+            }
+        })
+    }
+
     fn has_key(&mut self, key: BackendKey) {
-        self.guard = Some(
-            self.cancels
-                .register(key.process_id, &key.key, self.cancel_to.clone()),
-        );
+        self.guard = Some(Arc::new(self.cancels.register(
+            key.process_id,
+            &key.key,
+            self.cancel_to.clone(),
+        )));
     }
 }
 

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use interceptor_engine::event::{Event, FlowTime};
+use interceptor_engine::hold::{Decision, Question};
 use interceptor_engine::pg::catalog::TableInfo;
 use interceptor_engine::session::{BackendKey, End, Outbox, Piece, Session, Side};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -41,6 +42,12 @@ thread_local! {
 /// An answer that is being waited for.
 pub type LookUp = Pin<Box<dyn Future<Output = Vec<TableInfo>> + Send>>;
 
+/// A person's answer that is being waited for; dropped, the question is withdrawn.
+pub type Asking = Pin<Box<dyn Future<Output = Decision> + Send>>;
+
+/// A cancellation on its way.
+pub type Cancelling = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What a session needs of the world beside its two legs.
 pub trait Surroundings<S>: Send {
     /// Called before the session gets bytes: puts new rules in force.
@@ -48,6 +55,12 @@ pub trait Surroundings<S>: Send {
 
     /// Names of tables. An empty answer where they cannot be had.
     fn look_up(&mut self, oids: Vec<u32>) -> LookUp;
+
+    /// Asks a person.
+    fn ask(&mut self, question: Question) -> Asking;
+
+    /// Cancels what runs upstream; done when the service has taken it.
+    fn cancel(&mut self) -> Cancelling;
 
     /// The session can be cancelled with this key.
     fn has_key(&mut self, key: BackendKey);
@@ -223,6 +236,9 @@ pub struct Pump<'a, S, W> {
     out: Outbox,
     end: Option<Outcome>,
     look_up: Option<LookUp>,
+    asking: Option<Asking>,
+    cancelling: Option<Cancelling>,
+    timer: Option<(FlowTime, Pin<Box<Sleep>>)>,
     waiting_for_room: Option<(RoomFuture, Pin<Box<Sleep>>)>,
     unrecorded: bool,
 }
@@ -256,6 +272,9 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             out: Outbox::default(),
             end: None,
             look_up: None,
+            asking: None,
+            cancelling: None,
+            timer: None,
             waiting_for_room: None,
             unrecorded: false,
         }
@@ -337,6 +356,26 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             self.act(cx, &[])?;
             return Ok(true);
         }
+        if let Some(asking) = &mut self.asking
+            && let Poll::Ready(decision) = asking.as_mut().poll(cx)
+        {
+            self.asking = None;
+            let now = self.now();
+            self.session.handle_decision(now, decision, &mut self.out);
+            self.act(cx, &[])?;
+            return Ok(true);
+        }
+        if let Some(cancelling) = &mut self.cancelling
+            && cancelling.as_mut().poll(cx).is_ready()
+        {
+            self.cancelling = None;
+        }
+        if self.is_due(cx) {
+            let now = self.now();
+            self.session.handle_time(now, &mut self.out);
+            self.act(cx, &[])?;
+            return Ok(true);
+        }
         let mut moved = false;
         if down_drained && self.session.wants_read(Side::Upstream) {
             moved |= self.read(cx, Side::Upstream)?;
@@ -344,11 +383,33 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
         if up_drained
             && self.end.is_none()
             && !self.unrecorded
+            && self.cancelling.is_none()
             && self.session.wants_read(Side::Downstream)
         {
             moved |= self.read(cx, Side::Downstream)?;
         }
         Ok(moved)
+    }
+
+    /// Whether the session wants to be told the time now; else its next such
+    /// moment wakes this flow.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.session.deadline() else {
+            self.timer = None;
+            return false;
+        };
+        if self.timer.as_ref().is_none_or(|(at, _)| *at != due) {
+            let at = self.began + Duration::from_micros(due.0);
+            self.timer = Some((due, Box::pin(tokio::time::sleep_until(at.into()))));
+        }
+        let due = self
+            .timer
+            .as_mut()
+            .is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
+        if due {
+            self.timer = None;
+        }
+        due
     }
 
     fn read(&mut self, cx: &mut Context<'_>, side: Side) -> Result<bool, Outcome> {
@@ -383,6 +444,12 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
         }
         if let Some(oids) = self.out.catalog.take() {
             self.look_up = Some(self.surroundings.look_up(oids));
+        }
+        if let Some(question) = self.out.ask.take() {
+            self.asking = Some(self.surroundings.ask(*question));
+        }
+        if std::mem::take(&mut self.out.cancel) {
+            self.cancelling = Some(self.surroundings.cancel());
         }
         if let Some(end) = self.out.end.take() {
             self.end = Some(match end {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::registry::FlowFacts;
 use super::{DETECT_PATIENCE, House, opaque, postgres};
 use crate::agents::Identity;
+use crate::approval::facts::Context;
 use crate::config::{self, Listener};
 use crate::kernel::Origin;
 
@@ -94,6 +95,25 @@ impl Flow {
             protocol,
             pid: self.pid,
             opened: self.opened(),
+        }
+    }
+
+    /// Who asks and where, for a question.
+    #[must_use]
+    pub fn context(&self, house: &House, protocol: &'static str) -> Context {
+        let acts = &self.identity.principal;
+        Context {
+            agent: acts.agent.clone(),
+            uid: acts.uid,
+            principal: principal(acts),
+            process: self.identity.process.clone(),
+            target: self
+                .target
+                .as_ref()
+                .map_or_else(|| self.origin.to_string(), |target| target.name.clone()),
+            origin: self.origin.to_string(),
+            host: house.host.clone(),
+            protocol,
         }
     }
 
@@ -235,6 +255,18 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         Protocol::Postgres => postgres::serve(&house, flow, tcp, first).await,
         other => opaque::serve(&house, flow, tcp, first, other).await,
     }
+}
+
+/// Why this flow's principal may have no session now, if so: a rule ended an
+/// earlier one, and said for how long.
+pub(super) fn shut_out(house: &House, flow: &Flow) -> Option<String> {
+    let now = house.moment(Instant::now());
+    let left = house.memory.banned(&flow.identity.principal, now)?;
+    Some(format!(
+        "agent {:?} may open no session for another {} s: a rule ended one and said so",
+        flow.identity.principal.agent,
+        left.as_secs().max(1)
+    ))
 }
 
 enum How {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use interceptor_proto::pg::startup::CancelRequest;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::Notify;
 
 use super::front::Fault;
 use super::upstream::{self, Dialer};
@@ -33,6 +34,9 @@ pub struct CancelTo {
     pub dialled: SocketAddr,
     /// How that leg was encrypted, where it was.
     pub tls: Option<Arc<Ask>>,
+    /// Told when the agent asks to cancel: what waits for a person is not with
+    /// the server yet.
+    pub asked: Arc<Notify>,
 }
 
 type Key = (SocketAddr, u32, Box<[u8]>);
@@ -99,31 +103,56 @@ impl CancelRegistry {
         let Some(to) = self.find(origin, request) else {
             return Ok(false);
         };
-        let mut packet = Vec::new();
-        request.encode(&mut packet)?;
-        let deliver = async {
-            let mut tcp = upstream::dial(dialer, to.dialled).await?;
-            let mut stream = match &to.tls {
-                None => Stream::Plain(tcp),
-                Some(ask) => {
-                    if !upstream::ask_tls(&mut tcp).await? {
-                        return Err(Fault::NoUpstreamTls);
-                    }
-                    upstream::encrypt(tcp, ask).await?.0
-                }
-            };
-            wire::send(&mut stream, &packet)
-                .await
-                .map_err(Fault::Upstream)?;
-            // The server closes once it has sent the signal; closing earlier
-            // would let an agent's next statement be the one that is cancelled.
-            let _ = stream.read_u8().await;
-            Ok(true)
-        };
-        tokio::time::timeout(PATIENCE, deliver)
-            .await
-            .map_err(|_| Fault::Slow)?
+        to.asked.notify_waiters();
+        deliver(dialer, &to, request).await?;
+        Ok(true)
     }
+}
+
+impl CancelGuard {
+    /// Cancels what runs in this session, and waits until the server has taken it.
+    ///
+    /// # Errors
+    /// When that server cannot be reached any more.
+    pub async fn cancel(&self, dialer: &Dialer) -> Result<(), Fault> {
+        let (origin, process_id, key) = &self.entry;
+        let request = CancelRequest {
+            process_id: *process_id,
+            key,
+        };
+        match self.registry.find(*origin, &request) {
+            Some(to) => deliver(dialer, &to, &request).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sends a request, and waits until the server has taken it.
+async fn deliver(dialer: &Dialer, to: &CancelTo, request: &CancelRequest<'_>) -> Result<(), Fault> {
+    let mut packet = Vec::new();
+    request.encode(&mut packet)?;
+    let deliver = async {
+        let mut tcp = upstream::dial(dialer, to.dialled).await?;
+        let mut stream = match &to.tls {
+            None => Stream::Plain(tcp),
+            Some(ask) => {
+                if !upstream::ask_tls(&mut tcp).await? {
+                    return Err(Fault::NoUpstreamTls);
+                }
+                upstream::encrypt(tcp, ask).await?.0
+            }
+        };
+        wire::send(&mut stream, &packet)
+            .await
+            .map_err(Fault::Upstream)?;
+        // The server closes once it has sent the signal; closing earlier
+        // would let an agent's next statement be the one that is cancelled.
+        let _ = stream.read_u8().await;
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, deliver)
+        .await
+        .map_err(|_| Fault::Slow)?
 }
 
 /// Forgets a session's key when dropped.
@@ -161,6 +190,7 @@ mod tests {
             origin: origin.parse().unwrap(),
             dialled: origin.parse().unwrap(),
             tls: None,
+            asked: Arc::default(),
         }
     }
 

@@ -283,6 +283,7 @@ async fn advance(
     Ok(Opened::Session(Box::new(Legs {
         downstream: agent.stream,
         cancel_to: CancelTo {
+            asked: Arc::default(),
             origin,
             dialled: stream.tcp().peer_addr().map_err(Fault::Upstream)?,
             tls: upstream_tls.is_some().then(|| Arc::new(ask)),

@@ -53,6 +53,7 @@ pub struct Recorder {
     told: Arc<Told>,
     facts: Arc<Mutex<String>>,
     place: Arc<str>,
+    client: Client,
     stall: Duration,
 }
 
@@ -161,6 +162,7 @@ impl Recorder {
             told: Arc::clone(&told),
             facts: Arc::clone(&facts),
             place: client.get_connection_info().addr().to_string().into(),
+            client: client.clone(),
             stall: config.stall,
         };
         let writer = Writer {
@@ -236,6 +238,12 @@ impl Recorder {
     #[must_use]
     pub fn status(&self) -> Status {
         self.told.status(&self.queue)
+    }
+
+    /// The Redis that it records to, for what else is kept there.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Where it records to; without credentials.

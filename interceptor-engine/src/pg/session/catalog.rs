@@ -6,10 +6,11 @@ use interceptor_proto::pg::backend::RowDescription;
 use interceptor_proto::pg::frame;
 
 use super::PgSession;
+use super::hold::own;
 use super::inbox::Source;
 use crate::event::FlowTime;
 use crate::pg::catalog::TableInfo;
-use crate::session::{Outbox, Piece, Side};
+use crate::session::{Outbox, Side};
 
 /// A row description that cannot be judged before names are known.
 #[derive(Debug)]
@@ -71,13 +72,5 @@ impl PgSession {
         // Those ranges are of bytes that nobody else has.
         own(&mut out.downstream, before_down, &kept);
         own(&mut out.upstream, before_up, &kept);
-    }
-}
-
-fn own(pieces: &mut [Piece], from: usize, bytes: &[u8]) {
-    for piece in pieces.iter_mut().skip(from) {
-        if let Piece::Input(range) = piece {
-            *piece = Piece::Owned(bytes.get(range.clone()).unwrap_or_default().to_vec());
-        }
     }
 }

@@ -8,8 +8,10 @@ use interceptor_proto::pg::frontend::FunctionCall;
 use interceptor_proto::pg::frontend::{Bind, Close, Describe, Execute, Parse, Query, Subject};
 use interceptor_proto::pg::tag::frontend as tag;
 
+use super::exchange::Exchange;
+use super::hold::Command;
 use super::inbox::{Source, Want};
-use super::judge::Asked;
+use super::judge::{Asked, Judged, Ruling};
 use super::owed::Owed;
 use super::statements::{Portal, Prepared};
 use super::{JUDGED_LIMIT, PgSession, Phase, functions, record, refuse};
@@ -106,21 +108,61 @@ impl PgSession {
             statement: None,
             parameters: None,
         };
-        let mut judged = self.judge(now, &asked, &classified, out);
-        self.ready_sent += 1;
-        match judged.permit.take() {
-            Some(permit) => {
-                judged.exchange.undos = self.begin_effects(&classified);
-                self.owed.push(Owed::Query(Box::new(judged.exchange)));
-                refuse::spend(permit);
-                source.forward(Side::Upstream, out);
+        let judged = self.judge(now, &asked, &classified, None, out);
+        self.act(now, Command::Query, judged, &asked, source, out);
+    }
+
+    /// Does what the rules say with the message that runs an exchange.
+    fn act(
+        &mut self,
+        now: FlowTime,
+        command: Command,
+        judged: Judged,
+        asked: &Asked<'_>,
+        source: Source<'_>,
+        out: &mut Outbox,
+    ) {
+        let Judged {
+            mut exchange,
+            ruling,
+        } = judged;
+        match ruling {
+            Ruling::Pass(permit) => self.run(command, exchange, permit, source, out),
+            Ruling::Hold(hold) => self.hold(now, command, exchange, hold, asked, source, out),
+            Ruling::Refuse(refusal) => {
+                exchange.refusal = Some(refusal);
+                self.run_nothing(command, exchange, out);
             }
-            None => {
-                out.write(Side::Upstream, &refuse::query(judged.exchange.number));
-                self.owed.push(Owed::Query(Box::new(judged.exchange)));
+            Ruling::Kill(refusal) => {
+                let number = exchange.number;
+                exchange.refusal = Some(refusal.clone());
+                self.run_nothing(command, exchange, out);
+                self.end_killed(number, &refusal, out);
             }
         }
-        self.end_if_killed(now, judged.kill, out);
+    }
+
+    pub(super) fn owe(&mut self, command: Command, exchange: Exchange) {
+        let exchange = Box::new(exchange);
+        self.owed.push(match command {
+            Command::Query => Owed::Query(exchange),
+            Command::Execute => Owed::Execute(exchange),
+            Command::FunctionCall => Owed::FunctionCall(exchange),
+        });
+    }
+
+    /// Before an `Execute` under masks: its columns, where nobody has asked yet.
+    pub(super) fn ask_description(&mut self, exchange: &Exchange, out: &mut Outbox) {
+        let portal = exchange.portal.clone();
+        if let Some(portal) = portal.filter(|_| exchange.masks.is_some())
+            && !portal.description_asked.swap(true, Ordering::Relaxed)
+        {
+            out.write(Side::Upstream, &refuse::describe_portal(&portal.name));
+            self.owed.push(Owed::DescribePortal {
+                portal: Some(portal),
+                ours: true,
+            });
+        }
     }
 
     fn parse(&mut self, now: FlowTime, parse: Parse<'_>, source: Source<'_>, out: &mut Outbox) {
@@ -153,17 +195,28 @@ impl PgSession {
             parameters: None,
         };
         match self.judge_parse(now, &asked, &classified, out) {
-            Ok(permit) => {
+            Ok(()) => {
                 self.owed.push(Owed::Parse {
                     undo,
                     refused: None,
                 });
-                refuse::spend(permit);
                 source.forward(Side::Upstream, out);
                 self.unrecorded = Some(prepared);
             }
             Err(judged) => {
-                let super::judge::Judged { exchange, kill, .. } = *judged;
+                let Judged {
+                    mut exchange,
+                    ruling,
+                } = *judged;
+                let number = exchange.number;
+                let (refusal, kills) = match ruling {
+                    Ruling::Kill(refusal) => (refusal, true),
+                    Ruling::Refuse(refusal) => (refusal, false),
+                    // A judgement that changed in between: refused, to be sure.
+                    Ruling::Hold(hold) => (hold.reason, false),
+                    Ruling::Pass(_) => (refuse::changed(), false),
+                };
+                exchange.refusal = Some(refusal.clone());
                 out.write(
                     Side::Upstream,
                     &refuse::parse(parse.statement, exchange.number),
@@ -172,7 +225,9 @@ impl PgSession {
                     undo,
                     refused: Some(Box::new(exchange)),
                 });
-                self.end_if_killed(now, kill, out);
+                if kills {
+                    self.end_killed(number, &refusal, out);
+                }
             }
         }
     }
@@ -190,6 +245,7 @@ impl PgSession {
             name: bind.portal.to_vec(),
             statement,
             parameters: record::parameters(bind),
+            bound: *blake3::hash(source.body()).as_bytes(),
             result_formats: bind.result_formats.iter().collect(),
             fields: std::sync::Mutex::new(None),
             description_asked: AtomicBool::new(false),
@@ -257,30 +313,8 @@ impl PgSession {
             statement: statement.as_ref().map(|statement| &statement.name),
             parameters: portal.as_ref().map(|portal| portal.parameters.as_str()),
         };
-        let mut judged = self.judge(now, &asked, &classified, out);
-        judged.exchange.portal = portal.clone();
-        match judged.permit.take() {
-            Some(permit) => {
-                judged.exchange.undos = self.begin_effects(&classified);
-                if let Some(portal) = portal.filter(|_| judged.exchange.masks.is_some())
-                    && !portal.description_asked.swap(true, Ordering::Relaxed)
-                {
-                    out.write(Side::Upstream, &refuse::describe_portal(&portal.name));
-                    self.owed.push(Owed::DescribePortal {
-                        portal: Some(portal),
-                        ours: true,
-                    });
-                }
-                self.owed.push(Owed::Execute(Box::new(judged.exchange)));
-                refuse::spend(permit);
-                source.forward(Side::Upstream, out);
-            }
-            None => {
-                out.write(Side::Upstream, &refuse::execute(judged.exchange.number));
-                self.owed.push(Owed::Execute(Box::new(judged.exchange)));
-            }
-        }
-        self.end_if_killed(now, judged.kill, out);
+        let judged = self.judge(now, &asked, &classified, portal.clone(), out);
+        self.act(now, Command::Execute, judged, &asked, source, out);
     }
 
     fn close_named(&mut self, close: Close<'_>, source: Source<'_>, out: &mut Outbox) {
@@ -316,18 +350,8 @@ impl PgSession {
             statement: None,
             parameters: None,
         };
-        let mut judged = self.judge(now, &asked, &classified, out);
-        self.ready_sent += 1;
-        match judged.permit.take() {
-            Some(permit) => {
-                refuse::spend(permit);
-                source.forward(Side::Upstream, out);
-            }
-            None => out.write(Side::Upstream, &refuse::function_call()),
-        }
-        self.owed
-            .push(Owed::FunctionCall(Box::new(judged.exchange)));
-        self.end_if_killed(now, judged.kill, out);
+        let judged = self.judge(now, &asked, &classified, None, out);
+        self.act(now, Command::FunctionCall, judged, &asked, source, out);
     }
 
     fn sync(&mut self, now: FlowTime, source: Source<'_>, out: &mut Outbox) {
@@ -358,14 +382,5 @@ impl PgSession {
             &why,
             out,
         );
-    }
-
-    /// Names that a statement is about to change mean nothing until the server
-    /// has said that it did.
-    fn begin_effects(
-        &mut self,
-        classified: &crate::pg::sql::Classified,
-    ) -> Vec<(usize, super::statements::Undo)> {
-        self.statements.begin_effects(&classified.effects)
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use interceptor_policy::operation::Sql;
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{Masks, RecordLevel, Refusal};
+use interceptor_policy::{Limits, Masks, RecordLevel, Refusal};
 
 use crate::event::FlowTime;
 use crate::pg::mask::{CopyPlan, RowPlan};
 use crate::pg::sql::Classified;
 
+use super::limits::Cut;
+use super::refuse::Manner;
 use super::statements::{Portal, Undo};
 
 /// Bytes of a result that make one event.
@@ -29,6 +31,12 @@ pub(super) struct Exchange {
     /// Why it was refused, if it was: what went upstream then only makes the
     /// server answer with an error, which is replaced by ours.
     pub(super) refusal: Option<Refusal>,
+    /// In which words it was refused.
+    pub(super) manner: Manner,
+    /// What its answer may come to.
+    pub(super) limits: Limits,
+    /// Its answer grew past that: what of it still comes is kept from the agent.
+    pub(super) cut: Option<Cut>,
     /// What is hidden in the answer.
     pub(super) masks: Option<Arc<Masks>>,
     /// How the rows that come now are treated; `None` until their description.
@@ -74,6 +82,9 @@ impl Exchange {
             classified: None,
             portal: None,
             refusal: None,
+            manner: Manner::Rule,
+            limits: Limits::default(),
+            cut: None,
             masks: None,
             plan: None,
             record: RecordLevel::Full,

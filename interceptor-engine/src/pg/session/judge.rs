@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use interceptor_policy::operation::{Class, Classes, PgOperation, Sql, Statement};
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{Judgement, Operation, Permit, Refusal, Verdict};
+use interceptor_policy::{Hold, Judgement, Operation, Permit, Refusal, Verdict};
 
 use super::PgSession;
 use super::exchange::Exchange;
+use super::refuse;
+use super::statements::Portal;
 use crate::event::FlowTime;
 use crate::pg::mask::CopyPlan;
 use crate::pg::sql::{self, Classified, CopyEncoding, Dialect, Effect};
@@ -32,10 +34,21 @@ pub(super) struct Asked<'a> {
 pub(super) struct Judged {
     /// Goes with the reply.
     pub(super) exchange: Exchange,
-    /// There where the message may go upstream.
-    pub(super) permit: Option<Permit>,
-    /// There where the session ends.
-    pub(super) kill: Option<(u64, Refusal)>,
+    /// What becomes of the message.
+    pub(super) ruling: Ruling,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub(super) enum Ruling {
+    /// It goes upstream.
+    Pass(Permit),
+    /// A person decides.
+    Hold(Hold),
+    /// It is refused.
+    Refuse(Refusal),
+    /// It is refused, and the session ends.
+    Kill(Refusal),
 }
 
 /// Whether a judgement is remembered (`after`, `rate`, `risk`).
@@ -221,6 +234,7 @@ impl PgSession {
         now: FlowTime,
         asked: &Asked<'_>,
         classified: &Arc<Classified>,
+        portal: Option<Arc<Portal>>,
         out: &mut Outbox,
     ) -> Judged {
         self.totals.exchanges += 1;
@@ -233,11 +247,13 @@ impl PgSession {
         exchange.record = judgement.record;
         exchange.masks.clone_from(&judgement.masks);
         exchange.severity = judgement.severity;
+        exchange.limits = judgement.limits;
+        exchange.portal = portal;
         exchange.copy = copy;
         if !classified.effects.is_empty() {
             exchange.text = Arc::from(asked.text);
         }
-        let (permit, refusal, killed) = self.record_command(
+        let ruling = self.record_command(
             now,
             asked,
             sql,
@@ -247,37 +263,34 @@ impl PgSession {
             out,
         );
         exchange.sql = resolved;
-        if permit.is_some() {
+        if matches!(ruling, Ruling::Pass(_) | Ruling::Hold(_)) {
             self.dialect
                 .will_run(exchange.sql.as_deref().unwrap_or(&classified.sql));
         }
-        let kill = refusal
-            .clone()
-            .filter(|_| killed)
-            .map(|refusal| (exchange.number, refusal));
-        exchange.refusal = refusal;
-        Judged {
-            exchange,
-            permit,
-            kill,
-        }
+        Judged { exchange, ruling }
     }
 
     /// Judges a statement that is only prepared: an exchange comes of it only
-    /// when it is refused.
+    /// when it is refused. One that would be held when it runs is let be prepared.
     pub(super) fn judge_parse(
         &mut self,
         now: FlowTime,
         asked: &Asked<'_>,
         classified: &Arc<Classified>,
         out: &mut Outbox,
-    ) -> Result<Permit, Box<Judged>> {
+    ) -> Result<(), Box<Judged>> {
         let resolved = self.resolve(classified);
         let (judgement, _) = self.decide(now, Count::No, asked, classified, resolved.as_deref());
-        if let Verdict::Allow(permit) = judgement.verdict {
-            return Ok(permit);
+        match judgement.verdict {
+            Verdict::Allow(permit) => {
+                refuse::spend(permit);
+                Ok(())
+            }
+            Verdict::Hold(_) => Ok(()),
+            Verdict::Block(_) | Verdict::Kill(_) => {
+                Err(Box::new(self.judge(now, asked, classified, None, out)))
+            }
         }
-        Err(Box::new(self.judge(now, asked, classified, out)))
     }
 
     /// What the rules say, made stricter where an answer could not be masked.
@@ -302,7 +315,7 @@ impl PgSession {
             Count::No => self.scope.preview(&operation, &self.standing, now),
         };
         let mut copy = None;
-        if matches!(judgement.verdict, Verdict::Allow(_)) {
+        if matches!(judgement.verdict, Verdict::Allow(_) | Verdict::Hold(_)) {
             let objection = match refused_always(classified) {
                 Some(why) => Some(why.to_owned()),
                 None => match copy_plan(sql, classified, &judgement) {
@@ -321,6 +334,22 @@ impl PgSession {
             }
         }
         (judgement, copy)
+    }
+
+    /// Texts of what `EXECUTE` and `FETCH` stand for, in order.
+    pub(super) fn stands_for(&self, classified: &Classified) -> Vec<Arc<str>> {
+        let texts = classified.effects.iter().map(|(_, effect)| {
+            let prepared = match effect {
+                Effect::Execute { name } => self.statements.statement(name),
+                Effect::Fetch { cursor } => self
+                    .statements
+                    .portal(cursor.as_bytes())
+                    .and_then(|portal| portal.statement.as_ref()),
+                _ => None,
+            };
+            prepared.map(|prepared| Arc::clone(&prepared.text))
+        });
+        texts.flatten().collect()
     }
 
     /// The meaning of a statement with what `EXECUTE` and `FETCH` stand for put

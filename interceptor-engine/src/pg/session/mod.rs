@@ -19,8 +19,10 @@ mod catalog;
 mod downstream;
 mod exchange;
 mod functions;
+mod hold;
 mod inbox;
 mod judge;
+mod limits;
 mod literals;
 mod notices;
 mod owed;
@@ -41,6 +43,7 @@ use interceptor_proto::pg::frame::{self, Head};
 use interceptor_proto::pg::sqlstate;
 
 use crate::event::{FlowTime, Kind};
+use crate::hold::Decision;
 use crate::journal::Journal;
 use crate::pg::catalog::TableInfo;
 use crate::pg::sql::Classifier;
@@ -140,6 +143,10 @@ pub struct PgSession {
     /// Names of tables in results.
     tables: crate::pg::mask::TableNames,
     waiting: Option<catalog::Waiting>,
+    /// What a person is asked about; the agent's messages wait behind it.
+    held: Option<Box<hold::Held>>,
+    /// For the agent, as soon as no message to it is under way.
+    later: Vec<u8>,
     meta: HashMap<u64, record::CommandMeta>,
     /// An unnamed statement that was parsed and not yet executed.
     unrecorded: Option<Arc<statements::Prepared>>,
@@ -182,6 +189,8 @@ impl PgSession {
             dialect: judge::SessionDialect::default(),
             tables: HashMap::new(),
             waiting: None,
+            held: None,
+            later: Vec::new(),
             meta: HashMap::new(),
             unrecorded: None,
             copied_in: record::CopiedIn::default(),
@@ -239,11 +248,20 @@ impl PgSession {
     /// whose beginning is kept, then whole messages.
     fn take(&mut self, now: FlowTime, from: Side, input: &[u8], out: &mut Outbox) {
         let mut at = self.pass_rest(now, from, input, out);
+        if from == Side::Downstream && self.held.is_some() {
+            let rest = input.get(at..).unwrap_or_default();
+            self.down.kept.extend_from_slice(rest);
+            return;
+        }
         if !self.inbox(from).kept.is_empty() {
             at = self.complete_kept(now, from, input, at, out);
         }
         while self.phase != Phase::Over {
-            if from == Side::Upstream && self.waiting.is_some() {
+            let stops = match from {
+                Side::Upstream => self.waiting.is_some(),
+                Side::Downstream => self.held.is_some(),
+            };
+            if stops {
                 break;
             }
             let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) else {
@@ -357,6 +375,7 @@ impl PgSession {
     fn pass_some(&mut self, now: FlowTime, from: Side, source: Source<'_>, out: &mut Outbox) {
         self.inbox(from).passing = self.inbox(from).passing.saturating_sub(source.bytes.len());
         source.forward(other(from), out);
+        self.say_later(from, out);
         match from {
             Side::Downstream => self.keep_copied_in(now, source.bytes, out),
             Side::Upstream => self.keep_result(now, source.bytes, out),
@@ -383,7 +402,8 @@ impl Session for PgSession {
         }
     }
 
-    fn handle_eof(&mut self, _now: FlowTime, _from: Side, out: &mut Outbox) {
+    fn handle_eof(&mut self, now: FlowTime, from: Side, out: &mut Outbox) {
+        self.take_back_question(now, from, out);
         self.phase = Phase::Over;
         out.end.get_or_insert(End::Closed);
     }
@@ -393,6 +413,8 @@ impl Session for PgSession {
             return false;
         }
         match side {
+            // Held, it is read only to notice that the agent goes away.
+            Side::Downstream if self.held.is_some() => self.down.kept.len() < hold::KEPT_LIMIT,
             Side::Downstream => self.owed.len() < owed::OWED_LIMIT,
             Side::Upstream => self.waiting.is_none(),
         }
@@ -400,6 +422,18 @@ impl Session for PgSession {
 
     fn handle_catalog(&mut self, now: FlowTime, tables: Vec<TableInfo>, out: &mut Outbox) {
         self.names_arrived(now, tables, out);
+    }
+
+    fn handle_decision(&mut self, now: FlowTime, decision: Decision, out: &mut Outbox) {
+        self.decided(now, decision, out);
+    }
+
+    fn deadline(&self) -> Option<FlowTime> {
+        self.answer_due()
+    }
+
+    fn handle_time(&mut self, now: FlowTime, out: &mut Outbox) {
+        self.time_is(now, out);
     }
 
     fn refuse(&mut self, now: FlowTime, why: &str, out: &mut Outbox) {
@@ -412,6 +446,7 @@ impl Session for PgSession {
 
     fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
         if !std::mem::replace(&mut self.closed, true) {
+            self.take_back_question(now, Side::Downstream, out);
             self.record_close(now, reason, out);
         }
     }

@@ -44,7 +44,13 @@ impl PgSession {
                 exchange.failed = true;
                 number = Some(exchange.number);
                 if let Some(refusal) = refusal.filter(|_| !notice.is_fatal()) {
-                    replaced = Some(refuse::error(session, exchange.number, &refusal, false));
+                    replaced = Some(refuse::error(
+                        session,
+                        exchange.number,
+                        &refusal,
+                        exchange.manner,
+                        false,
+                    ));
                 }
             }
         }

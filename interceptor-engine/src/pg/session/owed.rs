@@ -81,15 +81,22 @@ impl Owed {
         }
     }
 
-    /// Why this was refused, if it was.
-    pub(super) fn refusal(&self) -> Option<&Refusal> {
+    /// As [`Owed::exchange`], to look at.
+    pub(super) fn exchange_ref(&self) -> Option<&Exchange> {
         match self {
             Self::Query(exchange) | Self::FunctionCall(exchange) | Self::Execute(exchange) => {
-                exchange.refusal.as_ref()
+                Some(exchange)
             }
-            Self::Parse { refused, .. } => refused.as_ref().and_then(|e| e.refusal.as_ref()),
+            Self::Parse { refused, .. } => refused.as_deref(),
             _ => None,
         }
+    }
+
+    /// Why this was refused, or its answer cut, if it was.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        let exchange = self.exchange_ref()?;
+        let cut = exchange.cut.as_ref().map(|cut| &cut.refusal);
+        exchange.refusal.as_ref().or(cut)
     }
 }
 
@@ -106,6 +113,10 @@ impl OwedQueue {
 
     pub(super) fn front(&mut self) -> Option<&mut Owed> {
         self.entries.front_mut()
+    }
+
+    pub(super) fn first(&self) -> Option<&Owed> {
+        self.entries.front()
     }
 
     pub(super) fn pop(&mut self) -> Option<Owed> {

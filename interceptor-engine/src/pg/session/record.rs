@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use interceptor_policy::operation::{Class, Sql};
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{Judgement, Masks, Permit, RecordLevel, Refusal, Verdict};
+use interceptor_policy::{Judgement, Masks, RecordLevel, Verdict};
 use interceptor_proto::pg::backend::Notice;
 use interceptor_proto::pg::backend::notice::code;
 use interceptor_proto::pg::frontend::Bind;
 use serde_json::json;
 
 use super::exchange::{Exchange, PART};
-use super::judge::{AD_HOC, Asked, default_severity};
+use super::judge::{AD_HOC, Asked, Ruling, default_severity};
 use super::owed::Owed;
 use super::{PgSession, literals, refuse};
 use crate::event::{FlowTime, Kind, LINE_LIMIT};
@@ -56,22 +56,19 @@ impl PgSession {
         judgement: Judgement,
         meaning: u64,
         out: &mut Outbox,
-    ) -> (Option<Permit>, Option<Refusal>, bool) {
-        let (permit, refusal, killed) = match judgement.verdict {
-            Verdict::Allow(permit) => (Some(permit), None, false),
-            Verdict::Hold(hold) => (None, Some(hold.reason), false),
-            Verdict::Block(refusal) => (None, Some(refusal), false),
-            Verdict::Kill(refusal) => (None, Some(refusal), true),
+    ) -> Ruling {
+        let (ruling, verdict) = match judgement.verdict {
+            Verdict::Allow(permit) => (Ruling::Pass(permit), "allow"),
+            Verdict::Hold(hold) => (Ruling::Hold(hold), "hold"),
+            Verdict::Block(refusal) => (Ruling::Refuse(refusal), "block"),
+            Verdict::Kill(refusal) => (Ruling::Kill(refusal), "kill"),
         };
-        let verdict = match (&permit, killed) {
-            (Some(_), _) => "allow",
-            (None, false) => "block",
-            (None, true) => "kill",
-        };
+        let passes = matches!(ruling, Ruling::Pass(_));
+        let killed = matches!(ruling, Ruling::Kill(_));
         let number = Some(exchange.number);
         let secret = holds_secret(sql);
         let masks = judgement.masks.as_deref();
-        let text = (judgement.record >= RecordLevel::Commands || permit.is_none())
+        let text = (judgement.record >= RecordLevel::Commands || !passes)
             .then(|| self.recordable(asked.text, masks, secret));
         let mut meta = String::with_capacity(256);
         let _ = write!(
@@ -79,13 +76,7 @@ impl PgSession {
             "{{\"message\":\"{}\",\"verdict\":\"{verdict}\",",
             asked.message
         );
-        self.write_meaning(
-            &mut meta,
-            meaning,
-            sql,
-            &judgement.applied,
-            permit.is_some(),
-        );
+        self.write_meaning(&mut meta, meaning, sql, &judgement.applied, passes);
         if let Some(name) = asked.statement.filter(|name| !name.is_empty()) {
             let _ = write!(meta, ",\"statement\":{}", json!(&**name));
         }
@@ -120,7 +111,7 @@ impl PgSession {
             event = event.with_data(text.into_owned().into_bytes());
         }
         out.events.push(event);
-        if let Some(refusal) = &refusal {
+        if let Ruling::Refuse(refusal) | Ruling::Kill(refusal) = &ruling {
             self.totals.blocked += 1;
             let severity = judgement
                 .severity
@@ -157,7 +148,29 @@ impl PgSession {
                     .with_alert(judgement.severity.unwrap_or(Severity::Info)),
             );
         }
-        (permit, refusal, killed)
+        ruling
+    }
+
+    /// A command as a person is shown it who is asked about it.
+    pub(super) fn shown(&self, asked: &Asked<'_>, exchange: &Exchange) -> (String, Option<String>) {
+        let sql = exchange
+            .sql
+            .as_deref()
+            .or(exchange.classified.as_deref().map(|c| &c.sql));
+        let secret = sql.is_some_and(holds_secret);
+        let masks = exchange.masks.as_deref();
+        let mut text = self.recordable(asked.text, masks, secret).into_owned();
+        if let Some(classified) = exchange.classified.as_deref() {
+            for inner in self.stands_for(classified) {
+                text.push_str("\n-- which stands for:\n");
+                text.push_str(&self.recordable(&inner, masks, secret));
+            }
+        }
+        let parameters = asked
+            .parameters
+            .filter(|parameters| parameters.len() > 2)
+            .map(|parameters| self.recordable(parameters, masks, secret).into_owned());
+        (text, parameters)
     }
 
     fn write_meaning(

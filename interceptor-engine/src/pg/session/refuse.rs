@@ -18,6 +18,24 @@ use crate::event::{FlowTime, Kind};
 use crate::session::{End, Outbox, Side};
 use interceptor_policy::verdict::Severity;
 
+/// In which words something is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// A rule, or the target's default, refuses it.
+    #[default]
+    Rule,
+    /// A person said no.
+    Denied,
+    /// Nobody said yes in time.
+    TimedOut,
+    /// The agent itself took it back.
+    Cancelled,
+    /// It may be asked again once a person has said yes.
+    Ticket,
+    /// Its answer grew past a limit.
+    Limit,
+}
+
 /// A permit is used up by forwarding what it permits, which is what the caller
 /// does next.
 pub(super) fn spend(permit: Permit) {
@@ -91,19 +109,43 @@ fn encoded<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Vec<u8> {
     out
 }
 
+/// Why something is refused that two looks did not agree about.
+pub(super) fn changed() -> Refusal {
+    Refusal {
+        rule: None,
+        message: "the rules changed while this was judged; ask again".into(),
+    }
+}
+
 /// The name of an exchange that a person can look up.
 pub(super) fn exchange_id(session: Uuid, exchange: u64) -> String {
     format!("{session}/{exchange}")
 }
 
 /// The error in a refused exchange's place.
-pub(super) fn error(session: Uuid, exchange: u64, refusal: &Refusal, fatal: bool) -> Vec<u8> {
+pub(super) fn error(
+    session: Uuid,
+    exchange: u64,
+    refusal: &Refusal,
+    manner: Manner,
+    fatal: bool,
+) -> Vec<u8> {
     let id = exchange_id(session, exchange);
-    let hint = match &refusal.rule {
-        Some(rule) => format!("Rule: {rule}. Exchange: {id}."),
-        None => format!("No rule allows it. Exchange: {id}."),
+    let rule = refusal.rule.as_deref();
+    let mut hint = match (rule, manner) {
+        (Some(rule), _) => format!("Rule: {rule}. Exchange: {id}."),
+        (None, Manner::Rule) => format!("No rule allows it. Exchange: {id}."),
+        (None, _) => format!("Exchange: {id}."),
     };
-    let state = refusal_state(refusal);
+    match manner {
+        Manner::Ticket => hint.push_str(" Ask for the very same once it is approved."),
+        Manner::Denied | Manner::TimedOut | Manner::Cancelled => {
+            let question = super::hold::question_id(session, exchange);
+            hint.push_str(&format!(" Question: {question}."));
+        }
+        Manner::Rule | Manner::Limit => {}
+    }
+    let state = manner.state();
     let error = if fatal {
         NoticeBuilder::fatal(state, &refusal.message)
     } else {
@@ -114,8 +156,15 @@ pub(super) fn error(session: Uuid, exchange: u64, refusal: &Refusal, fatal: bool
     out
 }
 
-fn refusal_state(_refusal: &Refusal) -> &'static str {
-    sqlstate::INSUFFICIENT_PRIVILEGE
+impl Manner {
+    /// PostgreSQL manual, appendix "PostgreSQL Error Codes".
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Rule | Self::Denied | Self::Ticket => sqlstate::INSUFFICIENT_PRIVILEGE,
+            Self::TimedOut | Self::Cancelled => sqlstate::QUERY_CANCELED,
+            Self::Limit => sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        }
+    }
 }
 
 impl PgSession {
@@ -149,19 +198,16 @@ impl PgSession {
         out.end = Some(End::Refused(why.to_owned()));
     }
 
-    pub(super) fn end_if_killed(
-        &mut self,
-        now: FlowTime,
-        kill: Option<(u64, Refusal)>,
-        out: &mut Outbox,
-    ) {
-        let Some((exchange, refusal)) = kill else {
-            return;
-        };
-        let _ = now;
+    pub(super) fn end_killed(&mut self, exchange: u64, refusal: &Refusal, out: &mut Outbox) {
         self.totals.killed = true;
         self.phase = Phase::Over;
-        let error = error(self.journal.session(), exchange, &refusal, true);
+        let error = error(
+            self.journal.session(),
+            exchange,
+            refusal,
+            Manner::Rule,
+            true,
+        );
         out.write(Side::Downstream, &error);
         out.end = Some(End::Refused(refusal.message.to_string()));
     }

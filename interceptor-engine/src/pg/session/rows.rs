@@ -25,6 +25,7 @@ impl PgSession {
         match self.owed.front() {
             Some(Owed::Query(exchange) | Owed::Execute(exchange)) => {
                 exchange.refusal.is_none()
+                    && exchange.limits.is_empty()
                     && match &exchange.plan {
                         Some(plan) => plan.is_untouched(),
                         None => exchange.masks.is_none(),
@@ -38,6 +39,7 @@ impl PgSession {
         match self.owed.front().and_then(Owed::exchange) {
             Some(exchange) => {
                 exchange.refusal.is_none()
+                    && exchange.limits.is_empty()
                     && exchange.copy.as_ref().is_none_or(CopyPlan::is_untouched)
             }
             None => false,
@@ -65,7 +67,8 @@ impl PgSession {
         let Some(Owed::Query(exchange) | Owed::Execute(exchange)) = self.owed.front() else {
             return 0;
         };
-        if exchange.refusal.is_some() {
+        // Counted one by one.
+        if exchange.refusal.is_some() || !exchange.limits.is_empty() {
             return 0;
         }
         let treatment = if first == tag::DATA_ROW {
@@ -161,7 +164,7 @@ impl PgSession {
     }
 
     pub(super) fn row(&mut self, now: FlowTime, source: Source<'_>, out: &mut Outbox) {
-        if !self.begin_rows(now, out) {
+        if !self.begin_rows(now, out) || !self.row_within_limits(now, source.bytes.len(), out) {
             return;
         }
         let Some(Owed::Query(exchange) | Owed::Execute(exchange)) = self.owed.front() else {
@@ -188,6 +191,9 @@ impl PgSession {
     }
 
     pub(super) fn copy_row(&mut self, now: FlowTime, source: Source<'_>, out: &mut Outbox) {
+        if !self.row_within_limits(now, source.bytes.len(), out) {
+            return;
+        }
         let key = self.key.clone();
         let Some(exchange) = self.owed.front().and_then(Owed::exchange) else {
             return self.broken(now, Side::Upstream, "COPY data that was not asked for", out);

@@ -58,6 +58,8 @@ pub(super) struct Portal {
     pub(super) statement: Option<Arc<Prepared>>,
     /// The parameters, for the record.
     pub(super) parameters: String,
+    /// Of everything that was bound, for questions.
+    pub(super) bound: [u8; 32],
     /// The formats asked for: none is text, one is for all columns.
     pub(super) result_formats: Vec<i16>,
     /// Its columns, once the server has described them. Shared between the
@@ -218,6 +220,7 @@ impl Statements {
                         name: name.as_bytes().to_vec(),
                         statement: Some(Arc::new(statement)),
                         parameters: String::new(),
+                        bound: [0; 32],
                         result_formats: Vec::new(),
                         fields: Mutex::new(None),
                         description_asked: AtomicBool::new(false),

@@ -48,6 +48,9 @@ impl PgSession {
         if self.phase == Phase::Authenticating {
             return self.answered_before_ready(now, head, source, out);
         }
+        if self.swallow(now, head, out) {
+            return;
+        }
         let body = source.body();
         let read = match head.tag {
             tag::DATA_ROW => return self.row(now, source, out),
