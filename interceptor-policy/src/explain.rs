@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use crate::matcher::Mode;
+use crate::matcher::circumstances::Circumstances;
 use crate::operation::Statement;
 use crate::rule::{Match, Rule};
-use crate::{Operation, PgOperation, Scope, Subject};
+use crate::state::Record;
+use crate::{Moment, Operation, PgOperation, Scope, Standing, Subject};
 
 /// Why a rule did or did not apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +24,32 @@ pub struct Explanation {
 }
 
 impl Scope {
-    /// What every rule of the set has to say to an operation.
+    /// What every rule of the set has to say to an operation that nothing came
+    /// before; see [`Scope::decide`].
     #[must_use]
     pub fn explain(&self, operation: &Operation<'_>) -> Vec<Explanation> {
-        let judged = self.decide(operation);
+        self.explain_at(operation, &Standing::default(), Moment::default())
+    }
+
+    /// What every rule of the set has to say to an operation, by what is
+    /// remembered of the session and its principal.
+    #[must_use]
+    pub fn explain_at(
+        &self,
+        operation: &Operation<'_>,
+        standing: &Standing,
+        now: Moment,
+    ) -> Vec<Explanation> {
+        let judged = self.preview(operation, standing, now);
+        let nobody = Record::default();
+        let record = standing.person().map(|person| person.record());
+        let record = record.as_deref().unwrap_or(&nobody);
+        let now = Circumstances {
+            moment: now,
+            score: record.score.rounded(now, self.rules().risk().half_life),
+            session: standing.past(),
+            principal: &record.past,
+        };
         self.rules()
             .rules()
             .iter()
@@ -38,14 +62,20 @@ impl Scope {
                 Explanation {
                     rule: Arc::clone(&rule.name),
                     applied,
-                    because: because(rule, self.subject(), operation, applied),
+                    because: because(rule, self.subject(), operation, &now, applied),
                 }
             })
             .collect()
     }
 }
 
-fn because(rule: &Rule, subject: &Subject, operation: &Operation<'_>, applied: bool) -> String {
+fn because(
+    rule: &Rule,
+    subject: &Subject,
+    operation: &Operation<'_>,
+    now: &Circumstances<'_>,
+    applied: bool,
+) -> String {
     let mode = if rule.tightens() {
         Mode::May
     } else {
@@ -73,9 +103,9 @@ fn because(rule: &Rule, subject: &Subject, operation: &Operation<'_>, applied: b
             true => format!("statement {number}: "),
             false => String::new(),
         };
-        match against(rule, subject, mode, *asked) {
+        match against(rule, subject, mode, *asked, now) {
             None if applied => {
-                let mut why = held(rule, subject, *asked);
+                let mut why = held(rule, subject, *asked, now);
                 if rule.observe {
                     why.push_str("; it only observes");
                 }
@@ -96,19 +126,34 @@ fn because(rule: &Rule, subject: &Subject, operation: &Operation<'_>, applied: b
 type Asked<'o> = Option<(&'o PgOperation<'o>, &'o Statement)>;
 
 /// The first thing that keeps a rule from applying.
-fn against(rule: &Rule, subject: &Subject, mode: Mode, asked: Asked<'_>) -> Option<String> {
-    if let Some(why) = fails(&rule.matches, subject, mode, asked) {
+fn against(
+    rule: &Rule,
+    subject: &Subject,
+    mode: Mode,
+    asked: Asked<'_>,
+    now: &Circumstances<'_>,
+) -> Option<String> {
+    if let Some(why) = fails(&rule.matches, subject, mode, asked, now) {
         return Some(why);
     }
     let unless = rule.unless.as_ref()?;
-    match fails(unless, subject, mode.flip(), asked) {
+    match fails(unless, subject, mode.flip(), asked, now) {
         Some(_) => None,
-        None => Some(format!("`unless` holds: {}", all(unless, subject, asked))),
+        None => Some(format!(
+            "`unless` holds: {}",
+            all(unless, subject, asked, now)
+        )),
     }
 }
 
 /// The first field of a match that does not hold.
-fn fails(part: &Match, subject: &Subject, mode: Mode, asked: Asked<'_>) -> Option<String> {
+fn fails(
+    part: &Match,
+    subject: &Subject,
+    mode: Mode,
+    asked: Asked<'_>,
+    now: &Circumstances<'_>,
+) -> Option<String> {
     for field in &part.session.fields {
         if !field.holds(mode, subject) {
             return Some(format!(
@@ -119,9 +164,26 @@ fn fails(part: &Match, subject: &Subject, mode: Mode, asked: Asked<'_>) -> Optio
             ));
         }
     }
-    let Some(postgres) = &part.postgres else {
-        return None;
-    };
+    fails_statement(part, mode, asked).or_else(|| fails_now(part, now))
+}
+
+/// The first circumstance that does not hold.
+fn fails_now(part: &Match, now: &Circumstances<'_>) -> Option<String> {
+    let circumstances = &part.circumstances;
+    if let Some(field) = circumstances.fields.iter().find(|field| !field.holds(now)) {
+        return Some(format!(
+            "{} is {}, not {}",
+            field.name,
+            field.is(now),
+            field.shown
+        ));
+    }
+    let field = circumstances.rate.as_ref()?;
+    (!field.rate.holds(now)).then(|| format!("the rate is not {}", field.shown))
+}
+
+fn fails_statement(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String> {
+    let postgres = part.postgres.as_ref()?;
     let Some((operation, statement)) = asked else {
         return Some("it asks for `postgres` fields".to_owned());
     };
@@ -141,15 +203,15 @@ fn fails(part: &Match, subject: &Subject, mode: Mode, asked: Asked<'_>) -> Optio
 }
 
 /// Why a rule applied.
-fn held(rule: &Rule, subject: &Subject, asked: Asked<'_>) -> String {
-    let mut why = all(&rule.matches, subject, asked);
+fn held(rule: &Rule, subject: &Subject, asked: Asked<'_>, now: &Circumstances<'_>) -> String {
+    let mut why = all(&rule.matches, subject, asked, now);
     if rule.unless.is_some() {
         why.push_str("; `unless` does not hold");
     }
     why
 }
 
-fn all(part: &Match, subject: &Subject, asked: Asked<'_>) -> String {
+fn all(part: &Match, subject: &Subject, asked: Asked<'_>, now: &Circumstances<'_>) -> String {
     let mut said: Vec<String> = part
         .session
         .fields
@@ -163,6 +225,16 @@ fn all(part: &Match, subject: &Subject, asked: Asked<'_>) -> String {
                 .iter()
                 .map(|field| format!("{} is {}", field.name, field.is(operation, statement))),
         );
+    }
+    let circumstances = &part.circumstances;
+    said.extend(
+        circumstances
+            .fields
+            .iter()
+            .map(|field| format!("{} is {}", field.name, field.is(now))),
+    );
+    if let Some(field) = &circumstances.rate {
+        said.push(format!("the rate is {}", field.shown));
     }
     if said.is_empty() {
         return "it matches everything".to_owned();

@@ -92,7 +92,7 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
     let (verdict, refused_by) = match &judgement.verdict {
         Verdict::Allow(_) => (RuleVerdict::Allow, None),
         Verdict::Block(refusal) => (RuleVerdict::Block, refusal.rule.as_deref()),
-        Verdict::Hold(_) => (RuleVerdict::Block, None),
+        Verdict::Hold(hold) => (RuleVerdict::Hold, hold.reason.rule.as_deref()),
         Verdict::Kill(refusal) => (RuleVerdict::Kill, refusal.rule.as_deref()),
     };
     let by = || match refused_by {

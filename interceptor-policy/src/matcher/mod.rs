@@ -10,6 +10,9 @@
 //! the second: `allow` for `public.*` is no `allow` for a join of it with
 //! something else.
 
+pub(crate) mod circumstances;
+pub(crate) mod clock;
+pub(crate) mod history;
 pub(crate) mod name;
 pub(crate) mod postgres;
 pub(crate) mod session;

@@ -34,6 +34,7 @@ pub(crate) enum Fact {
     Unit,
     Container,
     Label(String),
+    Claim(String),
     TargetName,
     Host,
 }
@@ -51,6 +52,7 @@ impl Fact {
             Self::Unit => principal.unit.as_deref(),
             Self::Container => principal.container.as_deref(),
             Self::Label(name) => principal.labels.get(name).map(String::as_str),
+            Self::Claim(name) => principal.claims.get(name).map(String::as_str),
             Self::TargetName => subject.target.name.as_deref(),
             Self::Host => subject.target.host.as_deref(),
         }
@@ -61,6 +63,8 @@ impl Fact {
 #[derive(Debug)]
 pub(crate) enum Asks {
     Text(Fact, Matcher<Text>),
+    /// Of each leaf, whether one of the groups is that.
+    Groups(Matcher<Text>),
     Uid(Matcher<Number>),
     Address(Matcher<IpNet>),
     Port(Matcher<Number>),
@@ -88,6 +92,16 @@ impl SessionField {
             Asks::Text(fact, matcher) => {
                 matcher.holds_for(mode, fact.of(subject), |text, is, _| text.exact(is))
             }
+            // To be in a group is certain, whatever other groups there are: so
+            // all that is asked is asked of the set. A process has at least one;
+            // of whom no group is known, nothing is known.
+            Asks::Groups(matcher) => {
+                let groups = &subject.principal.groups;
+                let known = (!groups.is_empty()).then_some(groups);
+                matcher.holds_for(mode, known, |text, groups, _| {
+                    groups.iter().any(|group| text.exact(group))
+                })
+            }
             Asks::Uid(matcher) => matcher.holds(mode, &|number, _| {
                 number.holds(u64::from(subject.principal.uid))
             }),
@@ -111,6 +125,10 @@ impl SessionField {
             Asks::Text(fact, _) => fact
                 .of(subject)
                 .map_or_else(|| "not known".to_owned(), |is| format!("`{is}`")),
+            Asks::Groups(_) => match subject.principal.groups.as_slice() {
+                [] => "not known".to_owned(),
+                groups => groups.join(", "),
+            },
             Asks::Uid(_) => subject.principal.uid.to_string(),
             Asks::Address(_) => subject.target.address.to_canonical().to_string(),
             Asks::Port(_) => subject.target.port.to_string(),

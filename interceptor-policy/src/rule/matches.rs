@@ -4,19 +4,24 @@ use ipnet::IpNet;
 
 use super::Match;
 use super::reader::{Reader, shown};
-use super::yaml::{Key, Node, Value};
+use super::yaml::{Node, Value};
 use crate::Protocol;
-use crate::diagnostic::nearest;
-use crate::matcher::name::{ColumnPattern, TablePattern};
-use crate::matcher::postgres::{self, ClassMatch, PgField, PgMatch};
+use crate::matcher::circumstances::CircumstanceMatch;
 use crate::matcher::session::{self, Fact, Number, SessionField, SessionMatch};
-use crate::matcher::tags::{self, Tag};
 use crate::matcher::text::{Expression, Glob, Stars, Text};
 use crate::matcher::{Matcher, Mode};
-use crate::operation::{Class, WhereClause};
 
-const FIELDS: &[&str] = &["principal", "target", "protocol", "postgres"];
-const LATER: &[&str] = &["http", "ssh", "after", "rate", "risk", "time", "if"];
+const FIELDS: &[&str] = &[
+    "principal",
+    "target",
+    "protocol",
+    "postgres",
+    "after",
+    "rate",
+    "risk",
+    "time",
+];
+const LATER: &[&str] = &["http", "ssh", "if"];
 pub(super) const PRINCIPAL: &[&str] = &[
     "agent",
     "user",
@@ -28,31 +33,17 @@ pub(super) const PRINCIPAL: &[&str] = &[
     "unit",
     "container",
     "labels",
+    "groups",
+    "claims",
 ];
 const TARGET: &[&str] = &["name", "host", "address", "port", "tls"];
-const POSTGRES: &[&str] = &[
-    "statement",
-    "class",
-    "tables",
-    "columns",
-    "functions",
-    "where",
-    "database",
-    "user",
-    "text",
-    "statements",
-    "writes_inside_read",
-];
-const WHERE: &[(&str, WhereClause)] = &[
-    ("missing", WhereClause::Missing),
-    ("always_true", WhereClause::AlwaysTrue),
-    ("present", WhereClause::Present),
-];
-
 impl<'a> Reader<'a> {
-    /// A `match` or an `unless`.
-    pub(super) fn match_(&mut self, node: &'a Node, what: &str) -> Option<Match> {
+    /// A `match` or an `unless` of a rule. `key` is what its `rate` counts by.
+    pub(super) fn match_(&mut self, node: &'a Node, what: &str, key: &str) -> Option<Match> {
         let mut whole = true;
+        let mut circumstances = Vec::new();
+        let mut rate = None;
+        let counted = key;
         let mut fields = Vec::new();
         let mut postgres = None;
         for (key, value) in self.mapping(node, what)? {
@@ -67,6 +58,19 @@ impl<'a> Reader<'a> {
                     Some(read) => postgres = Some(read),
                     None => whole = false,
                 },
+                "rate" => {
+                    rate = self.rate(value, counted.into());
+                    whole &= rate.is_some();
+                }
+                word @ ("after" | "risk" | "time") => {
+                    let field = match word {
+                        "after" => self.after(value),
+                        "risk" => self.score(value),
+                        _ => self.time(value),
+                    };
+                    whole &= field.is_some();
+                    circumstances.extend(field);
+                }
                 later if LATER.contains(&later) => {
                     self.unsupported(key.at, later);
                     whole = false;
@@ -93,6 +97,7 @@ impl<'a> Reader<'a> {
         whole.then_some(Match {
             session: SessionMatch { fields },
             postgres,
+            circumstances: CircumstanceMatch::new(circumstances, rate),
         })
     }
 
@@ -111,14 +116,17 @@ impl<'a> Reader<'a> {
                 "cgroup" => (Fact::Cgroup, Stars::Path),
                 "unit" => (Fact::Unit, Stars::Free),
                 "container" => (Fact::Container, Stars::Free),
-                "labels" => {
-                    let Some(labels) = self.mapping(value, "`labels`") else {
+                word @ ("labels" | "claims") => {
+                    let Some(named) = self.mapping(value, &format!("`{word}`")) else {
                         whole = false;
                         continue;
                     };
-                    for (label, value) in labels {
-                        let fact = Fact::Label(label.text.clone());
-                        let name = format!("principal.labels.{}", label.text);
+                    for (name, value) in named {
+                        let fact = match word {
+                            "labels" => Fact::Label(name.text.clone()),
+                            _ => Fact::Claim(name.text.clone()),
+                        };
+                        let name = format!("principal.{word}.{}", name.text);
                         whole &= self.session_text(name, fact, Stars::Free, value, into);
                     }
                     continue;
@@ -129,14 +137,21 @@ impl<'a> Reader<'a> {
                     whole &= push(into, "principal.uid".to_owned(), value, matcher);
                     continue;
                 }
-                later @ ("claims" | "groups") => {
-                    self.unsupported(key.at, &format!("principal.{later}"));
-                    whole = false;
+                "groups" => {
+                    // Not as other texts: one may be in two groups at once.
+                    let matcher = self.matcher(value, "`groups`", &mut |reader, node| {
+                        reader.text_leaf(node, "`groups`", Stars::Free)
+                    });
+                    let matcher = matcher.map(session::Asks::Groups);
+                    whole &= push(into, "principal.groups".to_owned(), value, matcher);
                     continue;
                 }
-                dotted => match dotted.strip_prefix("labels.") {
-                    Some(label) if !label.is_empty() => {
+                dotted => match dotted.split_once('.') {
+                    Some(("labels", label)) if !label.is_empty() => {
                         (Fact::Label(label.to_owned()), Stars::Free)
+                    }
+                    Some(("claims", claim)) if !claim.is_empty() => {
+                        (Fact::Claim(claim.to_owned()), Stars::Free)
                     }
                     _ => {
                         self.unknown(key, "`principal`", PRINCIPAL);
@@ -195,110 +210,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn postgres(&mut self, node: &'a Node) -> Option<PgMatch> {
-        let mut fields = Some(Vec::new());
-        for (key, value) in self.mapping(node, "`postgres`")? {
-            match self.postgres_field(key, value) {
-                Some((name, asks)) => {
-                    if let Some(fields) = &mut fields {
-                        fields.push(PgField {
-                            name,
-                            shown: shown(value),
-                            asks,
-                        });
-                    }
-                }
-                None => fields = None,
-            }
-        }
-        let fields = fields?;
-        self.where_without_rows(node, &fields);
-        Some(PgMatch::new(fields))
-    }
-
-    fn postgres_field(
-        &mut self,
-        key: &'a Key,
-        node: &'a Node,
-    ) -> Option<(&'static str, postgres::Asks)> {
-        use postgres::Asks;
-        Some(match key.text.as_str() {
-            "statement" => {
-                let tags = self.matcher(node, "`statement`", &mut |r, n| r.tag(n))?;
-                ("postgres.statement", Asks::Statement(tags))
-            }
-            "class" => {
-                let classes = self.matcher(node, "`class`", &mut |reader, node| {
-                    reader.word(node, "`class`", Class::NAMES)
-                })?;
-                ("postgres.class", Asks::Class(ClassMatch::new(&classes)))
-            }
-            "tables" => (
-                "postgres.tables",
-                Asks::Tables(self.tables(node, "`tables`")?),
-            ),
-            "functions" => (
-                "postgres.functions",
-                Asks::Functions(self.tables(node, "`functions`")?),
-            ),
-            "columns" => {
-                let columns =
-                    self.matcher(node, "`columns`", &mut |reader, node| reader.column(node))?;
-                ("postgres.columns", Asks::Columns(columns))
-            }
-            "where" => {
-                let clauses = self.matcher(node, "`where`", &mut |reader, node| {
-                    reader.word(node, "`where`", WHERE)
-                })?;
-                ("postgres.where", Asks::Where(clauses))
-            }
-            "database" => {
-                let text = self.texts(node, "`database`", Stars::Free)?;
-                ("postgres.database", Asks::Database(text))
-            }
-            "user" => {
-                let text = self.texts(node, "`user`", Stars::Free)?;
-                ("postgres.user", Asks::User(text))
-            }
-            "text" => {
-                let text = self.texts(node, "`text`", Stars::Free)?;
-                ("postgres.text", Asks::Text(text))
-            }
-            "statements" => {
-                let number = self.numbers(node, "`statements`", u64::from(u32::MAX))?;
-                ("postgres.statements", Asks::Statements(number))
-            }
-            "writes_inside_read" => (
-                "postgres.writes_inside_read",
-                Asks::WritesInsideRead(self.boolean(node, "`writes_inside_read`")?),
-            ),
-            _ => {
-                self.unknown(key, "`postgres`", POSTGRES);
-                return None;
-            }
-        })
-    }
-
-    /// A `where` beside commands that have none never holds.
-    fn where_without_rows(&mut self, node: &'a Node, fields: &[PgField]) {
-        let clause = fields
-            .iter()
-            .any(|field| matches!(field.asks, postgres::Asks::Where(_)));
-        let rows = fields.iter().all(|field| match &field.asks {
-            postgres::Asks::Statement(tags) => ["UPDATE", "DELETE", "MERGE"]
-                .iter()
-                .any(|tag| tags.holds(Mode::May, &|leaf, _| leaf.holds(tag))),
-            _ => true,
-        });
-        if clause && !rows {
-            self.report.warning(
-                node.at,
-                "this can never hold: only UPDATE, DELETE and MERGE have a `where`",
-                None,
-            );
-        }
-    }
-
     fn session_text(
         &mut self,
         name: String,
@@ -313,7 +224,12 @@ impl<'a> Reader<'a> {
         push(into, name, node, asks)
     }
 
-    fn texts(&mut self, node: &'a Node, what: &str, stars: Stars) -> Option<Matcher<Text>> {
+    pub(super) fn texts(
+        &mut self,
+        node: &'a Node,
+        what: &str,
+        stars: Stars,
+    ) -> Option<Matcher<Text>> {
         let matcher = self.matcher(node, what, &mut |reader, node| {
             reader.text_leaf(node, what, stars)
         })?;
@@ -327,7 +243,7 @@ impl<'a> Reader<'a> {
         Some(matcher)
     }
 
-    fn text_leaf(&mut self, node: &'a Node, what: &str, stars: Stars) -> Option<Text> {
+    pub(super) fn text_leaf(&mut self, node: &'a Node, what: &str, stars: Stars) -> Option<Text> {
         if let Some(expression) = self.regex(node, what, Expression::new) {
             return expression.map(Text::Regex);
         }
@@ -338,53 +254,6 @@ impl<'a> Reader<'a> {
         }
         self.built(node, "glob", Glob::new(source, stars))
             .map(Text::Glob)
-    }
-
-    fn tables(&mut self, node: &'a Node, what: &str) -> Option<Matcher<TablePattern>> {
-        self.matcher(node, what, &mut |reader, node| {
-            if let Some(pattern) = reader.regex(node, what, TablePattern::regex) {
-                return pattern;
-            }
-            let source = reader.text(node, what)?;
-            reader.built(node, "name", TablePattern::new(source))
-        })
-    }
-
-    /// A column; also read for masks.
-    pub(super) fn column(&mut self, node: &'a Node) -> Option<ColumnPattern> {
-        if let Some(pattern) = self.regex(node, "`columns`", ColumnPattern::regex) {
-            return pattern;
-        }
-        let source = self.text(node, "`columns`")?;
-        self.built(node, "column", ColumnPattern::new(source))
-    }
-
-    fn tag(&mut self, node: &'a Node) -> Option<Tag> {
-        let tag = if let Some(expression) = self.regex(node, "`statement`", Expression::new) {
-            Tag::Text(Text::Regex(expression?))
-        } else {
-            let source = self.text(node, "`statement`")?;
-            let words = source.split_whitespace().collect::<Vec<_>>().join(" ");
-            let glob = self.built(node, "glob", Glob::new(&words, Stars::Free))?;
-            if glob.is_exact() {
-                Tag::Words(words)
-            } else {
-                Tag::Text(Text::Glob(glob))
-            }
-        };
-        if !tag.exists() {
-            let written = match &node.value {
-                Value::Text(text) => text.to_uppercase(),
-                _ => shown(node),
-            };
-            self.report.error(
-                node.at,
-                format!("PostgreSQL has no command `{written}`"),
-                nearest(&written, tags::known()),
-            );
-            return None;
-        }
-        Some(tag)
     }
 
     fn network(&mut self, node: &'a Node) -> Option<IpNet> {
@@ -416,7 +285,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn numbers(&mut self, node: &'a Node, what: &str, most: u64) -> Option<Matcher<Number>> {
+    pub(super) fn numbers(
+        &mut self,
+        node: &'a Node,
+        what: &str,
+        most: u64,
+    ) -> Option<Matcher<Number>> {
         self.matcher(node, what, &mut |reader, node| {
             if let Value::Map(entries) = &node.value {
                 let (key, value) = entries.first()?;
@@ -431,7 +305,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `{ regex: … }`; `None` when it is something else.
-    fn regex<T>(
+    pub(super) fn regex<T>(
         &mut self,
         node: &'a Node,
         what: &str,
@@ -451,7 +325,12 @@ impl<'a> Reader<'a> {
         Some(self.built(value, "regular expression", build(source)))
     }
 
-    fn built<T>(&mut self, node: &'a Node, what: &str, built: Result<T, String>) -> Option<T> {
+    pub(super) fn built<T>(
+        &mut self,
+        node: &'a Node,
+        what: &str,
+        built: Result<T, String>,
+    ) -> Option<T> {
         match built {
             Ok(built) => Some(built),
             Err(fault) => {

@@ -4,24 +4,36 @@
 //! a field that is unknown, or known and not built yet, is refused with its
 //! file, so that nothing an operator wrote is silently left out.
 
+mod circumstances;
+mod effects;
 mod matches;
+mod postgres;
 mod reader;
+mod risk;
 mod tests;
+mod units;
 mod written;
 mod yaml;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use risk::{Risk, Threshold};
+pub(crate) use units::spoken;
 
 use crate::Subject;
+use crate::approval::Approval;
 use crate::diagnostic::{At, Diagnostics, Report};
 use crate::mask::MaskEntry;
+use crate::matcher::circumstances::{Asks, CircumstanceField, CircumstanceMatch};
+use crate::matcher::history::Trace;
 use crate::matcher::postgres::PgMatch;
 use crate::matcher::session::SessionMatch;
 use crate::scope::Scope;
 use crate::testing::TestCase;
-use crate::verdict::{RecordLevel, Severity};
+use crate::verdict::{Limits, RecordLevel, Severity};
 
 /// One rule file, read.
 #[derive(Clone, Debug)]
@@ -37,6 +49,9 @@ pub struct Source {
 pub struct RuleSet {
     digest: String,
     rules: Vec<Arc<Rule>>,
+    risk: Risk,
+    /// Rules that some `after` asks for.
+    traced: HashSet<Arc<str>>,
     tests: Vec<TestCase>,
     warnings: Diagnostics,
 }
@@ -51,9 +66,15 @@ pub struct Rule {
     pub(crate) matches: Match,
     pub(crate) unless: Option<Match>,
     pub(crate) verdict: Option<RuleVerdict>,
-    /// What the client is told when it refuses.
+    /// With `kill`: for how long the principal may have no session.
+    pub(crate) ban: Option<Duration>,
+    /// Of a rule that holds, and of no other.
+    pub(crate) approval: Option<Arc<Approval>>,
+    /// What the client is told when it refuses or holds.
     pub(crate) message: Arc<str>,
     pub(crate) masks: Vec<MaskEntry>,
+    pub(crate) limits: Limits,
+    pub(crate) tags: Vec<Arc<str>>,
     pub(crate) risk: u32,
     pub(crate) record: Option<RecordLevel>,
     pub(crate) severity: Option<Severity>,
@@ -66,6 +87,8 @@ pub(crate) struct Match {
     pub(crate) session: SessionMatch,
     /// `None`: it says nothing of statements, and holds for any operation.
     pub(crate) postgres: Option<PgMatch>,
+    /// Asked last: what may be otherwise at the next exchange.
+    pub(crate) circumstances: CircumstanceMatch,
 }
 
 /// The verdict that a rule gives.
@@ -73,6 +96,8 @@ pub(crate) struct Match {
 pub enum RuleVerdict {
     /// Let it pass.
     Allow,
+    /// Keep it back until a person decides.
+    Hold,
     /// Refuse this exchange.
     Block,
     /// End the session.
@@ -85,6 +110,7 @@ impl RuleVerdict {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Allow => "allow",
+            Self::Hold => "hold",
             Self::Block => "block",
             Self::Kill => "kill",
         }
@@ -137,8 +163,10 @@ impl Rule {
     /// Whether it has an effect that makes things stricter, and so applies
     /// wherever its match *may* hold.
     pub(crate) fn tightens(&self) -> bool {
-        matches!(self.verdict, Some(RuleVerdict::Block | RuleVerdict::Kill))
+        self.verdict > Some(RuleVerdict::Allow)
             || self.masks()
+            || !self.limits.is_empty()
+            || !self.tags.is_empty()
             || self.risk > 0
             || self.severity.is_some()
             || self.record == Some(RecordLevel::Full)
@@ -167,12 +195,15 @@ impl RuleSet {
         let mut faults = Diagnostics::default();
         let mut rules = Vec::new();
         let mut tests = Vec::new();
+        let mut risks = Vec::new();
         for source in &sources {
             let report = Report::new(&source.path, &source.text, &mut faults);
-            let (more_rules, more_tests) = written::file(source, report);
-            rules.extend(more_rules.into_iter().map(Arc::new));
-            tests.extend(more_tests);
+            let file = written::file(source, report);
+            rules.extend(file.rules.into_iter().map(Arc::new));
+            tests.extend(file.tests);
+            risks.push((*source, file.risk));
         }
+        let risk = risk::unite(risks, &mut faults);
         let text_of = |path: &Path| {
             sources
                 .iter()
@@ -184,6 +215,7 @@ impl RuleSet {
         // been read.
         if faults.errors() == 0 {
             tests_name_rules(&tests, &rules, text_of, &mut faults);
+            traces_lead_somewhere(&rules, text_of, &mut faults);
         }
         faults.sort();
         if faults.errors() > 0 {
@@ -191,7 +223,15 @@ impl RuleSet {
         }
         Ok(Self {
             digest: digest(&sources),
+            traced: traces(&rules)
+                .filter_map(|(_, _, trace)| match trace {
+                    Trace::Rules(rules) => Some(rules.iter().cloned()),
+                    Trace::Tags(_) => None,
+                })
+                .flatten()
+                .collect(),
             rules,
+            risk,
             tests,
             warnings: faults,
         })
@@ -213,6 +253,16 @@ impl RuleSet {
     #[must_use]
     pub fn tests(&self) -> &[TestCase] {
         &self.tests
+    }
+
+    /// What a score leads to.
+    pub(crate) fn risk(&self) -> &Risk {
+        &self.risk
+    }
+
+    /// Whether some rule asks whether this one applied before.
+    pub(crate) fn is_traced(&self, rule: &Rule) -> bool {
+        self.traced.contains(&rule.name)
     }
 
     /// What is probably not meant, though it can be enforced.
@@ -281,5 +331,62 @@ fn tests_name_rules<'s>(
             format!("the test expects a rule that does not exist: `{name}`"),
             help,
         );
+    }
+}
+
+/// Every `after`, with its rule.
+fn traces(rules: &[Arc<Rule>]) -> impl Iterator<Item = (&Rule, &CircumstanceField, &Trace)> {
+    rules.iter().flat_map(|rule| {
+        [Some(&rule.matches), rule.unless.as_ref()]
+            .into_iter()
+            .flatten()
+            .flat_map(|part| &part.circumstances.fields)
+            .filter_map(|field| match &field.asks {
+                Asks::After(after) => Some((&**rule, field, &after.trace)),
+                _ => None,
+            })
+    })
+}
+
+/// An `after` of a rule that there is not is a slip of the pen; one of a tag
+/// that no rule leaves may wait for a file to come.
+fn traces_lead_somewhere<'s>(
+    rules: &[Arc<Rule>],
+    text_of: impl Fn(&Path) -> &'s str,
+    faults: &mut Diagnostics,
+) {
+    let left: HashSet<&str> = rules
+        .iter()
+        .filter(|rule| !rule.observe)
+        .flat_map(|rule| &rule.tags)
+        .map(|tag| &**tag)
+        .collect();
+    for (rule, field, trace) in traces(rules) {
+        let text = text_of(&rule.path);
+        match trace {
+            Trace::Rules(names) => {
+                for name in names {
+                    if !rules.iter().any(|rule| rule.name == *name) {
+                        let known = rules.iter().map(|rule| &*rule.name);
+                        let help = crate::diagnostic::nearest(name, known);
+                        Report::new(&rule.path, text, faults).error(
+                            field.at,
+                            format!("`after` asks for a rule that does not exist: `{name}`"),
+                            help,
+                        );
+                    }
+                }
+            }
+            Trace::Tags(names) => {
+                for name in names.iter().filter(|name| !left.contains(&***name)) {
+                    let help = crate::diagnostic::nearest(name, left.iter().copied());
+                    Report::new(&rule.path, text, faults).warning(
+                        field.at,
+                        format!("no rule leaves the tag `{name}`"),
+                        help,
+                    );
+                }
+            }
+        }
     }
 }

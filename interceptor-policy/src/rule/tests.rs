@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::Source;
+use super::effects::VERDICTS;
 use super::reader::Reader;
-use super::written::{RECORDS, VERDICTS};
+use super::written::RECORDS;
 use super::yaml::{Node, Value};
 use crate::testing::{Expect, MaskExpectation, TestCase};
 use crate::{DefaultVerdict, Principal, Protocol, Subject, Target};
@@ -100,12 +101,21 @@ impl<'a> Reader<'a> {
                     principal.uid = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
                     continue;
                 }
-                "labels" => {
-                    for (label, value) in self.mapping(value, &what).unwrap_or_default() {
-                        if let Some(text) = self.text(value, "a label") {
-                            principal.labels.insert(label.text.clone(), text.to_owned());
+                word @ ("labels" | "claims") => {
+                    let into = match word {
+                        "labels" => &mut principal.labels,
+                        _ => &mut principal.claims,
+                    };
+                    for (name, value) in self.mapping(value, &what).unwrap_or_default() {
+                        if let Some(text) = self.text(value, &what) {
+                            into.insert(name.text.clone(), text.to_owned());
                         }
                     }
+                    continue;
+                }
+                "groups" => {
+                    let groups = self.words(value, &what).unwrap_or_default();
+                    principal.groups = groups.iter().map(ToString::to_string).collect();
                     continue;
                 }
                 "user" => &mut principal.user,

@@ -4,15 +4,17 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::effects::{WrittenVerdict, asking_anybody};
 use super::reader::{List, Reader};
+use super::risk::WrittenRisk;
 use super::yaml::{self, Key, Node, Value};
 use super::{Rule, RuleVerdict, Source};
 use crate::diagnostic::Report;
 use crate::mask::{Detector, MaskEntry, MaskWhat, Pattern, Transform};
 use crate::testing::TestCase;
-use crate::verdict::{RecordLevel, Severity};
+use crate::verdict::{Limits, RecordLevel, Severity};
 
-const FILE: &[&str] = &["version", "lists", "rules", "tests"];
+const FILE: &[&str] = &["version", "lists", "rules", "risk", "tests"];
 const RULE: &[&str] = &[
     "name",
     "description",
@@ -20,13 +22,19 @@ const RULE: &[&str] = &[
     "unless",
     "verdict",
     "message",
+    "approval",
     "mask",
+    "limits",
     "risk",
+    "tag",
     "record",
     "severity",
     "mode",
 ];
-const RULE_LATER: &[&str] = &["approval", "limits", "tag"];
+/// Of which a rule has at least one.
+const EFFECTS: &[&str] = &[
+    "verdict", "mask", "limits", "risk", "tag", "record", "severity",
+];
 const MASK: &[&str] = &["columns", "detect", "pattern", "with", "direction"];
 const MASK_LATER: &[&str] = &["json", "header"];
 const RECORD: &[(&str, RecordLevel)] = &[
@@ -42,14 +50,22 @@ const SEVERITY: &[(&str, Severity)] = &[
     ("critical", Severity::Critical),
 ];
 /// Most points of one rule; thresholds are in tens to hundreds.
-const RISK_LIMIT: u64 = 1_000_000;
+pub(super) const RISK_LIMIT: u64 = 1_000_000;
 const NAME_LIMIT: usize = 64;
-const MESSAGE_LIMIT: usize = 500;
+pub(super) const MESSAGE_LIMIT: usize = 500;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) rules: Vec<Rule>,
+    pub(super) tests: Vec<TestCase>,
+    pub(super) risk: WrittenRisk,
+}
 
 /// Reads one file; what is wrong with it is on the report.
-pub(super) fn file(source: &Source, mut report: Report<'_>) -> (Vec<Rule>, Vec<TestCase>) {
+pub(super) fn file(source: &Source, mut report: Report<'_>) -> File {
     let Some(root) = yaml::read(&source.text, &mut report) else {
-        return (Vec::new(), Vec::new());
+        return File::default();
     };
     let mut reader = Reader {
         report,
@@ -59,15 +75,16 @@ pub(super) fn file(source: &Source, mut report: Report<'_>) -> (Vec<Rule>, Vec<T
 }
 
 impl<'a> Reader<'a> {
-    fn file(&mut self, source: &Source, root: &'a Node) -> Option<(Vec<Rule>, Vec<TestCase>)> {
+    fn file(&mut self, source: &Source, root: &'a Node) -> Option<File> {
         let entries = self.mapping(root, "a rule file")?;
+        let mut file = File::default();
         let mut version = None;
         for (key, value) in entries {
             match key.text.as_str() {
                 "version" => version = Some(value),
                 "lists" => self.read_lists(value),
                 "rules" | "tests" => {}
-                "risk" => self.unsupported(key.at, "risk (thresholds)"),
+                "risk" => file.risk = self.risk(value),
                 _ => self.unknown(key, "a rule file", FILE),
             }
         }
@@ -83,25 +100,23 @@ impl<'a> Reader<'a> {
                 Some("begin it with `version: 1`".to_owned()),
             ),
         }
-        let mut rules = Vec::new();
-        let mut tests = Vec::new();
         for (key, value) in entries {
             match key.text.as_str() {
                 "rules" => {
                     for node in self.items(value, "`rules`").unwrap_or_default() {
-                        rules.extend(self.rule(source, node));
+                        file.rules.extend(self.rule(source, node));
                     }
                 }
                 "tests" => {
                     for node in self.items(value, "`tests`").unwrap_or_default() {
-                        tests.extend(self.test(source, node));
+                        file.tests.extend(self.test(source, node));
                     }
                 }
                 _ => {}
             }
         }
         self.warn_of_unused_lists();
-        Some((rules, tests))
+        Some(file)
     }
 
     fn read_lists(&mut self, node: &'a Node) {
@@ -140,11 +155,21 @@ impl<'a> Reader<'a> {
     fn rule(&mut self, source: &Source, node: &'a Node) -> Option<Rule> {
         let entries = self.mapping(node, "a rule")?;
         let errors = self.report.errors();
-        let mut name: Option<(&'a str, &'a Node)> = None;
+        // First, since what it counts and whom it asks goes by its name.
+        let name = entries
+            .iter()
+            .find(|(key, _)| key.text == "name")
+            .and_then(|(_, node)| Some((Arc::<str>::from(self.name(node)?), node)));
+        let known = name
+            .as_ref()
+            .map_or_else(|| "".into(), |(name, _)| Arc::clone(name));
         let mut description = None;
         let mut matches = None;
         let mut unless = None;
-        let mut verdict = None;
+        let mut verdict = WrittenVerdict::default();
+        let mut approval = None;
+        let mut limits = Limits::default();
+        let mut tags = Vec::new();
         let mut message = None;
         let mut masks = Vec::new();
         let mut risk = 0;
@@ -154,11 +179,11 @@ impl<'a> Reader<'a> {
         let mut has_match = false;
         for (key, value) in entries {
             match key.text.as_str() {
-                "name" => name = self.name(value).map(|name| (name, value)),
+                "name" => {}
                 "description" => description = self.line(value, "`description`", 2000),
                 "match" => {
                     has_match = true;
-                    matches = self.match_(value, "`match`");
+                    matches = self.match_(value, "`match`", &known);
                 }
                 "unless" => {
                     if matches!(&value.value, Value::Map(entries) if entries.is_empty()) {
@@ -167,7 +192,9 @@ impl<'a> Reader<'a> {
                             "an empty `unless` always holds: the rule can never apply",
                         );
                     }
-                    unless = self.match_(value, "`unless`");
+                    // No name has a NUL.
+                    let counted = format!("{known}\0unless");
+                    unless = self.match_(value, "`unless`", &counted);
                 }
                 "verdict" => verdict = self.verdict(value),
                 "message" => message = self.line(value, "`message`", MESSAGE_LIMIT),
@@ -179,7 +206,9 @@ impl<'a> Reader<'a> {
                     let words = [("enforce", false), ("observe", true)];
                     observe = self.word(value, "`mode`", &words).unwrap_or(false);
                 }
-                later if RULE_LATER.contains(&later) => self.unsupported(key.at, later),
+                "approval" => approval = Some((key.at, self.approval(value, &known))),
+                "limits" => limits = self.limits(value).unwrap_or_default(),
+                "tag" => tags = self.words(value, "`tag`").unwrap_or_default(),
                 _ => self.unknown(key, "a rule", RULE),
             }
         }
@@ -194,13 +223,20 @@ impl<'a> Reader<'a> {
                 Some("`match: {}` holds for everything".to_owned()),
             );
         }
-        let keys = ["verdict", "mask", "risk", "record", "severity"];
-        let has = |word: &str| entries.iter().any(|(key, _)| key.text == word);
-        if !keys.into_iter().chain(RULE_LATER.iter().copied()).any(has) {
+        let has = |word: &&str| entries.iter().any(|(key, _)| key.text == *word);
+        if !EFFECTS.iter().any(has) {
             self.report.error(
                 first,
                 "the rule does nothing",
-                Some(format!("give it one of {}", keys.join(", "))),
+                Some(format!("give it one of {}", EFFECTS.join(", "))),
+            );
+        }
+        let holds = verdict.verdict == Some(RuleVerdict::Hold);
+        if let (Some((at, _)), false) = (&approval, holds) {
+            self.report.error(
+                *at,
+                "`approval` is of a rule that holds",
+                Some("give it `verdict: hold`".to_owned()),
             );
         }
         let (name, name_node) = name?;
@@ -209,7 +245,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         if let Some((key, _)) = entries.iter().find(|(key, _)| key.text == "message")
-            && !matches!(verdict, Some(RuleVerdict::Block | RuleVerdict::Kill))
+            && verdict.verdict.unwrap_or(RuleVerdict::Allow) == RuleVerdict::Allow
         {
             self.report.warning(
                 key.at,
@@ -219,18 +255,27 @@ impl<'a> Reader<'a> {
         }
         let message: Arc<str> = match message {
             Some(message) => message.into(),
+            None if holds => format!("rule {name} asks a person first").into(),
             None => format!("refused by rule {name}").into(),
         };
+        let approval = holds.then(|| {
+            let said = approval.and_then(|(_, approval)| approval);
+            Arc::new(said.unwrap_or_else(|| asking_anybody(&name)))
+        });
         Some(Rule {
-            name: name.into(),
+            name,
             description: description.map(str::to_owned),
             path: source.path.clone(),
             at: name_node.at,
             matches,
             unless,
-            verdict,
+            verdict: verdict.verdict,
+            ban: verdict.ban,
+            approval,
             message,
             masks,
+            limits,
+            tags,
             risk: u32::try_from(risk).unwrap_or(u32::MAX),
             record,
             severity,
@@ -250,20 +295,6 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(name)
-    }
-
-    fn verdict(&mut self, node: &'a Node) -> Option<RuleVerdict> {
-        match &node.value {
-            Value::Text(text) if text == "hold" => {
-                self.unsupported(node.at, "hold");
-                None
-            }
-            Value::Map(entries) if entries.first().is_some_and(|(key, _)| key.text == "kill") => {
-                self.unsupported(node.at, "kill for a time");
-                None
-            }
-            _ => self.word(node, "`verdict`", VERDICTS),
-        }
     }
 
     fn masks(&mut self, node: &'a Node) -> Option<Vec<MaskEntry>> {
@@ -329,14 +360,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A flat list: a mask hides what any of them names, and nothing else makes sense.
-    fn flat(&mut self, node: &'a Node, what: &str) -> Option<Vec<&'a Node>> {
+    pub(super) fn flat(&mut self, node: &'a Node, what: &str) -> Option<Vec<&'a Node>> {
         let items = match &node.value {
             Value::List(items) => items.as_slice(),
             Value::Text(text) if text.starts_with('$') => self.list(node.at, text)?,
             _ => return Some(vec![node]),
         };
         if items.is_empty() {
-            self.error(node.at, format!("{what} is empty, and hides nothing"));
+            self.error(node.at, format!("{what} is empty"));
             return None;
         }
         let mut flat = Vec::new();
@@ -484,12 +515,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The verdicts that rules give and tests expect.
-pub(super) const VERDICTS: &[(&str, RuleVerdict)] = &[
-    ("allow", RuleVerdict::Allow),
-    ("block", RuleVerdict::Block),
-    ("kill", RuleVerdict::Kill),
-];
 /// The levels of recording.
 pub(super) const RECORDS: &[(&str, RecordLevel)] = RECORD;
 const TRANSFORMS: &str =

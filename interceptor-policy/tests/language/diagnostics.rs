@@ -205,33 +205,9 @@ fn an_unknown_word_names_the_nearest_known_one() {
 #[test]
 fn what_is_not_built_yet_is_refused_and_never_left_out() {
     for (rule, word) in [
-        ("match: {}, verdict: hold", "hold"),
-        ("match: {}, verdict: { kill: { principal: 15m } }", "kill"),
-        (
-            "match: {}, verdict: block, approval: { from: [dba] }",
-            "approval",
-        ),
-        ("match: {}, limits: { rows: 1 }", "limits"),
-        ("match: {}, tag: x", "tag"),
-        ("match: { after: { tag: x } }, verdict: block", "after"),
-        ("match: { rate: { over: 1 } }, verdict: block", "rate"),
-        ("match: { risk: { over: 1 } }, verdict: block", "risk"),
-        (
-            "match: { time: { weekdays: [mon] } }, verdict: block",
-            "time",
-        ),
         ("match: { if: 'true' }, verdict: block", "if"),
         ("match: { http: { method: GET } }, verdict: block", "http"),
         ("match: { ssh: { kind: exec } }, verdict: block", "ssh"),
-        (
-            "match: { principal: { claims: { sub: x } } }, verdict: block",
-            "claims",
-        ),
-        (
-            "match: { principal: { groups: x } }, verdict: block",
-            "groups",
-        ),
-        ("match: {}, unless: { time: {} }, verdict: block", "time"),
         ("match: {}, mask: [{ json: [/a], with: hash }]", "json"),
         ("match: {}, mask: [{ header: x, with: hash }]", "header"),
         (
@@ -248,18 +224,164 @@ fn what_is_not_built_yet_is_refused_and_never_left_out() {
         assert!(fault.message.contains(word), "{rule}: {fault}");
     }
     expect(
-        "risk: { half_life: 10m }",
-        Level::Error,
-        "not supported yet: risk",
-        "",
-        "risk",
-    );
-    expect(
         "tests: [{ name: t, http: {}, postgres: x, expect: { verdict: allow } }]",
         Level::Error,
         "not supported yet: http",
         "",
         "http",
+    );
+}
+
+#[test]
+fn what_is_asked_of_the_past_and_of_people_says_what_it_lacks() {
+    for (rule, message, help, under) in [
+        (
+            "match: {}, verdict: block, approval: { from: [x] }",
+            "a rule that holds",
+            "verdict: hold",
+            "approval",
+        ),
+        (
+            "match: {}, verdict: hold, approval: { quorum: 0 }",
+            "at least 1",
+            "",
+            "0",
+        ),
+        (
+            "match: {}, verdict: hold, approval: { form: [x] }",
+            "`form`",
+            "`from`",
+            "form",
+        ),
+        (
+            "match: {}, verdict: hold, approval: { timeout: 5 }",
+            "no time span",
+            "30s",
+            "5",
+        ),
+        (
+            "match: {}, verdict: hold, approval: { mode: tikcet }",
+            "`tikcet`",
+            "`ticket`",
+            "tikcet",
+        ),
+        (
+            "match: {}, verdict: { kill: { principal: 0s } }",
+            "a millisecond",
+            "",
+            "0s",
+        ),
+        (
+            "match: {}, verdict: { kill: {} }",
+            "whom",
+            "principal: 15m",
+            "{",
+        ),
+        ("match: {}, verdict: { kil: {} }", "`kil`", "`kill`", "kil"),
+        (
+            "match: {}, limits: { rows: 5, byts: 3 }",
+            "`byts`",
+            "`bytes`",
+            "byts",
+        ),
+        (
+            "match: {}, limits: { bytes: 10 mb }",
+            "no number of bytes",
+            "10MiB",
+            "10 mb",
+        ),
+        ("match: {}, limits: {}", "limits nothing", "", "{"),
+        ("match: {}, tag: []", "empty", "", "["),
+        (
+            "match: { after: { within: 5m } }, verdict: block",
+            "neither a `tag` nor a `rule`",
+            "",
+            "{",
+        ),
+        (
+            "match: { after: { tag: x, rule: r } }, verdict: block",
+            "both",
+            "",
+            "{",
+        ),
+        (
+            "match: { after: { rule: rr } }, verdict: block",
+            "does not exist",
+            "`r`",
+            "{",
+        ),
+        (
+            "match: { rate: { over: 5 } }, verdict: block",
+            "in how much time",
+            "per: 1m",
+            "{",
+        ),
+        (
+            "match: { rate: { over: 5, per: 1x } }, verdict: block",
+            "no time span",
+            "",
+            "1x",
+        ),
+        (
+            "match: { risk: { under: 5 } }, verdict: block",
+            "`under`",
+            "",
+            "under",
+        ),
+        (
+            "match: { time: { zone: UTC } }, verdict: block",
+            "neither `weekdays` nor",
+            "",
+            "{",
+        ),
+        (
+            "match: { time: { weekdays: [monday] } }, verdict: block",
+            "`monday`",
+            "mon",
+            "monday",
+        ),
+        (
+            "match: { time: { between: '9-17' } }, verdict: block",
+            "time of day",
+            "09:00-17:30",
+            "'9-17'",
+        ),
+        (
+            "match: { time: { between: '09:00-17:00', zone: Europe/Berln } }, verdict: block",
+            "no time zone",
+            "`Europe/Berlin`",
+            "Europe/Berln",
+        ),
+    ] {
+        refused(rule, message, help, under);
+    }
+    for (risk, message, under) in [
+        ("{ halflife: 5m }", "`halflife`", "halflife"),
+        ("{ thresholds: [{ at: 5 }] }", "no `verdict`", "at"),
+        (
+            "{ thresholds: [{ at: 0, verdict: block }] }",
+            "always reached",
+            "{",
+        ),
+        (
+            "{ thresholds: [{ at: 5, verdict: allow }] }",
+            "cannot allow",
+            "{",
+        ),
+        (
+            "{ thresholds: [{ at: 5, verdict: block, approval: {} }] }",
+            "that holds",
+            "approval",
+        ),
+    ] {
+        expect(&format!("risk: {risk}"), Level::Error, message, "", under);
+    }
+    expect(
+        "rules: [{ name: r, match: { after: { tag: x } }, verdict: block }]",
+        Level::Warning,
+        "no rule leaves the tag `x`",
+        "",
+        "{",
     );
 }
 
@@ -541,9 +663,11 @@ fn the_schema_knows_every_field() {
     let fields = |path: &str| schema.pointer(path).unwrap().as_object().unwrap();
     for (path, places) in [
         ("/$defs/postgres/properties", 11),
-        ("/$defs/principal/properties", 10),
+        ("/$defs/principal/properties", 12),
         ("/$defs/target/properties", 5),
-        ("/$defs/match/properties", 4),
+        ("/$defs/match/properties", 8),
+        ("/$defs/rule/properties", 14),
+        ("/properties", 5),
     ] {
         assert_eq!(fields(path).len(), places, "{path}");
     }

@@ -7,18 +7,23 @@
 )]
 
 mod diagnostics;
+mod effects;
+mod history;
+mod holds;
 mod inline;
 mod masks;
 mod matching;
 mod precedence;
+mod risk;
+mod time;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use interceptor_policy::operation::{Class, Column, Sql, Statement, Table, WhereClause};
 use interceptor_policy::{
-    DefaultVerdict, Judgement, Operation, PgOperation, Principal, Protocol, RuleSet, Scope, Source,
-    Subject, Target, Verdict,
+    DefaultVerdict, Judgement, Memory, Moment, Operation, PgOperation, Principal, Protocol,
+    RuleSet, Scope, Source, Standing, Subject, Target, Verdict,
 };
 
 /// A rule set of one file, without its `version` line.
@@ -142,20 +147,68 @@ fn column(name: &str) -> Column {
 }
 
 fn decide_in(scope: &Scope, text: &str, statements: &[Say]) -> Judgement {
-    let sql = Sql {
-        statements: statements.iter().map(|say| say.0.clone()).collect(),
-        resolved: false,
-    };
-    scope.decide(&Operation::Postgres(PgOperation {
-        sql: &sql,
-        text,
-        database: "orders",
-        user: "agent_rw",
-    }))
+    let sql = sql(statements);
+    scope.decide(&message(&sql, text))
 }
 
 fn decide(rules: &Arc<RuleSet>, subject: &Subject, statement: Say) -> Judgement {
     decide_in(&rules.scope(subject), "", &[statement])
+}
+
+/// So many seconds after the beginning.
+fn at(seconds: u64) -> Moment {
+    Moment::default().after(seconds * 1_000_000)
+}
+
+/// A session, and the memory that it is part of.
+struct Session {
+    scope: Scope,
+    standing: Standing,
+}
+
+impl Session {
+    fn new(memory: &Memory, rules: &Arc<RuleSet>, subject: &Subject) -> Self {
+        Self {
+            scope: rules.scope(subject),
+            standing: memory.standing(&subject.principal, at(0)),
+        }
+    }
+
+    fn judge(&mut self, statement: Say, now: Moment) -> Judgement {
+        self.judge_all(&[statement], now)
+    }
+
+    fn judge_all(&mut self, statements: &[Say], now: Moment) -> Judgement {
+        let sql = sql(statements);
+        self.scope
+            .judge(&message(&sql, ""), &mut self.standing, now)
+    }
+
+    fn preview(&self, statement: Say, now: Moment) -> Judgement {
+        let sql = sql(&[statement]);
+        self.scope.preview(&message(&sql, ""), &self.standing, now)
+    }
+
+    /// The verdict's name alone.
+    fn says(&mut self, statement: Say, now: Moment) -> &'static str {
+        word(&self.judge(statement, now))
+    }
+}
+
+fn sql(statements: &[Say]) -> Sql {
+    Sql {
+        statements: statements.iter().map(|say| say.0.clone()).collect(),
+        resolved: false,
+    }
+}
+
+fn message<'a>(sql: &'a Sql, text: &'a str) -> Operation<'a> {
+    Operation::Postgres(PgOperation {
+        sql,
+        text,
+        database: "orders",
+        user: "agent_rw",
+    })
 }
 
 /// The verdict's name, and the rule's that refused.

@@ -1,0 +1,504 @@
+//! The rules that can apply to one session, and what they decide.
+//!
+//! What does not change in a session is asked once, here. Then, for every
+//! exchange: which rules apply by what its statements say of themselves
+//! ([`Scoped::hit`]), what the circumstances make of them ([`Scoped::settle`]),
+//! what they come to ([`Sum`]), and what is remembered of it.
+
+mod bits;
+mod scoped;
+mod sum;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use self::bits::Bits;
+use self::scoped::{Asked, Hit, Scoped, parts};
+use self::sum::{Part, Reason, Sum};
+use crate::approval::Hold;
+use crate::mask::Masks;
+use crate::matcher::circumstances::Circumstances;
+use crate::matcher::history::By;
+use crate::operation::{Class, Classes, Output, Statement};
+use crate::rule::{RuleSet, RuleVerdict, spoken};
+use crate::state::{Person, Record};
+use crate::{
+    Approval, DefaultVerdict, Judgement, Limits, Moment, Operation, Permit, Protocol, Refusal,
+    Standing, Subject, Verdict,
+};
+
+/// The rules that can apply to one session. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rules: Arc<RuleSet>,
+    subject: Subject,
+    scoped: Vec<Scoped>,
+    can_allow: bool,
+    masks_possible: bool,
+    text_dependent: bool,
+    /// Whether what was before can decide what is now: then one exchange of a
+    /// principal is judged at a time.
+    remembering: bool,
+    /// Whether anything is remembered of an exchange.
+    keeping: bool,
+    refused_by_default: Arc<str>,
+    refused_unread: Arc<str>,
+    refused_forgotten: Arc<str>,
+    /// United masks by the rules that give them: nearly always one entry.
+    masks: RwLock<Vec<(Bits, Arc<Masks>)>>,
+}
+
+/// Most sets of masks that are kept; past it they are made anew.
+const MASKS_KEPT: usize = 64;
+
+/// The rules that apply to one statement, by what it says of itself.
+#[derive(Debug)]
+struct Found {
+    hits: Vec<Hit>,
+    unread: bool,
+    default: DefaultVerdict,
+}
+
+/// What an empty query is judged as.
+static NO_STATEMENT: Statement = Statement {
+    tags: Vec::new(),
+    classes: Classes::of(Class::Session),
+    tables: Vec::new(),
+    columns: Vec::new(),
+    through: Vec::new(),
+    unresolved: Vec::new(),
+    predicates: Vec::new(),
+    moves: Vec::new(),
+    functions: Vec::new(),
+    where_clause: None,
+    writes_inside_read: false,
+    output: Output::Nothing,
+};
+
+impl Scope {
+    pub(crate) fn new(rules: &Arc<RuleSet>, subject: &Subject) -> Self {
+        let scoped: Vec<_> = rules
+            .rules()
+            .iter()
+            .filter_map(|rule| Scoped::new(rule, subject, rules.is_traced(rule)))
+            .collect();
+        // Those that any operation of this session's protocol could meet.
+        let in_reach = || {
+            scoped.iter().filter(|scoped| {
+                !scoped.rule.observe
+                    && (subject.protocol == Protocol::Postgres
+                        || scoped.rule.matches.postgres.is_none())
+            })
+        };
+        let refuses = |scoped: &Scoped| scoped.rule.verdict > Some(RuleVerdict::Hold);
+        let lets_pass = |scoped: &Scoped| match scoped.rule.verdict {
+            Some(RuleVerdict::Allow) => scoped.loosens,
+            verdict => verdict == Some(RuleVerdict::Hold),
+        };
+        let can_allow = !in_reach().any(|s| refuses(s) && s.always())
+            && (subject.target.default == DefaultVerdict::Allow || in_reach().any(lets_pass));
+        let masks_possible = in_reach().any(|scoped| scoped.rule.masks());
+        let text_dependent = scoped.iter().any(|scoped| {
+            parts(&scoped.rule)
+                .filter_map(|part| part.postgres.as_ref())
+                .any(|postgres| postgres.looks_at_text())
+        });
+        let remembering = !rules.risk().thresholds.is_empty()
+            || scoped
+                .iter()
+                .any(|scoped| scoped.circumstantial || scoped.rule.ban.is_some());
+        let keeping = remembering
+            || scoped.iter().any(|scoped| {
+                let rule = &scoped.rule;
+                scoped.traced || !rule.observe && (rule.risk > 0 || !rule.tags.is_empty())
+            });
+        Self {
+            inner: Arc::new(Inner {
+                rules: Arc::clone(rules),
+                subject: subject.clone(),
+                scoped,
+                can_allow,
+                masks_possible,
+                text_dependent,
+                remembering,
+                keeping,
+                refused_by_default: "no rule allows this".into(),
+                refused_unread: "this statement could not be read, and no rule allows that".into(),
+                refused_forgotten: "there are more agents at once than are remembered, and the \
+                    rules ask what this one did before"
+                    .into(),
+                masks: RwLock::default(),
+            }),
+        }
+    }
+
+    /// Decides one operation, as of a principal of whom nothing is remembered,
+    /// at the beginning of 1970: for what has no history and asks for no time.
+    /// Each statement of a message is judged by itself; the strictest verdict is
+    /// the message's, and masks, limits, points, tags and records are united. A
+    /// rule that applies to several statements counts once.
+    #[must_use]
+    pub fn decide(&self, operation: &Operation<'_>) -> Judgement {
+        self.preview(operation, &Standing::default(), Moment::default())
+    }
+
+    /// As [`Scope::decide`], by what is remembered of the session and its
+    /// principal, and remembers this exchange: its points and what rates count
+    /// whatever becomes of it, since an attempt counts; its tags where it is
+    /// allowed. Whoever releases what is held leaves them with
+    /// [`Standing::tag`].
+    #[must_use]
+    pub fn judge(
+        &self,
+        operation: &Operation<'_>,
+        standing: &mut Standing,
+        now: Moment,
+    ) -> Judgement {
+        let found = self.find(operation);
+        let Some(person) = standing.person().map(Arc::clone) else {
+            let mut nobody = Record::default();
+            let (judgement, sum) = self.weigh(&found, &nobody, standing, now);
+            self.keep(
+                &judgement,
+                &sum,
+                &Person::default(),
+                &mut nobody,
+                standing,
+                now,
+            );
+            return judgement;
+        };
+        if self.inner.remembering {
+            // Locked from the first question to the last count, so that of two
+            // sessions only one is the hundredth.
+            let mut record = person.record();
+            let (judgement, sum) = self.weigh(&found, &record, standing, now);
+            self.keep(&judgement, &sum, &person, &mut record, standing, now);
+            return judgement;
+        }
+        let (mut judgement, sum) = self.weigh(&found, &Record::default(), standing, now);
+        if self.inner.keeping {
+            let mut record = person.record();
+            self.keep(&judgement, &sum, &person, &mut record, standing, now);
+            judgement.score = record.score.rounded(now, self.inner.rules.risk().half_life);
+        }
+        judgement
+    }
+
+    /// As [`Scope::judge`], and remembers nothing: for what is judged again
+    /// when it runs.
+    #[must_use]
+    pub fn preview(
+        &self,
+        operation: &Operation<'_>,
+        standing: &Standing,
+        now: Moment,
+    ) -> Judgement {
+        let found = self.find(operation);
+        match standing.person() {
+            Some(person) if self.inner.keeping => {
+                self.weigh(&found, &person.record(), standing, now).0
+            }
+            _ => self.weigh(&found, &Record::default(), standing, now).0,
+        }
+    }
+
+    /// Which rules apply to what is asked, by what it says of itself.
+    fn find(&self, operation: &Operation<'_>) -> Vec<Found> {
+        let default = self.inner.subject.target.default;
+        match operation {
+            Operation::Postgres(postgres) if postgres.sql.statements.is_empty() => {
+                let asked = Some((postgres, &NO_STATEMENT));
+                vec![self.find_one(asked, DefaultVerdict::Allow)]
+            }
+            Operation::Postgres(postgres) => postgres
+                .sql
+                .statements
+                .iter()
+                .map(|statement| self.find_one(Some((postgres, statement)), default))
+                .collect(),
+            Operation::Opaque => vec![self.find_one(None, default)],
+        }
+    }
+
+    fn find_one(&self, asked: Asked<'_>, default: DefaultVerdict) -> Found {
+        let unread = asked.is_some_and(|(_, statement)| {
+            statement.classes.is_empty() || statement.classes.contains(Class::Unclassified)
+        });
+        let scoped = self.inner.scoped.iter().enumerate();
+        Found {
+            hits: scoped
+                .filter_map(|(index, scoped)| scoped.hit(index, asked, unread))
+                .collect(),
+            unread,
+            default,
+        }
+    }
+
+    /// What the rules found come to in the circumstances.
+    fn weigh(
+        &self,
+        found: &[Found],
+        record: &Record,
+        standing: &Standing,
+        now: Moment,
+    ) -> (Judgement, Sum) {
+        let risk = self.inner.rules.risk();
+        let circumstances = Circumstances {
+            moment: now,
+            score: record.score.rounded(now, risk.half_life),
+            session: standing.past(),
+            principal: &record.past,
+        };
+        let mut sum = Sum::default();
+        for found in found {
+            let mut part = Part::default();
+            for hit in &found.hits {
+                if let Some(scoped) = self.inner.scoped.get(hit.index) {
+                    let settled = scoped.settle(*hit, &circumstances);
+                    sum.add(&mut part, hit.index, scoped, settled, found.unread);
+                }
+            }
+            sum.close(part, found.unread, found.default);
+        }
+        let score = record.score.with(sum.risk, now, risk.half_life);
+        sum.score(score, &risk.thresholds);
+        match standing.person() {
+            None if self.inner.remembering => {
+                let message = Arc::clone(&self.inner.refused_forgotten);
+                sum.object(RuleVerdict::Block, Reason::Said(Refusal::said(message)));
+            }
+            None => {}
+            Some(person) => {
+                if let Some(left) = person.banned(now) {
+                    sum.object(RuleVerdict::Kill, Reason::Said(banned(person, left)));
+                }
+            }
+        }
+        (self.judgement(&sum, score), sum)
+    }
+
+    /// Remembers an exchange.
+    fn keep(
+        &self,
+        judgement: &Judgement,
+        sum: &Sum,
+        person: &Person,
+        record: &mut Record,
+        standing: &mut Standing,
+        now: Moment,
+    ) {
+        let half_life = self.inner.rules.risk().half_life;
+        if sum.risk > 0 {
+            record.score.add(sum.risk, now, half_life);
+        }
+        let counting = self
+            .of(&sum.counts)
+            .map(|scoped| Some(&scoped.rule.matches))
+            .chain(self.of(&sum.unless_counts).map(|s| s.rule.unless.as_ref()));
+        for part in counting.flatten() {
+            if let Some(field) = &part.circumstances.rate {
+                let past = match field.rate.by {
+                    By::Session => standing.past_mut(),
+                    By::Principal => &mut record.past,
+                };
+                past.count(&field.rate, now);
+            }
+        }
+        for scoped in self.of(&sum.applied).filter(|scoped| scoped.traced) {
+            standing.past_mut().meet(&scoped.rule.name, now);
+            record.past.meet(&scoped.rule.name, now);
+        }
+        match &judgement.verdict {
+            Verdict::Allow(_) => {
+                standing.past_mut().tag(&judgement.tags, now);
+                record.past.tag(&judgement.tags, now);
+            }
+            Verdict::Kill(refusal) => {
+                if let (Some(span), Some(rule)) = (judgement.ban, &refusal.rule) {
+                    person.ban(span, rule, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn judgement(&self, sum: &Sum, score: u32) -> Judgement {
+        let verdict = match &sum.refused {
+            None => Verdict::Allow(Permit(())),
+            Some((verdict, reason)) => {
+                let refusal = self.refusal(reason);
+                match verdict {
+                    RuleVerdict::Kill => Verdict::Kill(refusal),
+                    RuleVerdict::Hold => match self.approval(sum) {
+                        Some(approval) => Verdict::Hold(Hold::new(refusal, approval)),
+                        // Nobody to ask: never, and refused if it were.
+                        None => Verdict::Block(refusal),
+                    },
+                    RuleVerdict::Block | RuleVerdict::Allow => Verdict::Block(refusal),
+                }
+            }
+        };
+        let passes = matches!(verdict, Verdict::Allow(_) | Verdict::Hold(_));
+        let kills = matches!(verdict, Verdict::Kill(_));
+        Judgement {
+            masks: (passes && !sum.masks.is_empty()).then(|| self.masks(&sum.masks)),
+            record: sum.record.unwrap_or_default(),
+            limits: if passes {
+                sum.limits
+            } else {
+                Limits::default()
+            },
+            risk: sum.risk,
+            score,
+            tags: if passes {
+                self.tags(&sum.tags)
+            } else {
+                Vec::new()
+            },
+            ban: sum.ban.filter(|_| kills),
+            applied: self.names(&sum.applied),
+            observed: self.names(&sum.observed),
+            severity: sum.severity,
+            verdict,
+        }
+    }
+
+    /// What all that holds asks for.
+    fn approval(&self, sum: &Sum) -> Option<Arc<Approval>> {
+        let rules = self
+            .of(&sum.holds)
+            .filter_map(|scoped| scoped.rule.approval.as_ref());
+        let thresholds = &self.inner.rules.risk().thresholds;
+        let thresholds = sum
+            .threshold_holds
+            .iter()
+            .filter_map(|index| thresholds.get(index)?.approval.as_ref());
+        let mut asked = rules.chain(thresholds);
+        let mut all = Arc::clone(asked.next()?);
+        for more in asked {
+            Arc::make_mut(&mut all).unite(more);
+        }
+        Some(all)
+    }
+
+    fn refusal(&self, reason: &Reason) -> Refusal {
+        let by_default = || Refusal::said(Arc::clone(&self.inner.refused_by_default));
+        match reason {
+            Reason::Default => by_default(),
+            Reason::Unread => Refusal::said(Arc::clone(&self.inner.refused_unread)),
+            Reason::Said(refusal) => refusal.clone(),
+            Reason::Threshold(index) => self.inner.rules.risk().thresholds.get(*index).map_or_else(
+                by_default,
+                |threshold| Refusal {
+                    rule: Some(Arc::clone(&threshold.name)),
+                    message: Arc::clone(&threshold.message),
+                },
+            ),
+            Reason::Rule(index) => {
+                self.inner
+                    .scoped
+                    .get(*index)
+                    .map_or_else(by_default, |scoped| Refusal {
+                        rule: Some(Arc::clone(&scoped.rule.name)),
+                        message: Arc::clone(&scoped.rule.message),
+                    })
+            }
+        }
+    }
+
+    fn tags(&self, of: &Bits) -> Vec<Arc<str>> {
+        let mut tags: Vec<Arc<str>> = Vec::new();
+        for tag in self.of(of).flat_map(|scoped| &scoped.rule.tags) {
+            if !tags.contains(tag) {
+                tags.push(Arc::clone(tag));
+            }
+        }
+        tags
+    }
+
+    /// The rules of a set, in the order of files and lines.
+    fn of(&self, bits: &Bits) -> impl Iterator<Item = &Scoped> {
+        bits.iter().filter_map(|index| self.inner.scoped.get(index))
+    }
+
+    fn names(&self, bits: &Bits) -> Vec<Arc<str>> {
+        self.of(bits)
+            .map(|scoped| Arc::clone(&scoped.rule.name))
+            .collect()
+    }
+
+    /// The united masks of some rules, made once.
+    fn masks(&self, of: &Bits) -> Arc<Masks> {
+        let kept = self
+            .inner
+            .masks
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, masks)) = kept.iter().find(|(bits, _)| bits == of) {
+            return Arc::clone(masks);
+        }
+        drop(kept);
+        let mut masks = Masks::default();
+        for entry in self.of(of).flat_map(|scoped| &scoped.rule.masks) {
+            masks.add(entry);
+        }
+        let masks = Arc::new(masks);
+        let mut kept = self
+            .inner
+            .masks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MASKS_KEPT {
+            kept.clear();
+        }
+        kept.push((of.clone(), Arc::clone(&masks)));
+        masks
+    }
+
+    /// Whether any operation could be allowed in this session.
+    #[must_use]
+    pub fn can_allow(&self) -> bool {
+        self.inner.can_allow
+    }
+
+    /// Whether any rule in scope masks; if not, no judgement carries masks.
+    #[must_use]
+    pub fn masks_possible(&self) -> bool {
+        self.inner.masks_possible
+    }
+
+    /// Whether any rule in scope looks at a statement's text, so that a
+    /// judgement of one text says nothing of another of the same shape.
+    #[must_use]
+    pub fn is_text_dependent(&self) -> bool {
+        self.inner.text_dependent
+    }
+
+    /// Whose session it is.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.inner.subject
+    }
+
+    /// The rules it was narrowed from.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.inner.rules
+    }
+}
+
+/// What a principal is told whose ban runs.
+fn banned(person: &Person, left: Duration) -> Refusal {
+    // In whole seconds, and never none.
+    let left = Duration::from_secs(left.as_secs().max(1));
+    Refusal {
+        rule: person.banned_by(),
+        message: format!("banned for another {}", spoken(left)).into(),
+    }
+}
