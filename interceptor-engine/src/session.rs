@@ -11,6 +11,7 @@ use std::ops::Range;
 use crate::event::{Event, FlowTime};
 use crate::hold::{Decision, Question};
 use crate::pg::catalog::TableInfo;
+use interceptor_policy::operation::Table;
 
 /// A side of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +41,15 @@ pub enum End {
     Refused(String),
 }
 
+/// Names that are to be looked up in the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// As the statement has them; without a schema, those of every schema are meant.
+    pub tables: Vec<Table>,
+    /// What is remembered may be old by now: the session changed the schema.
+    pub fresh: bool,
+}
+
 /// What a call produced. Events are with the recorder before any byte is written.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -54,6 +64,9 @@ pub struct Outbox {
     /// Tables whose columns' names the session waits for; it reads nothing from
     /// upstream until [`Session::handle_catalog`].
     pub catalog: Option<Vec<u32>>,
+    /// Tables named in what the agent asks; nothing more that it sends is acted
+    /// on until [`Session::handle_tables`].
+    pub tables: Option<Lookup>,
     /// A question; nothing more that the agent sends is acted on until
     /// [`Session::handle_decision`].
     pub ask: Option<Box<Question>>,
@@ -132,6 +145,7 @@ impl Outbox {
         self.events.clear();
         self.end = None;
         self.catalog = None;
+        self.tables = None;
         self.ask = None;
         self.cancel = false;
         self.backend_key = None;
@@ -151,6 +165,17 @@ pub trait Session: Send {
 
     /// The answer to [`Outbox::catalog`]; what it lacks is not known.
     fn handle_catalog(&mut self, now: FlowTime, tables: Vec<TableInfo>, out: &mut Outbox);
+
+    /// The answer to [`Outbox::tables`]: for each name everything that it can
+    /// mean, nothing where that is not known.
+    fn handle_tables(
+        &mut self,
+        now: FlowTime,
+        tables: Vec<(Table, Vec<TableInfo>)>,
+        out: &mut Outbox,
+    ) {
+        let _ = (now, tables, out);
+    }
 
     /// The answer to [`Outbox::ask`].
     fn handle_decision(&mut self, now: FlowTime, decision: Decision, out: &mut Outbox) {

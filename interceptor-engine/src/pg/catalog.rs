@@ -1,5 +1,12 @@
 //! What a session needs to know of tables: plain data, looked up by the shell.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use interceptor_policy::operation::{Column, Output, OutputItem, Table};
+
+use super::sql::{self, Resolved};
+
 /// A table, view, materialized view, partition or foreign table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableInfo {
@@ -51,4 +58,92 @@ impl TableInfo {
             .find(|(at, _)| *at == number)
             .map(|(_, name)| name.as_str())
     }
+}
+
+impl From<&TableName> for Table {
+    fn from(name: &TableName) -> Self {
+        Self {
+            schema: Some(Arc::from(name.schema.as_str())),
+            name: Arc::from(name.name.as_str()),
+        }
+    }
+}
+
+/// What a name means that can mean each of these.
+#[must_use]
+pub fn meaning_of(candidates: &[TableInfo]) -> Resolved {
+    let mut resolved = Resolved::default();
+    for info in candidates {
+        resolved.tables.push(Table {
+            schema: Some(Arc::from(info.schema.as_str())),
+            name: Arc::from(info.name.as_str()),
+        });
+        let mut bases: BTreeMap<TableName, Vec<Column>> = BTreeMap::new();
+        for base in &info.view_of {
+            let name = TableName {
+                schema: base.schema.clone(),
+                name: base.table.clone(),
+            };
+            let column = Column {
+                table: Some(Table::from(&name)),
+                name: Arc::from(base.column.as_str()),
+            };
+            bases.entry(name).or_default().push(column);
+        }
+        // A partition's rows are its parents' rows, column by column.
+        for parent in &info.parents {
+            let table = Table::from(parent);
+            let columns = info.columns.iter().map(|(_, name)| Column {
+                table: Some(table.clone()),
+                name: Arc::from(name.as_str()),
+            });
+            bases.insert(parent.clone(), columns.collect());
+        }
+        let bases = bases
+            .into_iter()
+            .map(|(name, columns)| (Table::from(&name), columns));
+        resolved.through.extend(bases);
+    }
+    if let [only] = candidates {
+        resolved.columns = columns_of(only);
+    }
+    resolved
+}
+
+/// What each column is computed from, where that is certain.
+fn columns_of(info: &TableInfo) -> Option<Vec<(Arc<str>, Vec<Column>)>> {
+    let Some(definition) = &info.definition else {
+        let columns = info.columns.iter().map(|(_, name)| {
+            let parents = info.parents.iter().map(|parent| Column {
+                table: Some(Table::from(parent)),
+                name: Arc::from(name.as_str()),
+            });
+            (Arc::from(name.as_str()), parents.collect())
+        });
+        return Some(columns.collect());
+    };
+    let read = sql::classify(definition);
+    let [statement] = read.statements.as_slice() else {
+        return None;
+    };
+    // A view below it would need its own definition.
+    let tables_only = statement
+        .tables
+        .iter()
+        .all(|table| info.view_of.iter().any(|base| base.table == *table.name));
+    let Output::Items(items) = &statement.output else {
+        return None;
+    };
+    if !tables_only || items.len() != info.columns.len() {
+        return None;
+    }
+    let columns = info.columns.iter().zip(items).map(|((_, name), item)| {
+        let bases = match item {
+            OutputItem::Column(column) => vec![column.clone()],
+            OutputItem::Expression(columns) => columns.clone(),
+            _ => return None,
+        };
+        Some((Arc::from(name.as_str()), bases))
+    });
+    columns.collect()
 }

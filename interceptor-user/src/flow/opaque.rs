@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use interceptor_engine::hold::{Decision, Question};
 use interceptor_engine::opaque::OpaqueSession;
-use interceptor_engine::session::{BackendKey, Outbox, Session as _};
+use interceptor_engine::session::{BackendKey, Lookup, Outbox, Session as _};
 use interceptor_policy::{DefaultVerdict, Hold, Operation, Protocol, Verdict};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::House;
-use super::pump::{Asking, Cancelling, LookUp, Pump, Surroundings};
+use super::pump::{Asking, Cancelling, LookUp, Naming, Pump, Surroundings};
 use super::serve::{self, Flow};
 use crate::config::Uninspected;
 use crate::tls::Stream;
@@ -115,6 +115,10 @@ impl Surroundings<OpaqueSession> for Nothing {
     fn refresh(&mut self, _session: &mut OpaqueSession) {}
 
     fn look_up(&mut self, _oids: Vec<u32>) -> LookUp {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn tables(&mut self, _lookup: Lookup) -> Naming {
         Box::pin(std::future::ready(Vec::new()))
     }
 

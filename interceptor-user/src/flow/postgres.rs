@@ -6,7 +6,7 @@ use interceptor_engine::hold::Question;
 use interceptor_engine::pg::catalog::TableInfo;
 use interceptor_engine::pg::session::PgSession;
 use interceptor_engine::pg::session::Settings;
-use interceptor_engine::session::{BackendKey, Outbox, Session as _};
+use interceptor_engine::session::{BackendKey, Lookup, Outbox, Session as _};
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{DefaultVerdict, Protocol};
 use interceptor_proto::pg::backend::NoticeBuilder;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::pump::{Asking, Cancelling, LookUp, Pump, Surroundings};
+use super::pump::{Asking, Cancelling, LookUp, Naming, Pump, Surroundings};
 use super::serve::{self, Flow};
 use super::{DETECT_PATIENCE, House};
 use crate::approval::Asker;
@@ -243,6 +243,25 @@ impl Surroundings<PgSession> for Around<'_> {
                 Err(error) => {
                     warn!(%session, %error, "names of tables could not be looked up");
                     Vec::<TableInfo>::new()
+                }
+            }
+        })
+    }
+
+    fn tables(&mut self, lookup: Lookup) -> Naming {
+        let catalog = self.catalog.clone();
+        let session = self.flow.session;
+        Box::pin(async move {
+            let Lookup { tables, fresh } = lookup;
+            let nothing = || tables.iter().map(|t| (t.clone(), Vec::new())).collect();
+            let Some(catalog) = catalog else {
+                return nothing();
+            };
+            match catalog.named(&tables, fresh).await {
+                Ok(named) => named,
+                Err(error) => {
+                    warn!(%session, %error, "what names mean could not be looked up");
+                    nothing()
                 }
             }
         })

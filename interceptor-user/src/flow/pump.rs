@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use interceptor_engine::event::{Event, FlowTime};
 use interceptor_engine::hold::{Decision, Question};
 use interceptor_engine::pg::catalog::TableInfo;
-use interceptor_engine::session::{BackendKey, End, Outbox, Piece, Session, Side};
+use interceptor_engine::session::{BackendKey, End, Lookup, Outbox, Piece, Session, Side};
+use interceptor_policy::operation::Table;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
@@ -42,6 +43,9 @@ thread_local! {
 /// An answer that is being waited for.
 pub type LookUp = Pin<Box<dyn Future<Output = Vec<TableInfo>> + Send>>;
 
+/// Names' meanings that are being waited for.
+pub type Naming = Pin<Box<dyn Future<Output = Vec<(Table, Vec<TableInfo>)>> + Send>>;
+
 /// A person's answer that is being waited for; dropped, the question is withdrawn.
 pub type Asking = Pin<Box<dyn Future<Output = Decision> + Send>>;
 
@@ -55,6 +59,9 @@ pub trait Surroundings<S>: Send {
 
     /// Names of tables. An empty answer where they cannot be had.
     fn look_up(&mut self, oids: Vec<u32>) -> LookUp;
+
+    /// What names can mean. Names that cannot be looked up are answered with nothing.
+    fn tables(&mut self, lookup: Lookup) -> Naming;
 
     /// Asks a person.
     fn ask(&mut self, question: Question) -> Asking;
@@ -236,6 +243,7 @@ pub struct Pump<'a, S, W> {
     out: Outbox,
     end: Option<Outcome>,
     look_up: Option<LookUp>,
+    naming: Option<Naming>,
     asking: Option<Asking>,
     cancelling: Option<Cancelling>,
     timer: Option<(FlowTime, Pin<Box<Sleep>>)>,
@@ -272,6 +280,7 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             out: Outbox::default(),
             end: None,
             look_up: None,
+            naming: None,
             asking: None,
             cancelling: None,
             timer: None,
@@ -353,6 +362,15 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             self.look_up = None;
             let now = self.now();
             self.session.handle_catalog(now, tables, &mut self.out);
+            self.act(cx, &[])?;
+            return Ok(true);
+        }
+        if let Some(naming) = &mut self.naming
+            && let Poll::Ready(tables) = naming.as_mut().poll(cx)
+        {
+            self.naming = None;
+            let now = self.now();
+            self.session.handle_tables(now, tables, &mut self.out);
             self.act(cx, &[])?;
             return Ok(true);
         }
@@ -444,6 +462,9 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
         }
         if let Some(oids) = self.out.catalog.take() {
             self.look_up = Some(self.surroundings.look_up(oids));
+        }
+        if let Some(lookup) = self.out.tables.take() {
+            self.naming = Some(self.surroundings.tables(lookup));
         }
         if let Some(question) = self.out.ask.take() {
             self.asking = Some(self.surroundings.ask(*question));

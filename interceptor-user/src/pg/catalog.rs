@@ -5,7 +5,7 @@
 //! credentials and never on the agent's connection: that one may be inside a
 //! failed transaction, and what its role may see is not the question.
 //!
-//! Only integers go into the statements. They run read-only, with a time limit
+//! Only integers and hexadecimal digits go into the statements. They run read-only, with a time limit
 //! and with `pg_catalog` alone on the search path, so that nothing a database's
 //! owner defined is run in their place; all of it is set for the transaction
 //! alone, since a pooler may hand the server's connection to others.
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use interceptor_engine::pg::catalog::{BaseColumn, TableInfo, TableName};
+use interceptor_policy::operation::Table;
 use interceptor_proto::pg::backend::{DataRow, Notice};
 use interceptor_proto::pg::startup::StartupBuilder;
 use interceptor_proto::pg::tag::backend as tag;
@@ -107,6 +108,9 @@ struct State {
     used: Option<Instant>,
     /// What was found, or that nothing was, and when.
     known: HashMap<u32, (Instant, Option<TableInfo>)>,
+    /// What names can mean, and when that was found. A name of nothing is not kept:
+    /// it may be there a moment later.
+    names: HashMap<Table, (Instant, Vec<u32>)>,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,83 @@ impl Catalog {
             .context("the catalog did not answer in time")?
     }
 
+    /// What each of these names can mean: every table of that name, in the schema
+    /// that the name has, or in any. With `fresh`, nothing is taken from memory.
+    ///
+    /// # Errors
+    /// When the service cannot be asked, or does not answer in time.
+    pub async fn named(
+        self: &Arc<Self>,
+        names: &[Table],
+        fresh: bool,
+    ) -> Result<Vec<(Table, Vec<TableInfo>)>> {
+        tokio::time::timeout(PATIENCE, async {
+            let oids = self.oids(names, fresh).await?;
+            let mut all: Vec<u32> = oids.iter().flat_map(|(_, oids)| oids.clone()).collect();
+            all.sort_unstable();
+            all.dedup();
+            if all.len() > ASKED {
+                bail!("{} tables have those names", all.len());
+            }
+            let infos = self.look_up(&all).await?;
+            let info = |oid: &u32| infos.iter().find(|info| info.oid == *oid).cloned();
+            let tables = oids
+                .into_iter()
+                .map(|(name, oids)| (name, oids.iter().filter_map(info).collect()));
+            Ok(tables.collect())
+        })
+        .await
+        .context("the catalog did not answer in time")?
+    }
+
+    async fn oids(
+        self: &Arc<Self>,
+        names: &[Table],
+        fresh: bool,
+    ) -> Result<Vec<(Table, Vec<u32>)>> {
+        let mut state = self.state.lock().await;
+        let now = Instant::now();
+        if fresh {
+            state.names.clear();
+            state.known.clear();
+        }
+        let stale = |name: &&Table| {
+            let known = state.names.get(*name);
+            known.is_none_or(|(at, _)| now.saturating_duration_since(*at) >= FRESH)
+        };
+        let missing: Vec<Table> = names.iter().filter(stale).cloned().collect();
+        if !missing.is_empty() {
+            let results = self.ask(&mut state, &name_statements(&missing)).await?;
+            let Ok([rows]) = <[Rows; 1]>::try_from(results) else {
+                bail!("the catalog answered with other results than were asked for");
+            };
+            if state.names.len() + missing.len() > REMEMBERED {
+                state.names.clear();
+            }
+            for name in &missing {
+                state.names.remove(name);
+            }
+            for row in rows {
+                let [at, oid] = fields(row)?;
+                let at: usize = text(at)?.parse().context("a name's number")?;
+                let name = missing.get(at).context("a name that was not asked for")?;
+                let entry = state.names.entry(name.clone());
+                entry
+                    .or_insert_with(|| (now, Vec::new()))
+                    .1
+                    .push(number(oid)?);
+            }
+        }
+        let oids = |name: &Table| {
+            let known = state.names.get(name);
+            known.map(|(_, oids)| oids.clone()).unwrap_or_default()
+        };
+        Ok(names
+            .iter()
+            .map(|name| (name.clone(), oids(name)))
+            .collect())
+    }
+
     async fn look_up(self: &Arc<Self>, oids: &[u32]) -> Result<Vec<TableInfo>> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
@@ -140,7 +221,7 @@ impl Catalog {
             if missing.len() > ASKED {
                 bail!("{} tables are more than a result can have", missing.len());
             }
-            let found = self.ask(&mut state, &missing).await?;
+            let found = tables(self.ask(&mut state, &statements(&missing)).await?)?;
             if state.known.len() + missing.len() > REMEMBERED {
                 state.known.clear();
             }
@@ -157,23 +238,22 @@ impl Catalog {
 
     /// Asks the service. A connection that was open may have been closed by now,
     /// so with that one there is a second try.
-    async fn ask(self: &Arc<Self>, state: &mut State, oids: &[u32]) -> Result<Vec<TableInfo>> {
-        let text = statements(oids);
+    async fn ask(self: &Arc<Self>, state: &mut State, text: &str) -> Result<Vec<Rows>> {
         // Taken out while it is in use: a look-up that is given up half-way
         // leaves none behind that would answer the next one with its rest.
         if let Some(mut open) = state.connection.take()
-            && let Ok(rows) = open.query(&text).await
+            && let Ok(rows) = open.query(text).await
         {
             state.connection = Some(open);
             state.used = Some(Instant::now());
-            return tables(rows);
+            return Ok(rows);
         }
         let mut fresh = Box::pin(self.connect()).await?;
-        let rows = fresh.query(&text).await?;
+        let rows = fresh.query(text).await?;
         state.connection = Some(fresh);
         state.used = Some(Instant::now());
         self.close_when_idle();
-        tables(rows)
+        Ok(rows)
     }
 
     async fn connect(&self) -> Result<Connection> {
@@ -289,6 +369,42 @@ impl Connection {
             None => Ok(results),
         }
     }
+}
+
+/// The statements that ask which tables have these names. Temporary tables are
+/// other sessions' own.
+fn name_statements(names: &[Table]) -> String {
+    let text = |text: &str| {
+        format!(
+            "pg_catalog.convert_from(pg_catalog.decode('{}', 'hex'), 'UTF8')",
+            hex::encode(text)
+        )
+    };
+    let rows: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let schema = name
+                .schema
+                .as_deref()
+                .map_or_else(|| "NULL::text".to_owned(), text);
+            format!("({at}, {schema}, {})", text(&name.name))
+        })
+        .collect();
+    format!(
+        "BEGIN READ ONLY; \
+         SET LOCAL statement_timeout = '5s'; \
+         SET LOCAL search_path = pg_catalog; \
+         SELECT asked.at, c.oid \
+           FROM (VALUES {}) AS asked(at, schema, name) \
+           JOIN pg_class c ON c.relname = asked.name AND c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') \
+           JOIN pg_namespace n ON n.oid = c.relnamespace \
+          WHERE (asked.schema IS NULL OR n.nspname = asked.schema) \
+            AND n.nspname !~ '^pg_(toast|temp)' \
+          ORDER BY asked.at, c.oid; \
+         COMMIT",
+        rows.join(", ")
+    )
 }
 
 /// The statements that ask for `oids`: tables, columns, parents, what views read.

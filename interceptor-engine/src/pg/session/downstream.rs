@@ -102,6 +102,9 @@ impl PgSession {
             return source.forward(Side::Upstream, out);
         }
         let (text, classified) = self.read_statement(query.sql);
+        if self.wait_for_tables(now, &classified, source, out) {
+            return;
+        }
         let asked = Asked {
             message: "Q",
             text: &text,
@@ -169,6 +172,10 @@ impl PgSession {
         if self.skipping {
             return source.forward(Side::Upstream, out);
         }
+        let (text, classified) = self.read_statement(parse.sql);
+        if self.wait_for_tables(now, &classified, source, out) {
+            return;
+        }
         self.record_parsed(now, out);
         let Ok(name) = std::str::from_utf8(parse.statement).map(Arc::<str>::from) else {
             return self.broken(
@@ -178,7 +185,6 @@ impl PgSession {
                 out,
             );
         };
-        let (text, classified) = self.read_statement(parse.sql);
         let prepared = Arc::new(Prepared {
             text: Arc::from(&*text),
             classified: Arc::clone(&classified),
@@ -307,6 +313,9 @@ impl PgSession {
             ),
             None => (Arc::from(""), self.dialect.unclassified()),
         };
+        if self.wait_for_tables(now, &classified, source, out) {
+            return;
+        }
         let asked = Asked {
             message: "E",
             text: &text,

@@ -10,7 +10,7 @@ use interceptor_policy::{Hold, Judgement, Operation, Permit, Refusal, Verdict};
 use super::PgSession;
 use super::exchange::Exchange;
 use super::refuse;
-use super::statements::Portal;
+use super::statements::{Portal, Prepared};
 use crate::event::FlowTime;
 use crate::pg::mask::CopyPlan;
 use crate::pg::sql::{self, Classified, CopyEncoding, Dialect, Effect};
@@ -240,7 +240,7 @@ impl PgSession {
         self.totals.exchanges += 1;
         let mut exchange = Exchange::new(self.totals.exchanges, now);
         exchange.classified = Some(Arc::clone(classified));
-        let resolved = self.resolve(classified);
+        let resolved = self.meaning(classified);
         let (judgement, copy) =
             self.decide(now, Count::Yes, asked, classified, resolved.as_deref());
         let sql = resolved.as_deref().unwrap_or(&classified.sql);
@@ -264,8 +264,10 @@ impl PgSession {
         );
         exchange.sql = resolved;
         if matches!(ruling, Ruling::Pass(_) | Ruling::Hold(_)) {
-            self.dialect
-                .will_run(exchange.sql.as_deref().unwrap_or(&classified.sql));
+            let sql = exchange.sql.clone();
+            let sql = sql.as_deref().unwrap_or(&classified.sql);
+            self.dialect.will_run(sql);
+            self.names_will_change(classified, sql);
         }
         Judged { exchange, ruling }
     }
@@ -279,7 +281,7 @@ impl PgSession {
         classified: &Arc<Classified>,
         out: &mut Outbox,
     ) -> Result<(), Box<Judged>> {
-        let resolved = self.resolve(classified);
+        let resolved = self.meaning(classified);
         let (judgement, _) = self.decide(now, Count::No, asked, classified, resolved.as_deref());
         match judgement.verdict {
             Verdict::Allow(permit) => {
@@ -338,23 +340,41 @@ impl PgSession {
 
     /// Texts of what `EXECUTE` and `FETCH` stand for, in order.
     pub(super) fn stands_for(&self, classified: &Classified) -> Vec<Arc<str>> {
-        let texts = classified.effects.iter().map(|(_, effect)| {
-            let prepared = match effect {
-                Effect::Execute { name } => self.statements.statement(name),
-                Effect::Fetch { cursor } => self
-                    .statements
-                    .portal(cursor.as_bytes())
-                    .and_then(|portal| portal.statement.as_ref()),
-                _ => None,
-            };
-            prepared.map(|prepared| Arc::clone(&prepared.text))
-        });
-        texts.flatten().collect()
+        let referred = classified
+            .effects
+            .iter()
+            .filter_map(|(_, effect)| self.referred(effect));
+        referred
+            .map(|prepared| Arc::clone(&prepared.text))
+            .collect()
+    }
+
+    /// Meanings of what `EXECUTE` and `FETCH` stand for, where known.
+    pub(super) fn inner_meanings(&self, classified: &Classified) -> Vec<Arc<Classified>> {
+        let inner = classified
+            .effects
+            .iter()
+            .filter_map(|(_, effect)| self.referred(effect));
+        inner
+            .map(|prepared| Arc::clone(&prepared.classified))
+            .collect()
+    }
+
+    /// The statement that `EXECUTE` or `FETCH` stands for.
+    fn referred(&self, effect: &Effect) -> Option<&Arc<Prepared>> {
+        match effect {
+            Effect::Execute { name } => self.statements.statement(name),
+            Effect::Fetch { cursor } => self
+                .statements
+                .portal(cursor.as_bytes())
+                .and_then(|portal| portal.statement.as_ref()),
+            _ => None,
+        }
     }
 
     /// The meaning of a statement with what `EXECUTE` and `FETCH` stand for put
     /// in; `None` where it stands for itself.
-    fn resolve(&self, classified: &Classified) -> Option<Arc<Sql>> {
+    pub(super) fn resolve(&self, classified: &Classified) -> Option<Arc<Sql>> {
         let mut sql: Option<Sql> = None;
         for (place, effect) in &classified.effects {
             let inner = match effect {

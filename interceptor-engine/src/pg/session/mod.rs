@@ -24,6 +24,7 @@ mod inbox;
 mod judge;
 mod limits;
 mod literals;
+mod naming;
 mod notices;
 mod owed;
 mod record;
@@ -38,6 +39,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use interceptor_policy::operation::Table;
 use interceptor_policy::{MaskKey, Moment, Scope, Standing};
 use interceptor_proto::pg::frame::{self, Head};
 use interceptor_proto::pg::sqlstate;
@@ -143,6 +145,8 @@ pub struct PgSession {
     /// Names of tables in results.
     tables: crate::pg::mask::TableNames,
     waiting: Option<catalog::Waiting>,
+    /// Which tables names mean.
+    names: naming::Names,
     /// What a person is asked about; the agent's messages wait behind it.
     held: Option<Box<hold::Held>>,
     /// For the agent, as soon as no message to it is under way.
@@ -189,6 +193,7 @@ impl PgSession {
             dialect: judge::SessionDialect::default(),
             tables: HashMap::new(),
             waiting: None,
+            names: naming::Names::default(),
             held: None,
             later: Vec::new(),
             meta: HashMap::new(),
@@ -213,6 +218,11 @@ impl PgSession {
             .event(now, Kind::Open, None, line)
             .with_meta(meta);
         out.events.push(event);
+    }
+
+    /// Whether what the agent sends has to wait.
+    fn agent_waits(&self) -> bool {
+        self.held.is_some() || self.names.waits()
     }
 
     /// What to do with a message, by its head alone.
@@ -248,7 +258,7 @@ impl PgSession {
     /// whose beginning is kept, then whole messages.
     fn take(&mut self, now: FlowTime, from: Side, input: &[u8], out: &mut Outbox) {
         let mut at = self.pass_rest(now, from, input, out);
-        if from == Side::Downstream && self.held.is_some() {
+        if from == Side::Downstream && self.agent_waits() {
             let rest = input.get(at..).unwrap_or_default();
             self.down.kept.extend_from_slice(rest);
             return;
@@ -259,7 +269,7 @@ impl PgSession {
         while self.phase != Phase::Over {
             let stops = match from {
                 Side::Upstream => self.waiting.is_some(),
-                Side::Downstream => self.held.is_some(),
+                Side::Downstream => self.agent_waits(),
             };
             if stops {
                 break;
@@ -414,7 +424,7 @@ impl Session for PgSession {
         }
         match side {
             // Held, it is read only to notice that the agent goes away.
-            Side::Downstream if self.held.is_some() => self.down.kept.len() < hold::KEPT_LIMIT,
+            Side::Downstream if self.agent_waits() => self.down.kept.len() < hold::KEPT_LIMIT,
             Side::Downstream => self.owed.len() < owed::OWED_LIMIT,
             Side::Upstream => self.waiting.is_none(),
         }
@@ -422,6 +432,15 @@ impl Session for PgSession {
 
     fn handle_catalog(&mut self, now: FlowTime, tables: Vec<TableInfo>, out: &mut Outbox) {
         self.names_arrived(now, tables, out);
+    }
+
+    fn handle_tables(
+        &mut self,
+        now: FlowTime,
+        tables: Vec<(Table, Vec<TableInfo>)>,
+        out: &mut Outbox,
+    ) {
+        self.tables_arrived(now, tables, out);
     }
 
     fn handle_decision(&mut self, now: FlowTime, decision: Decision, out: &mut Outbox) {

@@ -1,7 +1,10 @@
 //! The session against transcripts of both sides, without a socket.
 
 mod copying;
+mod holding;
+mod limits;
 mod masking;
+mod naming;
 mod pipelines;
 mod refusing;
 mod streams;
@@ -23,7 +26,9 @@ use uuid::Uuid;
 
 use super::{PgSession, Settings};
 use crate::event::{Event, FlowTime, Kind};
+use crate::hold::{Decision, Question};
 use crate::journal::Journal;
+use crate::pg::catalog::TableInfo;
 use crate::pg::sql::Classifier;
 use crate::session::{End, Outbox, Piece, Session as _, Side};
 
@@ -35,6 +40,11 @@ struct Talk {
     events: Vec<Event>,
     end: Option<End>,
     asked: Option<Vec<u32>>,
+    /// What there is in the catalog, and what was asked for by name.
+    catalog: Vec<TableInfo>,
+    named: Vec<String>,
+    question: Option<Question>,
+    cancelled: bool,
 }
 
 fn rules(yaml: &str) -> Arc<RuleSet> {
@@ -100,6 +110,10 @@ impl Talk {
             events: Vec::new(),
             end: None,
             asked: None,
+            catalog: Vec::new(),
+            named: Vec::new(),
+            question: None,
+            cancelled: false,
         };
         let mut hello = Vec::new();
         Authentication::Ok.encode(&mut hello).unwrap();
@@ -132,6 +146,30 @@ impl Talk {
         self.events.extend(out.events);
         self.end = out.end.or(self.end.take());
         self.asked = out.catalog.or(self.asked.take());
+        self.question = out.ask.map(|question| *question).or(self.question.take());
+        self.cancelled |= out.cancel;
+        if let Some(lookup) = out.tables {
+            let answer = lookup.tables.into_iter().map(|table| {
+                self.named.push(table.to_string());
+                let means = |info: &&TableInfo| {
+                    *info.name == *table.name
+                        && table.schema.as_deref().is_none_or(|schema| *info.schema == *schema)
+                };
+                let infos = self.catalog.iter().filter(means).cloned().collect();
+                (table, infos)
+            });
+            let answer = answer.collect();
+            let mut out = Outbox::default();
+            self.session.handle_tables(FlowTime(1), answer, &mut out);
+            self.take(out, &[]);
+        }
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        let mut out = Outbox::default();
+        self.session
+            .handle_decision(FlowTime(2), decision, &mut out);
+        self.take(out, &[]);
     }
 
     fn agent(&mut self, bytes: &[u8]) {
