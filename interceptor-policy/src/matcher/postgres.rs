@@ -10,7 +10,7 @@ use super::tags::Tag;
 use super::text::Text;
 use super::{Matcher, Mode};
 use crate::PgOperation;
-use crate::operation::{Class, Classes, Statement, WhereClause};
+use crate::operation::{Class, Classes, Statement, Table, WhereClause};
 
 /// What one field asks for. In the order of what it costs to ask.
 #[derive(Debug)]
@@ -102,7 +102,13 @@ impl PgField {
                 })
             }
             Asks::Tables(matcher) => {
-                matcher.holds_among(mode, &statement.tables, |pattern, is, mode| {
+                let named = statement.tables.iter();
+                // What stands behind a view makes stricter and never milder.
+                let through: &[Table] = match mode {
+                    Mode::May => &statement.through,
+                    Mode::Must => &[],
+                };
+                matcher.holds_among(mode, named.chain(through), |pattern, is, mode| {
                     pattern.holds_table(is, mode)
                 })
             }

@@ -47,10 +47,7 @@ fn nothing_of_a_held_statement_goes_upstream_before_a_person_says_yes() {
     let decision = yes(&talk);
     talk.decide(decision);
     assert_eq!(talk.to_server, asked);
-    assert_eq!(
-        talk.kinds(),
-        [Kind::Command, Kind::Hold, Kind::Approval]
-    );
+    assert_eq!(talk.kinds(), [Kind::Command, Kind::Hold, Kind::Approval]);
     let mut answer = Vec::new();
     complete(&mut answer, "DROP TABLE");
     ready(&mut answer, TransactionStatus::Idle);
@@ -68,10 +65,7 @@ fn what_the_agent_sends_behind_it_waits_in_its_order() {
     assert!(talk.to_server.is_empty());
     let decision = yes(&talk);
     talk.decide(decision);
-    assert_eq!(
-        talk.to_server,
-        [held, behind, query("SELECT 3")].concat()
-    );
+    assert_eq!(talk.to_server, [held, behind, query("SELECT 3")].concat());
 }
 
 #[test]

@@ -100,7 +100,15 @@ fn a_pipeline_that_goes_on_behind_a_cut_answer_ends_the_session() {
 #[test]
 fn a_cut_answer_before_a_sync_leaves_the_session_as_any_error_does() {
     let mut talk = limited("{ rows: 1 }");
-    talk.agent(&[parse("", "SELECT a FROM t"), bind("", ""), execute(""), sync()].concat());
+    talk.agent(
+        &[
+            parse("", "SELECT a FROM t"),
+            bind("", ""),
+            execute(""),
+            sync(),
+        ]
+        .concat(),
+    );
     let mut answer = Vec::new();
     empty(&mut answer, b"12");
     answer.extend(rows(2));

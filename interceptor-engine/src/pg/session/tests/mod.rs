@@ -153,7 +153,10 @@ impl Talk {
                 self.named.push(table.to_string());
                 let means = |info: &&TableInfo| {
                     *info.name == *table.name
-                        && table.schema.as_deref().is_none_or(|schema| *info.schema == *schema)
+                        && table
+                            .schema
+                            .as_deref()
+                            .is_none_or(|schema| *info.schema == *schema)
                 };
                 let infos = self.catalog.iter().filter(means).cloned().collect();
                 (table, infos)

@@ -62,7 +62,12 @@ fn a_name_of_another_schema_s_table_is_not_taken_for_ours() {
 
 #[test]
 fn a_view_is_as_forbidden_as_what_it_reads() {
-    let people = view(3, "people", " SELECT users.id\n   FROM public.users;", &[("users", "id")]);
+    let people = view(
+        3,
+        "people",
+        " SELECT users.id\n   FROM public.users;",
+        &[("users", "id")],
+    );
     let mut talk = talk(NOT_USERS, vec![people]);
     assert!(refused(&mut talk, "SELECT id FROM people"));
 }
@@ -96,9 +101,21 @@ fn a_change_of_the_schema_makes_answers_old() {
 
 #[test]
 fn what_is_executed_by_name_is_asked_for_too() {
-    let people = view(3, "people", " SELECT users.id\n   FROM public.users;", &[("users", "id")]);
+    let people = view(
+        3,
+        "people",
+        " SELECT users.id\n   FROM public.users;",
+        &[("users", "id")],
+    );
     let mut talk = talk(NOT_USERS, vec![people]);
-    talk.agent(&[parse("p", "SELECT id FROM people"), bind("", "p"), execute("")].concat());
+    talk.agent(
+        &[
+            parse("p", "SELECT id FROM people"),
+            bind("", "p"),
+            execute(""),
+        ]
+        .concat(),
+    );
     let sent = String::from_utf8_lossy(&talk.to_server).into_owned();
     assert!(sent.contains("refused by interceptor"), "{sent}");
 }
@@ -106,7 +123,12 @@ fn what_is_executed_by_name_is_asked_for_too() {
 #[test]
 fn messages_behind_one_that_waits_for_names_keep_their_order() {
     let mut talk = talk("  - { name: x, match: {}, severity: low }", Vec::new());
-    let asked = [query("SELECT 1"), query("SELECT a FROM t"), query("SELECT 2")].concat();
+    let asked = [
+        query("SELECT 1"),
+        query("SELECT a FROM t"),
+        query("SELECT 2"),
+    ]
+    .concat();
     talk.agent(&asked);
     assert_eq!(talk.to_server, asked);
 }
