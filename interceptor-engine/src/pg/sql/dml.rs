@@ -10,7 +10,7 @@ use super::from::alias;
 use super::query::Shape;
 use super::scope::{Relation, Scope, all_of};
 use super::walk::Walker;
-use super::where_clause;
+use super::{rights, where_clause};
 
 impl Walker {
     /// Walks a statement that writes, at the top or nested.
@@ -43,6 +43,7 @@ impl Walker {
         let mut scope = Scope::default();
         let table = range.map(|range| {
             let table = self.table(range);
+            rights::written(self, &table);
             let name = alias(range.alias.as_ref()).unwrap_or(&range.relname);
             scope.add(Some(name), Relation::Table(table.clone()));
             table

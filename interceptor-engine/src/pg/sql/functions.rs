@@ -21,6 +21,7 @@ const EFFECTS: &[(&[&str], &[Class])] = &[
     (
         // Change a sequence, large objects, statistics.
         &[
+            "nextval",
             "setval",
             "lo_creat",
             "lo_create",
@@ -39,18 +40,20 @@ const EFFECTS: &[(&[&str], &[Class])] = &[
         &[Class::Write, Class::Maintenance],
     ),
     (
-        // Run a text as SQL, or read a table that they are given by name.
+        // Read whatever there is, or run what the call does not show. Functions
+        // that run a text they are given are in `inner`, which reads the text.
         &[
-            "query_to_xml*",
             "cursor_to_xml*",
-            "table_to_xml*",
             "schema_to_xml*",
             "database_to_xml*",
-            "ts_stat",
-            "ts_rewrite",
             "plpgsql_*",
         ],
         &[Class::Procedural],
+    ),
+    (
+        // Open connections to other servers, or to this one once more.
+        &["dblink*"],
+        &[Class::Maintenance],
     ),
     (
         // Read the server's files and directories.
@@ -209,7 +212,6 @@ mod tests {
             "lower",
             "coalesce_",
             "sum",
-            "nextval",
             "currval",
             "similarity",
             "digest",

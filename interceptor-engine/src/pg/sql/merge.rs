@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use interceptor_policy::operation::{Class, Classes, Statement};
 
-use super::functions;
+use super::{functions, inner as text};
 
 /// What `EXECUTE` or `FETCH` (`outer`) means once the statement that it runs
 /// (`inner`) is known: both. `EXPLAIN EXECUTE` without `ANALYZE` does not run it.
@@ -20,7 +20,7 @@ pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
             Some((schema, name)) => (Some(schema), name),
             None => (None, &**name),
         };
-        functions::classes(schema, name).contains(Class::Procedural)
+        functions::classes(schema, name).contains(Class::Procedural) || text::runs_text(name)
     });
     merged.classes = Classes::default();
     for (_, class) in Class::NAMES {

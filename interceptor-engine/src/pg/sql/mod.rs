@@ -20,6 +20,9 @@
 //!   what is named;
 //! * `scope` — which tables a name can mean;
 //! * `where_clause`, `functions` — one question each;
+//! * `inner`, with `constant` — texts inside of a statement that run as SQL;
+//! * `body`, with `plpgsql` and `tokens` — `DO` blocks and functions' bodies;
+//! * `rights` — acting as somebody else by way of something else;
 //! * `effects` — what the session has to know (prepared names, cursors, `SET`);
 //! * `merge` — what an `EXECUTE` means, once it is known what it executes;
 //! * `resolve` — what the catalog adds;
@@ -33,28 +36,42 @@
 //! `copy_to_program`, `copy_from_program`, `copy_to_file`, `copy_from_file`.
 //! A call of a function that neither PostgreSQL nor its bundled extensions
 //! define adds the class `procedural`, for it may do anything.
+//!
+//! # Code in texts
+//!
+//! A text that runs as SQL (in a `DO` block, in a body, as what `query_to_xml`
+//! is given) is read as a part of its statement where it is a constant. What
+//! cannot be seen that way is `procedural`. A body that is only written down
+//! names what it names, and does nothing yet.
 
 mod ast;
+mod body;
 mod cache;
+mod constant;
 mod ddl;
 mod dml;
 mod effects;
 mod from;
 mod functions;
+mod inner;
 mod merge;
 mod names;
 mod parse;
+mod plpgsql;
 mod query;
 mod replication;
 mod resolve;
+mod rights;
 mod scope;
 mod statement;
 mod tags;
 mod template;
+mod tokens;
 mod walk;
 mod where_clause;
 
 use interceptor_policy::operation::Sql;
+use walk::Setting;
 
 pub use cache::{Classified, Classifier};
 pub use effects::{CopyEncoding, CopyFormat, CopyHeader, Effect, Transaction};
@@ -124,9 +141,13 @@ fn shape(text: &str, dialect: Dialect) -> (Reading, bool) {
     };
     let read = parse::with_tree(text, dialect, |tree| {
         let mut reading = Reading::default();
+        let setting = Setting {
+            dialect,
+            ..Setting::default()
+        };
         let mut by_literals = false;
         for raw in &tree.stmts {
-            let read = ast::of(&raw.stmt).map(statement::read)?.ok()?;
+            let read = statement::read(ast::of(&raw.stmt)?, &setting).ok()?;
             let at = reading.sql.statements.len();
             by_literals |= read.by_literals;
             reading.sql.statements.push(read.statement);

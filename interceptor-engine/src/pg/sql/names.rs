@@ -112,6 +112,7 @@ impl Walker {
                 self.whole(&relation);
                 None
             }
+            None if self.is_variable(alias) => None,
             // A trigger's or rule's `new`, a function's argument, a mistake.
             None => {
                 self.column(Column {
@@ -124,6 +125,9 @@ impl Walker {
     }
 
     fn unqualified(&mut self, name: &str) -> Option<Column> {
+        if self.is_variable(name) && self.find(name).is_none() {
+            return None;
+        }
         // `u` of `FROM users u` is the whole row, unless some table has a
         // column of that name.
         let row = self.find(name);

@@ -5,11 +5,16 @@
 //! (which measures the calling thread's stack), and 10 000 nested messages in
 //! the encoding. What is past them is not read. Decoding a tree, walking it and
 //! dropping it recurse too, and do so on a stack that is large enough.
+//!
+//! Blocks of PL/pgSQL are read by PostgreSQL's compiler of them, which is C too.
+//! It knows no catalog, so a block whose variables have types that somebody made
+//! may be refused.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 
 use pg_query::protobuf::ParseResult;
 use prost::Message as _;
+use serde_json::Value;
 
 use super::Dialect;
 
@@ -30,6 +35,14 @@ const STACK_MOST: usize = 256 << 20;
 /// than this are not waited for.
 const MAX_SCAN: usize = 256 << 20;
 
+/// What the parser needs at most: it measures no more than 2 MiB.
+const STACK_INNER: usize = 4 << 20;
+
+/// Larger blocks of PL/pgSQL are not read …
+const MAX_BLOCK: usize = 1 << 20;
+/// … nor such as could be nested deeper than that.
+const MAX_OPENINGS: usize = 2000;
+
 /// Why there is no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ParseError {
@@ -47,6 +60,28 @@ pub(super) enum ParseError {
     Refused,
 }
 
+/// By which grammar a text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grammar {
+    /// Statements.
+    Statements,
+    /// What PL/pgSQL hands to SQL: an expression, as a `SELECT` without the
+    /// word, or an assignment of one. The number is a `RawParseMode`.
+    Fragment(i8),
+    /// A block of PL/pgSQL.
+    Block,
+}
+
+impl Grammar {
+    fn mode(self) -> c_int {
+        match self {
+            Self::Statements => 0,
+            Self::Fragment(mode) => c_int::from(mode),
+            Self::Block => -1,
+        }
+    }
+}
+
 /// As C returns it.
 #[repr(C)]
 struct Encoded {
@@ -55,7 +90,7 @@ struct Encoded {
 }
 
 unsafe extern "C" {
-    fn interceptor_pg_parse(text: *const c_char, conforming: bool) -> Encoded;
+    fn interceptor_pg_parse(text: *const c_char, mode: c_int, conforming: bool) -> Encoded;
     fn free(data: *mut c_void);
 }
 
@@ -77,7 +112,7 @@ impl Drop for Tree {
     }
 }
 
-fn encode(text: &str, dialect: Dialect) -> Result<Tree, ParseError> {
+fn encode(text: &str, grammar: Grammar, dialect: Dialect) -> Result<Tree, ParseError> {
     if text.len() > MAX_TEXT {
         return Err(ParseError::TooLarge(text.len()));
     }
@@ -87,8 +122,13 @@ fn encode(text: &str, dialect: Dialect) -> Result<Tree, ParseError> {
     let text = CString::new(text).map_err(|error| ParseError::Nul(error.nul_position()))?;
     // SAFETY: `text` ends with a NUL and lives past the call. The parser keeps
     // its state in thread-local variables, so calls on other threads do not meet.
-    let encoded =
-        unsafe { interceptor_pg_parse(text.as_ptr(), dialect.standard_conforming_strings) };
+    let encoded = unsafe {
+        interceptor_pg_parse(
+            text.as_ptr(),
+            grammar.mode(),
+            dialect.standard_conforming_strings,
+        )
+    };
     if encoded.data.is_null() {
         return Err(ParseError::Refused);
     }
@@ -123,7 +163,48 @@ pub(super) fn with_tree<R>(
     dialect: Dialect,
     read: impl FnOnce(&ParseResult) -> R,
 ) -> Result<R, ParseError> {
-    let encoded = encode(text, dialect)?;
+    decoded(&encode(text, Grammar::Statements, dialect)?, read)
+}
+
+/// As [`with_tree`], for a text inside of one that is being read: the stack of
+/// now may be one that the parser cannot measure, so it gets its own.
+pub(super) fn with_inner_tree<R>(
+    text: &str,
+    grammar: Grammar,
+    dialect: Dialect,
+    read: impl FnOnce(&ParseResult) -> R,
+) -> Result<R, ParseError> {
+    let encoded = stacker::grow(STACK_INNER, || encode(text, grammar, dialect))?;
+    decoded(&encoded, read)
+}
+
+/// A block of PL/pgSQL as JSON, and the initial values of its records.
+pub(super) fn block(text: &str, dialect: Dialect) -> Result<(Value, Vec<String>), ParseError> {
+    if text.len() > MAX_BLOCK || openings(text) > MAX_OPENINGS {
+        return Err(ParseError::TooLarge(text.len()));
+    }
+    let encoded = stacker::grow(STACK_INNER, || encode(text, Grammar::Block, dialect))?;
+    let mut parts = encoded.bytes().split(|byte| *byte == 0);
+    let json = parts.next().unwrap_or_default();
+    let json = serde_json::from_slice(json).map_err(|_| ParseError::Refused)?;
+    // Each part ends with a NUL, so that the last one is empty.
+    let values = parts
+        .filter(|part| !part.is_empty())
+        .map(|part| String::from_utf8(part.to_vec()).map_err(|_| ParseError::Refused))
+        .collect::<Result<_, _>>()?;
+    Ok((json, values))
+}
+
+/// An upper bound of how deep the blocks of a text are nested.
+fn openings(text: &str) -> usize {
+    let text = text.to_ascii_lowercase();
+    ["begin", "loop", "if", "case"]
+        .iter()
+        .map(|word| text.matches(word).count())
+        .sum()
+}
+
+fn decoded<R>(encoded: &Tree, read: impl FnOnce(&ParseResult) -> R) -> Result<R, ParseError> {
     let stack = STACK_PER_BYTE
         .saturating_mul(encoded.bytes().len())
         .saturating_add(STACK_LEAST)
@@ -183,6 +264,50 @@ mod tests {
         assert!(parses(&banner));
     }
 
+    fn reads_block(text: &str) -> bool {
+        block(text, Dialect::default()).is_ok()
+    }
+
+    #[test]
+    fn blocks_with_any_type_of_variable_are_read() {
+        for text in [
+            "BEGIN NULL; END",
+            "DECLARE a int; b text := 'x'; c numeric(5, 2); d timestamptz; BEGIN NULL; END;",
+            "DECLARE a users.ssn%TYPE; b users%ROWTYPE; c public.users%ROWTYPE; BEGIN NULL; END",
+            "DECLARE a my_type; b public.my_type; BEGIN a := NULL; END",
+            "DECLARE r record; c CURSOR FOR SELECT 1; BEGIN FOR r IN c LOOP NULL; END LOOP; END",
+            "DECLARE a int[]; BEGIN a[1] := 2; END",
+            "DECLARE a users; BEGIN a.ssn := 2; END",
+        ] {
+            assert!(reads_block(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_s_initial_value_is_found() {
+        let (_, values) = block(
+            "DECLARE r record := (SELECT 1); s record; BEGIN NULL; END",
+            Dialect::default(),
+        )
+        .unwrap();
+        assert_eq!(values, ["(SELECT 1)"]);
+    }
+
+    #[test]
+    fn blocks_that_are_wrong_or_too_deep_are_refused() {
+        let deep = format!("{}NULL;{}", "BEGIN ".repeat(1900), " END;".repeat(1900));
+        for text in [
+            "",
+            "BEGIN",
+            "SELECT 1",
+            "BEGIN SELEC 1; x; END",
+            deep.as_str(),
+        ] {
+            assert!(!reads_block(text));
+        }
+        assert!(parses("SELECT 1"), "what comes next is read as ever");
+    }
+
     #[test]
     fn many_threads_parse_at_once() {
         std::thread::scope(|scope| {
@@ -191,6 +316,8 @@ mod tests {
                     for _ in 0..200 {
                         assert!(parses("SELECT a, b FROM t WHERE c = 1"));
                         assert!(!parses("SELECT FROM WHERE"));
+                        assert!(reads_block("BEGIN PERFORM 1; END"));
+                        assert!(!reads_block("BEGIN PERFORM 1 END"));
                     }
                 });
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use interceptor_policy::operation::{OutputItem, Table};
+use interceptor_policy::operation::{Class, OutputItem, Table};
 use pg_query::protobuf as pb;
 use pg_query::{Node, NodeEnum};
 
@@ -103,6 +103,10 @@ impl Walker {
         self.spend(1);
         if self.is_exhausted() {
             return Shape::default();
+        }
+        if self.runs && !select.locking_clause.is_empty() {
+            // Row locks, as `LOCK` takes a table's.
+            self.class(Class::Session);
         }
         self.enter_with(select.with_clause.as_ref());
         let shape = match (&select.larg, &select.rarg) {

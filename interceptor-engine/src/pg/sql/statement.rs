@@ -9,8 +9,8 @@ use pg_query::protobuf as pb;
 use super::ast::{self, Ast};
 use super::query::{Shape, select_tag};
 use super::scope::{Relation, Scope, all_of};
-use super::walk::Walker;
-use super::{Effect, UNCLASSIFIED, effects, tags};
+use super::walk::{Setting, Walker};
+use super::{Effect, UNCLASSIFIED, body, effects, rights, tags};
 
 /// What was read of one statement.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Read {
     pub(super) effects: Vec<Effect>,
     /// It means something else with other integer constants, or may do.
     pub(super) by_literals: bool,
+    /// Steps that were spent until its end.
+    pub(super) steps: u64,
 }
 
 /// Why a statement has no meaning: it takes too long to work out.
@@ -26,9 +28,9 @@ pub(super) struct Read {
 pub(super) struct TooMuch;
 
 /// Reads one statement.
-pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
+pub(super) fn read(ast: Ast<'_>, setting: &Setting) -> Result<Read, TooMuch> {
     let mut reader = Reader {
-        walker: Walker::new(),
+        walker: Walker::new(setting.clone()),
         effects: Vec::new(),
         output: Output::Nothing,
         reading: false,
@@ -38,15 +40,14 @@ pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
     if reader.walker.is_exhausted() {
         return Err(TooMuch);
     }
+    rights::add(&mut reader.walker, ast);
     let classes = reader.walker.classes();
     // The arguments of `set_config` are looked at, numbers included.
-    let configures = reader
-        .walker
-        .found
-        .functions
-        .iter()
-        .any(|name| &**name == "set_config");
-    let by_literals = reader.by_literals || reader.walker.by_literals || configures;
+    let by_literals =
+        reader.by_literals || reader.walker.by_literals || reader.walker.calls("set_config");
+    let steps = reader.walker.steps();
+    let mut effects = reader.effects;
+    effects.append(&mut reader.walker.effects);
     let mut statement = reader.walker.found;
     statement.classes = classes;
     statement.output = reader.output;
@@ -56,8 +57,9 @@ pub(super) fn read(ast: Ast<'_>) -> Result<Read, TooMuch> {
     }
     Ok(Read {
         statement,
-        effects: reader.effects,
+        effects,
         by_literals,
+        steps,
     })
 }
 
@@ -92,6 +94,14 @@ impl Reader {
                 self.own_tag_first(own);
                 self.output = output(shape);
             }
+            // What PL/pgSQL makes of `variable := expression`.
+            Ast::PlAssignStmt(assign) => {
+                self.reading = true;
+                self.walker.nodes(&assign.indirection);
+                if let Some(select) = &assign.val {
+                    self.select(select);
+                }
+            }
             _ => {
                 let (tag, classes) = tags::of(ast);
                 self.walker.tag(tag);
@@ -101,6 +111,15 @@ impl Reader {
         }
         effects::of(ast, &mut self.effects);
         Ok(())
+    }
+
+    /// Reads a statement inside this one.
+    fn inner(&mut self, ast: Ast<'_>) -> Result<Read, TooMuch> {
+        let setting = Setting {
+            steps: self.walker.steps(),
+            ..self.walker.setting.clone()
+        };
+        read(ast, &setting)
     }
 
     fn own_tag_first(&mut self, own: &'static str) {
@@ -119,28 +138,6 @@ impl Reader {
         } else {
             output(shape)
         };
-        self.set_config(select);
-    }
-
-    /// Acting as another role by way of a function.
-    fn set_config(&mut self, select: &pb::SelectStmt) {
-        if self
-            .walker
-            .found
-            .functions
-            .iter()
-            .any(|name| &**name == "set_config")
-        {
-            let roles = effects::configured(Ast::SelectStmt(select));
-            let harmless = roles.as_ref().is_some_and(|names| {
-                names
-                    .iter()
-                    .all(|name| !matches!(&**name, "role" | "session_authorization"))
-            });
-            if !harmless {
-                self.walker.class(Class::Dcl);
-            }
-        }
     }
 
     fn utility(&mut self, ast: Ast<'_>) -> Result<(), TooMuch> {
@@ -149,13 +146,13 @@ impl Reader {
                 self.reading = true;
                 let runs = effects::analyzes(explain);
                 if let Some(query) = ast::of(&explain.query) {
-                    let inner = read(query)?;
+                    let inner = self.inner(query)?;
                     self.absorb(inner, runs);
                 }
             }
             Ast::PrepareStmt(prepare) => {
                 if let Some(query) = ast::of(&prepare.query) {
-                    let mut inner = read(query)?;
+                    let mut inner = self.inner(query)?;
                     self.effects.push(Effect::Prepare {
                         name: Arc::from(prepare.name.as_str()),
                         inner: Arc::new(inner.statement.clone()),
@@ -167,7 +164,7 @@ impl Reader {
             Ast::DeclareCursorStmt(declare) => {
                 self.reading = true;
                 if let Some(query) = ast::of(&declare.query) {
-                    let inner = read(query)?;
+                    let inner = self.inner(query)?;
                     self.effects.push(Effect::DeclareCursor {
                         name: Arc::from(declare.portalname.as_str()),
                         inner: Arc::new(inner.statement.clone()),
@@ -178,7 +175,7 @@ impl Reader {
             }
             Ast::CreateTableAsStmt(create) => {
                 if let Some(query) = ast::of(&create.query) {
-                    let inner = read(query)?;
+                    let inner = self.inner(query)?;
                     self.absorb_quietly(inner);
                 }
                 if let Some(into) = &create.into {
@@ -187,8 +184,12 @@ impl Reader {
             }
             Ast::CopyStmt(copy) => self.copy(copy)?,
             Ast::ViewStmt(view) => self.written_down(Ast::ViewStmt(view)),
+            Ast::DoStmt(block) => body::run(self, block),
+            Ast::CreateFunctionStmt(create) => {
+                self.about_a_table(ast, false);
+                body::written_down(self, create);
+            }
             Ast::RuleStmt(_)
-            | Ast::CreateFunctionStmt(_)
             | Ast::CreatePolicyStmt(_)
             | Ast::AlterPolicyStmt(_)
             | Ast::CreateTrigStmt(_)
@@ -202,7 +203,7 @@ impl Reader {
             Ast::CreateSchemaStmt(create) => {
                 for element in &create.schema_elts {
                     if let Some(element) = ast::from(element) {
-                        let inner = read(element)?;
+                        let inner = self.inner(element)?;
                         self.absorb(inner, true);
                     }
                 }
@@ -231,26 +232,12 @@ impl Reader {
     /// Adds a statement inside this one; all of it when it runs, else only
     /// what it names.
     fn absorb(&mut self, inner: Read, runs: bool) {
-        let from = self.walker.classes();
-        let inner_classes = inner.statement.classes;
-        self.absorb_names(&inner.statement);
         self.by_literals = true;
-        self.walker.found.classes = if runs {
-            from.union(inner_classes)
-        } else if inner_classes.contains(Class::Procedural) {
+        self.walker.resume_at(inner.steps);
+        self.walker.absorb(&inner.statement, runs);
+        if !runs && inner.statement.classes.contains(Class::Procedural) {
             // The planner may run a function that promises to be immutable.
-            from.union(Classes::of(Class::Procedural))
-        } else {
-            from
-        };
-        if runs {
-            for tag in &inner.statement.tags {
-                self.walker.tag(tag);
-            }
-            if let Some(clause) = inner.statement.where_clause {
-                self.walker.weakest_where(clause);
-            }
-            self.walker.found.writes_inside_read |= inner.statement.writes_inside_read;
+            self.walker.class(Class::Procedural);
         }
         self.effects.extend(inner.effects);
     }
@@ -272,18 +259,6 @@ impl Reader {
         }
     }
 
-    fn absorb_names(&mut self, inner: &Statement) {
-        for table in &inner.tables {
-            self.walker.add_table(table.clone());
-        }
-        for column in &inner.columns {
-            self.walker.column(column.clone());
-        }
-        for function in &inner.functions {
-            self.walker.add_function(Arc::clone(function));
-        }
-    }
-
     fn copy(&mut self, copy: &pb::CopyStmt) -> Result<(), TooMuch> {
         let name = match (copy.is_from, copy.is_program, copy.filename.is_empty()) {
             (true, true, _) => Some("copy_from_program"),
@@ -301,12 +276,15 @@ impl Reader {
         let mut output = Output::Unclear;
         if let Some(query) = ast::of(&copy.query) {
             self.reading = true;
-            let inner = read(query)?;
+            let inner = self.inner(query)?;
             output = inner.statement.output.clone();
             self.absorb_quietly(inner);
         }
         if let Some(range) = &copy.relation {
             let table = self.walker.table(range);
+            if copy.is_from {
+                rights::written(&mut self.walker, &table);
+            }
             output = Output::Items(self.columns(&table, &copy.attlist));
             if let Some(condition) = ast::of(&copy.where_clause) {
                 self.in_scope(&table, |walker| walker.walk(condition));

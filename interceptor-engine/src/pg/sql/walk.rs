@@ -13,16 +13,40 @@ use pg_query::Node;
 use pg_query::protobuf as pb;
 
 use super::ast::{self, Ast};
-use super::functions;
+use super::effects::Effect;
 use super::scope::{Reach, Scope};
+use super::{Dialect, functions, inner};
 
 /// Steps after which a statement is given up as unreadable. A statement of
 /// 10 000 columns takes about 100 000.
 const MAX_STEPS: u64 = 5_000_000;
 
+/// Where the text that is read stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setting {
+    pub(super) dialect: Dialect,
+    /// In how many other texts it is.
+    pub(super) depth: u8,
+    /// In the body of a function or block: its variables.
+    pub(super) variables: Option<Arc<Variables>>,
+    /// Steps that were spent before.
+    pub(super) steps: u64,
+}
+
+/// What a body's names may mean apart from columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Variables {
+    /// Certainly in view wherever the text stands, and meant before a column of
+    /// the same name (which PostgreSQL refuses as ambiguous).
+    pub(super) certain: HashSet<String>,
+}
+
 /// The pass.
 #[derive(Debug, Default)]
 pub(super) struct Walker {
+    pub(super) setting: Setting,
+    /// What texts inside of the statement do to the session.
+    pub(super) effects: Vec<Effect>,
     /// What has been found so far.
     pub(super) found: Statement,
     /// What is walked takes place when the statement runs, and is not only
@@ -45,11 +69,67 @@ pub(super) struct Walker {
 
 impl Walker {
     /// One for a statement that runs.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(setting: Setting) -> Self {
         Self {
             runs: true,
+            steps: setting.steps,
+            setting,
             ..Self::default()
         }
+    }
+
+    /// Steps spent until now.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Goes on from where the reading of a text inside of this one ended.
+    pub(super) fn resume_at(&mut self, steps: u64) {
+        self.steps = self.steps.max(steps);
+    }
+
+    /// The value that is walked now may come from anywhere.
+    pub(super) fn unclear(&mut self) {
+        if let Some(capture) = self.captures.last_mut() {
+            capture.unclear = true;
+        }
+    }
+
+    /// Whether an unqualified name is a variable and not a column.
+    pub(super) fn is_variable(&self, name: &str) -> bool {
+        self.setting.variables.as_ref().is_some_and(|variables| {
+            variables.certain.contains(name)
+                || !self
+                    .scopes
+                    .iter()
+                    .any(|scope| scope.open().next().is_some())
+        })
+    }
+
+    /// Adds a statement inside this one; all of it when it runs, else only
+    /// what it names.
+    pub(super) fn absorb(&mut self, inner: &Statement, runs: bool) {
+        for table in &inner.tables {
+            self.add_table(table.clone());
+        }
+        for column in &inner.columns {
+            self.column(column.clone());
+        }
+        for function in &inner.functions {
+            self.add_function(Arc::clone(function));
+        }
+        self.by_literals = true;
+        if !runs {
+            return;
+        }
+        self.found.classes = self.found.classes.union(inner.classes);
+        for tag in &inner.tags {
+            self.tag(tag);
+        }
+        if let Some(clause) = inner.where_clause {
+            self.weakest_where(clause);
+        }
+        self.found.writes_inside_read |= inner.writes_inside_read;
     }
 
     /// Too much work: what was found is incomplete.
@@ -124,10 +204,8 @@ impl Walker {
 
     pub(super) fn function(&mut self, schema: Option<&str>, name: &str) {
         let classes = functions::classes(schema, name);
-        if classes.contains(Class::Procedural)
-            && let Some(capture) = self.captures.last_mut()
-        {
-            capture.unclear = true;
+        if classes.contains(Class::Procedural) {
+            self.unclear();
         }
         if self.runs {
             self.found.classes = self.found.classes.union(classes);
@@ -138,6 +216,11 @@ impl Walker {
             Some(schema) => Arc::from(format!("{schema}.{name}")),
         };
         self.add_function(full);
+    }
+
+    /// Whether a function of that name, without a schema, is called.
+    pub(super) fn calls(&self, name: &str) -> bool {
+        self.seen_functions.contains(name)
     }
 
     pub(super) fn add_function(&mut self, name: Arc<str>) {
@@ -207,6 +290,7 @@ impl Walker {
             [name] => self.function(None, name),
             [.., schema, name] => self.function(Some(schema), name),
         }
+        inner::text_of_call(self, call);
         Ast::FuncCall(call).children(&mut |child| self.walk(child));
     }
 
