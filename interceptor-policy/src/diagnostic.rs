@@ -177,6 +177,14 @@ impl<'a> Report<'a> {
         self.into.errors()
     }
 
+    /// The line of the file that a place is in.
+    pub(crate) fn line(&self, at: At) -> &'a str {
+        (at.line as usize)
+            .checked_sub(1)
+            .and_then(|index| self.lines.get(index).copied())
+            .unwrap_or_default()
+    }
+
     pub(crate) fn error(&mut self, at: At, message: impl Into<String>, help: Option<String>) {
         self.add(Level::Error, at, message.into(), help);
     }
@@ -186,10 +194,7 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, level: Level, mut at: At, message: String, help: Option<String>) {
-        let source = (at.line as usize)
-            .checked_sub(1)
-            .and_then(|index| self.lines.get(index))
-            .map_or_else(String::new, |line| (*line).to_owned());
+        let source = self.line(at).to_owned();
         // A span over several lines is shown by its first.
         let left = (source.chars().count() as u32 + 1).saturating_sub(at.column);
         at.width = at.width.clamp(1, left.max(1));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::matcher::Mode;
-use crate::matcher::circumstances::Circumstances;
+use crate::matcher::circumstances::{CircumstanceField, Circumstances};
 use crate::operation::Statement;
 use crate::rule::{Match, Rule};
 use crate::state::Record;
@@ -49,6 +49,8 @@ impl Scope {
             score: record.score.rounded(now, self.rules().risk().half_life),
             session: standing.past(),
             principal: &record.past,
+            subject: self.subject(),
+            statement: None,
         };
         self.rules()
             .rules()
@@ -99,6 +101,10 @@ fn because(
     let several = statements.len() > 1;
     let mut reasons: Vec<String> = Vec::new();
     for (number, asked) in (1..).zip(&statements) {
+        let now = &Circumstances {
+            statement: *asked,
+            ..*now
+        };
         let place = match several {
             true => format!("statement {number}: "),
             false => String::new(),
@@ -170,7 +176,8 @@ fn fails(
 /// The first circumstance that does not hold.
 fn fails_now(part: &Match, now: &Circumstances<'_>) -> Option<String> {
     let circumstances = &part.circumstances;
-    if let Some(field) = circumstances.fields.iter().find(|field| !field.holds(now)) {
+    let fails = |field: &&CircumstanceField| !matches!(field.holds(now), Ok(true));
+    if let Some(field) = circumstances.fields.iter().find(fails) {
         return Some(format!(
             "{} is {}, not {}",
             field.name,

@@ -1,15 +1,18 @@
 //! What is asked once all that a statement says of itself holds.
 //!
 //! These fields say one thing of one exchange now and may say another of the
-//! next, so their answers are never kept.
+//! next, so their answers are never kept. An expression is among them: it may
+//! ask for the score, and it costs the most.
 
 use super::clock::Clock;
+use super::expression::{About, Expression, Fault};
 use super::history::{After, Rate, Risk};
-use crate::Moment;
 use crate::diagnostic::At;
+use crate::operation::Statement;
 use crate::state::Past;
+use crate::{Moment, PgOperation, Subject};
 
-/// What is known of the moment, and of what was before.
+/// What is known of the moment, of what was before, and of what is asked about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Circumstances<'p> {
     pub(crate) moment: Moment,
@@ -17,6 +20,18 @@ pub(crate) struct Circumstances<'p> {
     pub(crate) score: u32,
     pub(crate) session: &'p Past,
     pub(crate) principal: &'p Past,
+    pub(crate) subject: &'p Subject,
+    pub(crate) statement: Option<(&'p PgOperation<'p>, &'p Statement)>,
+}
+
+impl Circumstances<'_> {
+    fn about(&self) -> About<'_> {
+        About {
+            subject: self.subject,
+            statement: self.statement,
+            score: self.score,
+        }
+    }
 }
 
 /// One field.
@@ -37,15 +52,19 @@ pub(crate) enum Asks {
     Risk(Risk),
     Time(Clock),
     After(After),
+    If(Box<Expression>),
 }
 
 impl CircumstanceField {
-    pub(crate) fn holds(&self, now: &Circumstances<'_>) -> bool {
-        match &self.asks {
+    /// # Errors
+    /// Why it has no answer.
+    pub(crate) fn holds(&self, now: &Circumstances<'_>) -> Result<bool, Fault> {
+        Ok(match &self.asks {
             Asks::Risk(risk) => risk.holds(now),
             Asks::Time(clock) => clock.holds(now.moment),
             Asks::After(after) => after.holds(now),
-        }
+            Asks::If(expression) => return expression.holds(&now.about()),
+        })
     }
 
     /// What it is, for a person.
@@ -54,6 +73,10 @@ impl CircumstanceField {
             Asks::Risk(_) => now.score.to_string(),
             Asks::Time(clock) => clock.is(now.moment),
             Asks::After(after) => after.is(now),
+            Asks::If(expression) => match expression.holds(&now.about()) {
+                Ok(answer) => answer.to_string(),
+                Err(fault) => format!("without an answer ({fault})"),
+            },
         }
     }
 
@@ -62,6 +85,7 @@ impl CircumstanceField {
             Asks::Risk(_) => 0,
             Asks::Time(_) => 1,
             Asks::After(_) => 2,
+            Asks::If(_) => 3,
         }
     }
 }
@@ -92,7 +116,23 @@ impl CircumstanceMatch {
     }
 
     /// Whether all but the rate hold.
-    pub(crate) fn hold(&self, now: &Circumstances<'_>) -> bool {
-        self.fields.iter().all(|field| field.holds(now))
+    ///
+    /// # Errors
+    /// Why one has no answer, when those before it hold.
+    pub(crate) fn hold(&self, now: &Circumstances<'_>) -> Result<bool, Fault> {
+        for field in &self.fields {
+            if !field.holds(now)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Its expressions.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.fields.iter().filter_map(|field| match &field.asks {
+            Asks::If(expression) => Some(&**expression),
+            _ => None,
+        })
     }
 }

@@ -12,6 +12,7 @@
 
 pub(crate) mod circumstances;
 pub(crate) mod clock;
+pub(crate) mod expression;
 pub(crate) mod history;
 pub(crate) mod name;
 pub(crate) mod postgres;

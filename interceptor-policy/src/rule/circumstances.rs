@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::reader::{Reader, shown};
 use super::written::RISK_LIMIT;
 use super::yaml::{Node, Value};
+use crate::diagnostic::At;
 use crate::matcher::circumstances::{Asks, CircumstanceField, RateField};
 use crate::matcher::clock::{self, Clock, WEEKDAYS};
+use crate::matcher::expression::Expression;
 use crate::matcher::history::{After, By, Rate, Risk, Trace};
 use crate::state::micros;
 
@@ -114,6 +116,49 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(field("time", node, Asks::Time(clock)))
+    }
+
+    pub(super) fn expression(&mut self, node: &'a Node) -> Option<CircumstanceField> {
+        let source = self.text(node, "`if`")?;
+        match Expression::new(source) {
+            Ok(expression) => Some(field("if", node, Asks::If(Box::new(expression)))),
+            Err(wrong) => {
+                let (at, place) = self.inside(node.at, source, wrong.at);
+                self.report.error(at, wrong.message + &place, wrong.help);
+                None
+            }
+        }
+    }
+
+    /// Where in the file a part of a text stands; where its lines are not those
+    /// of the file, which place of the text that is.
+    fn inside(&self, at: At, source: &str, part: Option<(usize, usize)>) -> (At, String) {
+        let Some((from, width)) = part else {
+            return (at, String::new());
+        };
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let line: String = self
+            .report
+            .line(at)
+            .chars()
+            .skip(at.column.saturating_sub(1) as usize)
+            .collect();
+        // As it stands, but for a quote before it.
+        if let Some(start) = line.find(source).filter(|start| *start <= 1) {
+            let at = At {
+                column: at.column.saturating_add(small(start + from)),
+                width: small(width),
+                ..at
+            };
+            return (at, String::new());
+        }
+        let before: String = source.chars().take(from).collect();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        (
+            at,
+            format!(" (line {line}, column {column} of the expression)"),
+        )
     }
 
     fn between(&mut self, node: &'a Node) -> Option<(jiff::civil::Time, jiff::civil::Time)> {

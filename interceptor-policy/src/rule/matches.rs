@@ -20,8 +20,9 @@ const FIELDS: &[&str] = &[
     "rate",
     "risk",
     "time",
+    "if",
 ];
-const LATER: &[&str] = &["http", "ssh", "if"];
+const LATER: &[&str] = &["http", "ssh"];
 pub(super) const PRINCIPAL: &[&str] = &[
     "agent",
     "user",
@@ -62,10 +63,11 @@ impl<'a> Reader<'a> {
                     rate = self.rate(value, counted.into());
                     whole &= rate.is_some();
                 }
-                word @ ("after" | "risk" | "time") => {
+                word @ ("after" | "risk" | "time" | "if") => {
                     let field = match word {
                         "after" => self.after(value),
                         "risk" => self.score(value),
+                        "if" => self.expression(value),
                         _ => self.time(value),
                     };
                     whole &= field.is_some();

@@ -18,6 +18,7 @@ use self::sum::{Part, Reason, Sum};
 use crate::approval::Hold;
 use crate::mask::Masks;
 use crate::matcher::circumstances::Circumstances;
+use crate::matcher::expression::Expression;
 use crate::matcher::history::By;
 use crate::operation::{Class, Classes, Output, Statement};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
@@ -104,9 +105,14 @@ impl Scope {
             && (subject.target.default == DefaultVerdict::Allow || in_reach().any(lets_pass));
         let masks_possible = in_reach().any(|scoped| scoped.rule.masks());
         let text_dependent = scoped.iter().any(|scoped| {
-            parts(&scoped.rule)
-                .filter_map(|part| part.postgres.as_ref())
-                .any(|postgres| postgres.looks_at_text())
+            parts(&scoped.rule).any(|part| {
+                let fields = part.postgres.as_ref();
+                fields.is_some_and(|postgres| postgres.looks_at_text())
+                    || part
+                        .circumstances
+                        .expressions()
+                        .any(Expression::looks_at_text)
+            })
         });
         let remembering = !rules.risk().thresholds.is_empty()
             || scoped
@@ -162,7 +168,7 @@ impl Scope {
         let found = self.find(operation);
         let Some(person) = standing.person().map(Arc::clone) else {
             let mut nobody = Record::default();
-            let (judgement, sum) = self.weigh(&found, &nobody, standing, now);
+            let (judgement, sum) = self.weigh(&found, operation, &nobody, standing, now);
             self.keep(
                 &judgement,
                 &sum,
@@ -177,11 +183,11 @@ impl Scope {
             // Locked from the first question to the last count, so that of two
             // sessions only one is the hundredth.
             let mut record = person.record();
-            let (judgement, sum) = self.weigh(&found, &record, standing, now);
+            let (judgement, sum) = self.weigh(&found, operation, &record, standing, now);
             self.keep(&judgement, &sum, &person, &mut record, standing, now);
             return judgement;
         }
-        let (mut judgement, sum) = self.weigh(&found, &Record::default(), standing, now);
+        let (mut judgement, sum) = self.weigh(&found, operation, &Record::default(), standing, now);
         if self.inner.keeping {
             let mut record = person.record();
             self.keep(&judgement, &sum, &person, &mut record, standing, now);
@@ -202,9 +208,13 @@ impl Scope {
         let found = self.find(operation);
         match standing.person() {
             Some(person) if self.inner.keeping => {
-                self.weigh(&found, &person.record(), standing, now).0
+                self.weigh(&found, operation, &person.record(), standing, now)
+                    .0
             }
-            _ => self.weigh(&found, &Record::default(), standing, now).0,
+            _ => {
+                self.weigh(&found, operation, &Record::default(), standing, now)
+                    .0
+            }
         }
     }
 
@@ -244,6 +254,7 @@ impl Scope {
     fn weigh(
         &self,
         found: &[Found],
+        operation: &Operation<'_>,
         record: &Record,
         standing: &Standing,
         now: Moment,
@@ -254,9 +265,15 @@ impl Scope {
             score: record.score.rounded(now, risk.half_life),
             session: standing.past(),
             principal: &record.past,
+            subject: &self.inner.subject,
+            statement: None,
         };
         let mut sum = Sum::default();
-        for found in found {
+        for (place, found) in found.iter().enumerate() {
+            let circumstances = Circumstances {
+                statement: statement(operation, place),
+                ..circumstances
+            };
             let mut part = Part::default();
             for hit in &found.hits {
                 if let Some(scoped) = self.inner.scoped.get(hit.index) {
@@ -500,5 +517,16 @@ fn banned(person: &Person, left: Duration) -> Refusal {
     Refusal {
         rule: person.banned_by(),
         message: format!("banned for another {}", spoken(left)).into(),
+    }
+}
+
+/// A statement of what is asked, by its place.
+fn statement<'o>(operation: &'o Operation<'_>, place: usize) -> Asked<'o> {
+    match operation {
+        Operation::Postgres(postgres) => {
+            let statement = postgres.sql.statements.get(place);
+            Some((postgres, statement.unwrap_or(&NO_STATEMENT)))
+        }
+        Operation::Opaque => None,
     }
 }

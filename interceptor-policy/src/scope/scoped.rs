@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::matcher::Mode;
 use crate::matcher::circumstances::Circumstances;
+use crate::matcher::expression::Fault;
 use crate::operation::Statement;
 use crate::rule::{Match, Rule, RuleVerdict};
 use crate::{PgOperation, Subject};
@@ -51,6 +52,17 @@ pub(super) struct Settled {
     /// Whether the rates of its match and its `unless` count this exchange.
     pub(super) counts: bool,
     pub(super) unless_counts: bool,
+    /// Why it could not be settled.
+    pub(super) fault: Option<Fault>,
+}
+
+impl Settled {
+    fn fault(fault: Fault) -> Self {
+        Self {
+            fault: Some(fault),
+            ..Self::default()
+        }
+    }
 }
 
 impl Scoped {
@@ -134,16 +146,19 @@ impl Scoped {
             return settled;
         }
         let matches = &self.rule.matches.circumstances;
-        if !matches.hold(now) {
-            return Settled::default();
+        match matches.hold(now) {
+            Ok(true) => {}
+            Ok(false) => return Settled::default(),
+            Err(fault) => return Settled::fault(fault),
         }
         if (hit.except_may || hit.except_must)
             && let Some(unless) = &self.rule.unless
-            && unless.circumstances.hold(now)
         {
-            let excepts = match &unless.circumstances.rate {
-                None => true,
-                Some(field) => {
+            let excepts = match (unless.circumstances.hold(now), &unless.circumstances.rate) {
+                (Err(fault), _) => return Settled::fault(fault),
+                (Ok(false), _) => false,
+                (Ok(true), None) => true,
+                (Ok(true), Some(field)) => {
                     settled.unless_counts = true;
                     field.rate.holds(now)
                 }

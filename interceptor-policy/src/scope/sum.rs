@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::bits::Bits;
 use super::scoped::{Scoped, Settled};
-use crate::rule::{RuleVerdict, Threshold};
+use crate::matcher::expression::Fault;
+use crate::rule::{Rule, RuleVerdict, Threshold};
 use crate::verdict::{Limits, RecordLevel, Severity};
 use crate::{DefaultVerdict, Refusal};
 
@@ -72,6 +73,10 @@ impl Sum {
         if settled.unless_counts {
             self.unless_counts.set(index);
         }
+        if let Some(fault) = settled.fault {
+            self.faulty(index, rule, fault);
+            return;
+        }
         if !(may || must) {
             return;
         }
@@ -115,6 +120,20 @@ impl Sum {
             self.risk = self.risk.saturating_add(rule.risk);
             self.severity = self.severity.max(rule.severity);
         }
+    }
+
+    /// A rule of which nobody can say whether it applies: it blocks.
+    fn faulty(&mut self, index: usize, rule: &Rule, fault: Fault) {
+        if rule.observe {
+            self.observed.set(index);
+            return;
+        }
+        self.applied.set(index);
+        let refusal = Refusal {
+            rule: Some(Arc::clone(&rule.name)),
+            message: format!("rule {} could not be evaluated: {fault}", rule.name).into(),
+        };
+        self.object(RuleVerdict::Block, Reason::Said(refusal));
     }
 
     /// A statement's end: what no rule decided, the default does.

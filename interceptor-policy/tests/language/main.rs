@@ -8,6 +8,7 @@
 
 mod diagnostics;
 mod effects;
+mod expression;
 mod history;
 mod holds;
 mod inline;

@@ -1,0 +1,282 @@
+//! What an expression may ask about: the fields of a match, by their names.
+//!
+//! Only what an expression names is made, once for each question. A fact that
+//! is not known is an empty text.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use cel::common::types::{CelBool, CelInt, CelList, CelMap, CelMapKey, CelString};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+
+use super::{About, Fault, LIST_LIMIT, TEXT_LIMIT};
+use crate::Subject;
+
+/// What kind of value a field has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Number,
+    Text,
+    List,
+    Map,
+}
+
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "true or false",
+            Self::Number => "a number",
+            Self::Text => "text",
+            Self::List => "a list",
+            Self::Map => "a mapping",
+        }
+    }
+}
+
+/// A field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Leaf {
+    Agent,
+    User,
+    Uid,
+    Group,
+    Groups,
+    Exe,
+    CommandLine,
+    Cgroup,
+    Unit,
+    Container,
+    Labels,
+    Claims,
+    /// One of either, by its name.
+    Label(String),
+    Claim(String),
+    TargetName,
+    Host,
+    Address,
+    Port,
+    Tls,
+    Protocol,
+    Risk,
+    Statement,
+    Class,
+    Tables,
+    Columns,
+    Functions,
+    Where,
+    Database,
+    PgUser,
+    Text,
+    Statements,
+    WritesInsideRead,
+}
+
+/// The fields whose names stand fast.
+pub(super) const NAMES: &[(&str, Leaf, Kind)] = &[
+    ("principal.agent", Leaf::Agent, Kind::Text),
+    ("principal.user", Leaf::User, Kind::Text),
+    ("principal.uid", Leaf::Uid, Kind::Number),
+    ("principal.group", Leaf::Group, Kind::Text),
+    ("principal.groups", Leaf::Groups, Kind::List),
+    ("principal.exe", Leaf::Exe, Kind::Text),
+    ("principal.command_line", Leaf::CommandLine, Kind::Text),
+    ("principal.cgroup", Leaf::Cgroup, Kind::Text),
+    ("principal.unit", Leaf::Unit, Kind::Text),
+    ("principal.container", Leaf::Container, Kind::Text),
+    ("principal.labels", Leaf::Labels, Kind::Map),
+    ("principal.claims", Leaf::Claims, Kind::Map),
+    ("target.name", Leaf::TargetName, Kind::Text),
+    ("target.host", Leaf::Host, Kind::Text),
+    ("target.address", Leaf::Address, Kind::Text),
+    ("target.port", Leaf::Port, Kind::Number),
+    ("target.tls", Leaf::Tls, Kind::Bool),
+    ("protocol", Leaf::Protocol, Kind::Text),
+    ("risk", Leaf::Risk, Kind::Number),
+    ("postgres.statement", Leaf::Statement, Kind::List),
+    ("postgres.class", Leaf::Class, Kind::List),
+    ("postgres.tables", Leaf::Tables, Kind::List),
+    ("postgres.columns", Leaf::Columns, Kind::List),
+    ("postgres.functions", Leaf::Functions, Kind::List),
+    ("postgres.where", Leaf::Where, Kind::Text),
+    ("postgres.database", Leaf::Database, Kind::Text),
+    ("postgres.user", Leaf::PgUser, Kind::Text),
+    ("postgres.text", Leaf::Text, Kind::Text),
+    ("postgres.statements", Leaf::Statements, Kind::Number),
+    (
+        "postgres.writes_inside_read",
+        Leaf::WritesInsideRead,
+        Kind::Bool,
+    ),
+];
+
+impl Leaf {
+    /// The field of a dotted name, with the kind of its value.
+    pub(super) fn named(name: &str) -> Option<(Self, Kind)> {
+        if let Some((_, leaf, kind)) = NAMES.iter().find(|(known, ..)| *known == name) {
+            return Some((leaf.clone(), *kind));
+        }
+        let of = |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+        if let Some(label) = of("principal.labels.") {
+            return Some((Self::Label(label.to_owned()), Kind::Text));
+        }
+        of("principal.claims.").map(|claim| (Self::Claim(claim.to_owned()), Kind::Text))
+    }
+
+    /// The name that an expression's variable has.
+    pub(super) fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Label(label) => Cow::Owned(format!("principal.labels.{label}")),
+            Self::Claim(claim) => Cow::Owned(format!("principal.claims.{claim}")),
+            _ => Cow::Borrowed(
+                NAMES
+                    .iter()
+                    .find(|(_, leaf, _)| leaf == self)
+                    .map_or("", |(name, ..)| name),
+            ),
+        }
+    }
+
+    pub(super) fn is_of_statements(&self) -> bool {
+        self.name().starts_with("postgres.")
+    }
+
+    fn value<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
+        let Subject {
+            principal,
+            target,
+            protocol,
+        } = about.subject;
+        let known = |fact: &'a Option<String>| text(fact.as_deref().unwrap_or_default());
+        Ok(match self {
+            Self::Agent => text(&principal.agent)?,
+            Self::User => known(&principal.user)?,
+            Self::Uid => number(u64::from(principal.uid)),
+            Self::Group => known(&principal.group)?,
+            Self::Groups => list(&principal.groups, text)?,
+            Self::Exe => known(&principal.exe)?,
+            Self::CommandLine => known(&principal.command_line)?,
+            Self::Cgroup => known(&principal.cgroup)?,
+            Self::Unit => known(&principal.unit)?,
+            Self::Container => known(&principal.container)?,
+            Self::Labels => map(&principal.labels)?,
+            Self::Claims => map(&principal.claims)?,
+            Self::Label(name) => text(principal.labels.get(name).map_or("", String::as_str))?,
+            Self::Claim(name) => text(principal.claims.get(name).map_or("", String::as_str))?,
+            Self::TargetName => known(&target.name)?,
+            Self::Host => known(&target.host)?,
+            Self::Address => text(target.address.to_canonical().to_string())?,
+            Self::Port => number(u64::from(target.port)),
+            Self::Tls => Box::new(CelBool::from(target.tls)),
+            Self::Protocol => text(protocol.name())?,
+            Self::Risk => number(u64::from(about.score)),
+            _ => return self.of_statement(about),
+        })
+    }
+
+    fn of_statement<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
+        let (operation, statement) = about.statement.ok_or("its `if` asks about no statement")?;
+        Ok(match self {
+            Self::Statement => list(&statement.tags, |tag| text(*tag))?,
+            Self::Class => {
+                let names: Vec<_> = statement.classes.names().collect();
+                list(&names, |name| text(*name))?
+            }
+            Self::Tables => list(&statement.tables, |table| text(table.to_string()))?,
+            Self::Columns => list(&statement.columns, |column| text(column.to_string()))?,
+            Self::Functions => list(&statement.functions, |function| text(&**function))?,
+            Self::Where => text(statement.where_clause.map_or("", |clause| clause.name()))?,
+            Self::Database => text(operation.database)?,
+            Self::PgUser => text(operation.user)?,
+            Self::Text => text(operation.text)?,
+            Self::Statements => number(operation.sql.statements.len() as u64),
+            Self::WritesInsideRead => Box::new(CelBool::from(statement.writes_inside_read)),
+            _ => return Err("its `if` asks for what there is not"),
+        })
+    }
+}
+
+fn text<'a>(text: impl Into<Cow<'a, str>>) -> Result<Box<dyn Val + 'a>, Fault> {
+    let text = text.into();
+    if text.len() > TEXT_LIMIT {
+        return Err("its `if` asks about a text that is too long");
+    }
+    Ok(Box::new(CelString::from(text)))
+}
+
+fn number<'a>(number: u64) -> Box<dyn Val + 'a> {
+    Box::new(CelInt::from(i64::try_from(number).unwrap_or(i64::MAX)))
+}
+
+fn list<'s, 'a, T>(
+    items: &'s [T],
+    value: impl Fn(&'s T) -> Result<Box<dyn Val + 'a>, Fault>,
+) -> Result<Box<dyn Val + 'a>, Fault> {
+    if items.len() > LIST_LIMIT {
+        return Err("its `if` asks about a list that is too long");
+    }
+    let values: Vec<_> = items.iter().map(value).collect::<Result<_, _>>()?;
+    Ok(Box::new(CelList::from(values)))
+}
+
+fn map<'a>(
+    entries: &'a std::collections::BTreeMap<String, String>,
+) -> Result<Box<dyn Val + 'a>, Fault> {
+    if entries.len() > LIST_LIMIT {
+        return Err("its `if` asks about a mapping that is too long");
+    }
+    let mut map: HashMap<CelMapKey<'a>, Box<dyn Val + 'a>> = HashMap::new();
+    for (key, value) in entries {
+        map.insert(CelMapKey::from(key.as_str()), text(value)?);
+    }
+    Ok(Box::new(CelMap::from(map)))
+}
+
+/// The values that one question is asked with.
+pub(super) struct Facts<'a> {
+    values: Vec<(Cow<'static, str>, Box<dyn Val + 'a>)>,
+}
+
+impl<'a> Facts<'a> {
+    /// The values of some fields.
+    ///
+    /// # Errors
+    /// Which of them is too long.
+    pub(super) fn of(leaves: &[Leaf], about: &About<'a>) -> Result<Self, Fault> {
+        let values = leaves
+            .iter()
+            .map(|leaf| Ok((leaf.name(), leaf.value(about)?)))
+            .collect::<Result<_, Fault>>()?;
+        Ok(Self { values })
+    }
+}
+
+/// Values of the right kinds, of nobody.
+pub(super) fn trial(leaves: &[Leaf]) -> Facts<'static> {
+    let one = || -> Box<dyn Val> { Box::new(CelString::from("x")) };
+    let values = leaves
+        .iter()
+        .map(|leaf| {
+            let name = leaf.name();
+            let value: Box<dyn Val> = match Leaf::named(&name).map(|(_, kind)| kind) {
+                Some(Kind::Bool) => Box::new(CelBool::from(true)),
+                Some(Kind::Number) => Box::new(CelInt::from(1)),
+                Some(Kind::List) => Box::new(CelList::from(vec![one()])),
+                Some(Kind::Map) => Box::new(CelMap::from(HashMap::new())),
+                Some(Kind::Text) | None => one(),
+            };
+            (name, value)
+        })
+        .collect();
+    Facts { values }
+}
+
+impl VariableResolver for Facts<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        self.values
+            .iter()
+            .find(|(name, _)| name == variable)
+            .map(|(_, value)| CowVal::Borrowed(&**value))
+    }
+}
