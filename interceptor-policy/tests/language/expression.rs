@@ -32,7 +32,9 @@ fn blocking(expression: &str) -> Arc<RuleSet> {
 /// What is wrong with an expression: the message, and what the caret is under.
 fn refused(expression: &str) -> (String, String) {
     let yaml = format!("rules: [{{ name: r, verdict: block, match: {{ if: '{expression}' }} }}]\n");
-    let faults = RuleSet::load(&[source("x.yaml", &yaml)]).expect_err(expression);
+    let Err(faults) = RuleSet::load(&[source("x.yaml", &yaml)]) else {
+        panic!("{expression}");
+    };
     let fault = faults.iter().next().unwrap();
     let under = fault.source.chars().skip(fault.at.column as usize - 1);
     let help = fault.help.as_deref().unwrap_or_default();
