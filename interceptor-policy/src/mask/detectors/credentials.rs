@@ -6,38 +6,31 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use memchr::memmem;
 
+use super::bytes::{Class, at, run};
+
 /// `{"` in base64: how every token begins.
-pub(super) const JWT: &str = "eyJ";
-/// What an AWS key id begins with, and what stands beside a secret key in any
-/// of its usual spellings.
-pub(super) const AWS: &[&str] = &["AKIA", "ASIA", "ecret", "ECRET"];
+const JWT: &str = "eyJ";
+/// The same with a small letter behind it, as every header's first name has one.
+#[rustfmt::skip]
+pub(super) const JWTS: &[&str] = &[
+    "eyJh", "eyJi", "eyJj", "eyJk", "eyJl", "eyJm", "eyJn", "eyJo", "eyJp", "eyJq", "eyJr",
+    "eyJs", "eyJt", "eyJu", "eyJv", "eyJw", "eyJx", "eyJy", "eyJz", "eyJ0", "eyJ1", "eyJ2",
+    "eyJ3", "eyJ4", "eyJ5", "eyJ6",
+];
 /// How a PEM block begins.
-pub(super) const PEM: &str = "-----BEGIN ";
+const PEM: &str = "-----BEGIN ";
+/// What the label of every private key holds; rarer than a row of dashes.
+pub(super) const PEM_CUE: &str = "VATE KEY";
 
 /// Longest header that is decoded.
 const HEADER: usize = 16 << 10;
 /// How many places in one run of letters are tried as a token's beginning.
 const TRIES: usize = 8;
-/// How far behind the word `secret` its key may begin.
-const REACH: usize = 48;
-/// Length of an AWS secret key.
-const SECRET: usize = 40;
-/// Letters of a key id behind its first four.
-const KEY_ID: usize = 16;
 /// Longest label of a PEM block.
 const LABEL: usize = 64;
 
 const fn is_base64url(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
-}
-
-fn run(value: &[u8], from: usize, is: impl Fn(u8) -> bool) -> usize {
-    let rest = value.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| is(**byte)).count()
-}
-
-fn at(value: &[u8], index: usize) -> u8 {
-    value.get(index).copied().unwrap_or(0)
+    Class::Word.has(byte)
 }
 
 /// Three parts in base64url, the first of which is a JSON object with `alg`.
@@ -46,7 +39,9 @@ pub(super) fn jwts(value: &[u8], into: &mut Vec<Range<usize>>) {
     let mut from = 0;
     let next = |from: usize| {
         let rest = value.get(from..)?;
-        memmem::find(rest, JWT.as_bytes()).map(|at| from + at)
+        memmem::find_iter(rest, JWT)
+            .map(|at| from + at)
+            .find(|start| matches!(at(value, start + JWT.len()), b'h'..=b'z' | b'0'..=b'6'))
     };
     while let Some(mut start) = next(from) {
         let header = run(value, start, is_base64url);
@@ -82,54 +77,6 @@ fn is_header(encoded: &[u8]) -> bool {
         .ok()
         .and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok())
         .is_some_and(|header| header.get("alg").is_some())
-}
-
-/// Key ids, and secret keys that are called so.
-pub(super) fn aws_keys(value: &[u8], into: &mut Vec<Range<usize>>) {
-    for first in ["AKIA", "ASIA"] {
-        for start in memmem::find_iter(value, first) {
-            let is = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
-            let end = run(
-                value
-                    .get(..start + first.len() + KEY_ID + 1)
-                    .unwrap_or(value),
-                start,
-                is,
-            );
-            let alone = start
-                .checked_sub(1)
-                .is_none_or(|before| !is(at(value, before)));
-            if alone && end - start == first.len() + KEY_ID {
-                into.push(start..end);
-            }
-        }
-    }
-    for word in ["ecret", "ECRET"] {
-        for start in memmem::find_iter(value, word) {
-            into.extend(secret_behind(value, start + word.len()));
-        }
-    }
-}
-
-/// A run of exactly 40 letters of base64 that begins soon.
-fn secret_behind(value: &[u8], from: usize) -> Option<Range<usize>> {
-    let is = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/' || byte == b'+';
-    let mut start = from;
-    loop {
-        start = run(value, start, |byte| !is(byte));
-        if start > from + REACH || start >= value.len() {
-            return None;
-        }
-        let within = value.get(..start + SECRET + 1).unwrap_or(value);
-        let end = run(within, start, is);
-        if end - start == SECRET {
-            return Some(start..end);
-        }
-        if end - start > SECRET {
-            return None;
-        }
-        start = end;
-    }
 }
 
 /// PEM blocks of private keys, from the first dash to the last; to the value's
@@ -225,48 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn aws_key_ids_stand_alone() {
-        assert_eq!(
-            found(aws_keys, "id=AKIAIOSFODNN7EXAMPLE,"),
-            ["AKIAIOSFODNN7EXAMPLE"]
-        );
-        assert_eq!(
-            found(aws_keys, "ASIAIOSFODNN7EXAMPLE"),
-            ["ASIAIOSFODNN7EXAMPLE"]
-        );
-        for near in [
-            "AKIAIOSFODNN7EXAMPL",
-            "AKIAIOSFODNN7EXAMPLES",
-            "XAKIAIOSFODNN7EXAMPLE",
-            "akiaiosfodnn7example",
-        ] {
-            assert_eq!(found(aws_keys, near), [""; 0], "{near}");
-        }
-    }
-
-    #[test]
-    fn aws_secrets_stand_beside_a_word_that_says_so() {
-        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-        for around in [
-            "aws_secret_access_key = {}",
-            "AWS_SECRET_ACCESS_KEY={}",
-            "\"SecretAccessKey\": \"{}\"",
-            "secret: {}",
-        ] {
-            let text = around.replace("{}", secret);
-            assert_eq!(found(aws_keys, &text), [secret], "{text}");
-        }
-        for near in [
-            secret.to_owned(),
-            format!("secret {secret}x"),
-            format!("secret {}", secret.trim_start_matches('w')),
-            format!("secret {} {secret}", "word ".repeat(20)),
-        ] {
-            assert_eq!(found(aws_keys, &near), [""; 0], "{near}");
-        }
-    }
-
-    #[test]
     fn private_keys_are_hidden_from_the_first_dash_to_the_last() {
         for label in [
             "PRIVATE KEY",
@@ -304,8 +209,6 @@ mod tests {
         let many = 1 << 16;
         assert_eq!(found(jwts, &"eyJ".repeat(many)), [""; 0]);
         assert_eq!(found(jwts, &"eyJ.".repeat(many)), [""; 0]);
-        assert_eq!(found(aws_keys, &"AKIA".repeat(many)), [""; 0]);
-        assert_eq!(found(aws_keys, &"secret".repeat(many)), [""; 0]);
         assert_eq!(
             found(private_keys, &"-----BEGIN PRIVATE KEY-----".repeat(many)).len(),
             1

@@ -103,13 +103,9 @@ fn domain(after: &[u8]) -> Option<usize> {
     (whole && (letters || punycode)).then_some(domain.len())
 }
 
-/// Whether any `@` of a chunk has on both sides what an address has there.
-pub(super) fn may_hit(chunk: &[u8]) -> bool {
-    memchr::memchr_iter(b'@', chunk).any(|at| {
-        let byte = |index: Option<usize>| index.and_then(|index| chunk.get(index)).copied();
-        byte(at.checked_sub(1)).is_some_and(is_local)
-            && byte(at.checked_add(1)).is_some_and(is_word)
-    })
+/// Whether the `@` at `mark` has on both sides what an address has there.
+pub(super) fn may_be(chunk: &[u8], mark: usize) -> bool {
+    is_local(super::bytes::before(chunk, mark, 1)) && is_word(super::bytes::at(chunk, mark + 1))
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use super::bytes::{at, before, begins, ends, in_uuid};
+use super::phone;
+
 /// Digits of the shortest and of the longest card number.
 const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 /// Fewest digits of one group, where a card number is written in groups. Keeps
@@ -33,14 +36,6 @@ const BRANDS: &[(u32, u32, &[usize])] = &[
     (600_000, 699_999, &[13, 14, 15, 16, 17, 18, 19]),  // Maestro, RuPay
 ];
 
-fn at(value: &[u8], index: usize) -> u8 {
-    value.get(index).copied().unwrap_or(0)
-}
-
-fn before(value: &[u8], index: usize, back: usize) -> u8 {
-    index.checked_sub(back).map_or(0, |index| at(value, index))
-}
-
 const fn is_separator(byte: u8) -> bool {
     byte == b' ' || byte == b'-'
 }
@@ -54,7 +49,7 @@ pub(super) fn credit_cards(value: &[u8], into: &mut Vec<Range<usize>>) {
             index += 1;
             continue;
         }
-        index = match card_at(value, index) {
+        index = match card_at(value, index).filter(|end| is_alone(value, index..*end)) {
             Some(end) => {
                 into.push(index..end);
                 end
@@ -62,6 +57,11 @@ pub(super) fn credit_cards(value: &[u8], into: &mut Vec<Range<usize>>) {
             None => group_end(value, index),
         };
     }
+}
+
+/// Digits of a digest, of a UUID or of a name are no card's.
+fn is_alone(value: &[u8], range: Range<usize>) -> bool {
+    begins(value, range.start) && ends(value, range.end) && !in_uuid(value, &range)
 }
 
 fn group_end(value: &[u8], start: usize) -> usize {
@@ -188,58 +188,100 @@ fn is_ssn(value: &[u8], start: usize) -> bool {
         && at(area, 0) != b'9'
         && part(start + 4..start + 6) != b"00"
         && part(start + 7..end) != b"0000";
-    given_out && !longer_before && !longer_after
+    let alone = begins(value, start) && ends(value, end);
+    given_out && alone && !longer_before && !longer_after
+}
+
+/// Which numbers are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) cards: bool,
+    pub(super) ssns: bool,
+    /// National ones.
+    pub(super) phones: bool,
+}
+
+impl Wanted {
+    /// Shortest of all matches.
+    const fn shortest(self) -> usize {
+        if self.phones {
+            phone::SHORTEST
+        } else {
+            SSN_LEN
+        }
+    }
+
+    const fn is_none(self) -> bool {
+        !(self.cards || self.ssns || self.phones)
+    }
 }
 
 /// Whether a chunk holds a run of digits and single separators in which a
-/// number could be. Every match is at least [`SSN_LEN`] long and made of such
-/// bytes alone, so looking at every eleventh byte finds one.
-pub(super) fn may_hit(chunk: &[u8], cards: bool, ssns: bool) -> bool {
-    let mut probe = SSN_LEN - 1;
+/// number could be. Every match is made of such bytes alone and has a shortest
+/// length, so looking at every tenth byte or so finds one.
+pub(super) fn may_hit(chunk: &[u8], wanted: Wanted) -> bool {
+    if wanted.is_none() {
+        return false;
+    }
+    let shortest = wanted.shortest();
+    let mut probe = shortest - 1;
     while let Some(byte) = chunk.get(probe) {
-        if is_within(chunk, *byte, probe) {
-            let (start, end) = run_around(chunk, probe);
-            if run_may_hit(chunk, start, end, cards, ssns) {
+        if is_within(chunk, *byte, probe, wanted.phones) {
+            let (start, end) = run_around(chunk, probe, wanted.phones);
+            if end - start >= shortest && run_may_hit(chunk, start, end, wanted) {
                 return true;
             }
             probe = end;
         }
-        probe += SSN_LEN;
+        probe += shortest;
     }
     false
 }
 
 /// Whether the byte at `index` is a digit, or one separator between digits.
-fn is_within(chunk: &[u8], byte: u8, index: usize) -> bool {
+fn is_within(chunk: &[u8], byte: u8, index: usize, wide: bool) -> bool {
     byte.is_ascii_digit()
-        || (is_separator(byte)
+        || ((is_separator(byte) || (wide && matches!(byte, b'.' | b'/')))
             && before(chunk, index, 1).is_ascii_digit()
             && at(chunk, index + 1).is_ascii_digit())
 }
 
-fn run_around(chunk: &[u8], index: usize) -> (usize, usize) {
+fn run_around(chunk: &[u8], index: usize, wide: bool) -> (usize, usize) {
     let mut start = index;
     while let Some(previous) = start.checked_sub(1)
-        && is_within(chunk, at(chunk, previous), previous)
+        && is_within(chunk, at(chunk, previous), previous, wide)
     {
         start = previous;
     }
     let mut end = index + 1;
-    while is_within(chunk, at(chunk, end), end) {
+    while is_within(chunk, at(chunk, end), end, wide) {
         end += 1;
     }
     (start, end)
 }
 
-fn run_may_hit(chunk: &[u8], start: usize, end: usize, cards: bool, ssns: bool) -> bool {
+fn run_may_hit(chunk: &[u8], start: usize, end: usize, wanted: Wanted) -> bool {
     let run = chunk.get(start..end).unwrap_or_default();
-    if run.len() < SSN_LEN {
-        return false;
-    }
     // Neighbours of a value in the chunk (a length byte that happens to be a
     // digit's) can lengthen its run, and so say nothing here.
-    (cards && run.iter().filter(|byte| byte.is_ascii_digit()).count() >= *CARD_DIGITS.start())
-        || (ssns && (0..run.len()).any(|at| is_ssn_shape(run, at)))
+    (wanted.cards && may_be_card(run))
+        || (wanted.ssns && (0..run.len()).any(|at| is_ssn_shape(run, at)))
+        || (wanted.phones && phone::may_be_in(run))
+}
+
+/// Digits enough in a row, in groups that a card number has.
+fn may_be_card(run: &[u8]) -> bool {
+    let mut digits = 0;
+    for group in run.split(|byte| !byte.is_ascii_digit()) {
+        digits += group.len();
+        if digits >= *CARD_DIGITS.start() {
+            return true;
+        }
+        if group.len() < GROUP {
+            digits = 0;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -253,6 +295,14 @@ mod tests {
             .into_iter()
             .map(|range| text.get(range).unwrap())
             .collect()
+    }
+
+    fn wanted(cards: bool, ssns: bool) -> Wanted {
+        Wanted {
+            cards,
+            ssns,
+            phones: true,
+        }
     }
 
     #[test]
@@ -355,11 +405,14 @@ mod tests {
                     let chunk =
                         [filler.repeat(offset), number.to_owned(), filler.repeat(3)].concat();
                     assert!(
-                        may_hit(chunk.as_bytes(), cards, ssns),
+                        may_hit(chunk.as_bytes(), wanted(cards, ssns)),
                         "{number} at {offset}"
                     );
                     let end = [filler.repeat(offset), number.to_owned()].concat();
-                    assert!(may_hit(end.as_bytes(), cards, ssns), "{number} at {offset}");
+                    assert!(
+                        may_hit(end.as_bytes(), wanted(cards, ssns)),
+                        "{number} at {offset}"
+                    );
                 }
             }
         }
@@ -375,7 +428,7 @@ mod tests {
         ] {
             assert_eq!(found(credit_cards, &text), [""; 0]);
             assert_eq!(found(us_ssns, &text), [""; 0]);
-            let _ = may_hit(text.as_bytes(), false, true);
+            let _ = may_hit(text.as_bytes(), wanted(true, true));
         }
     }
 }
