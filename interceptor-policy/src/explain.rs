@@ -126,7 +126,13 @@ fn because(
         }
     }
     reasons.dedup();
-    reasons.join("; ")
+    let reasons = reasons.join("; ");
+    match applied {
+        true => {
+            format!("it blocks where the catalog does not say which tables those are: {reasons}")
+        }
+        false => reasons,
+    }
 }
 
 type Asked<'o> = Option<(&'o PgOperation<'o>, &'o Statement)>;

@@ -103,6 +103,23 @@ pub(crate) struct MaskEntry {
     pub(crate) with: Transform,
 }
 
+impl MaskEntry {
+    /// Whether a column that chooses rows may be one that it hides. A `*` is
+    /// that only as all columns of a table: `count(*)` tells of none.
+    pub(crate) fn may_hide(&self, predicate: &Column) -> bool {
+        let MaskWhat::Columns(patterns) = &self.what else {
+            return false;
+        };
+        patterns
+            .iter()
+            .any(|pattern| match (&*predicate.name, &predicate.table) {
+                ("*", None) => false,
+                ("*", Some(table)) => pattern.may_be_of(table),
+                _ => pattern.holds(predicate, Mode::May),
+            })
+    }
+}
+
 /// What an entry hides.
 #[derive(Clone, Debug)]
 pub(crate) enum MaskWhat {

@@ -124,6 +124,11 @@ impl PgField {
         }
     }
 
+    /// Whether it asks which tables or columns a statement names.
+    pub(crate) const fn names_tables(&self) -> bool {
+        matches!(self.asks, Asks::Tables(_) | Asks::Columns(_))
+    }
+
     /// What the statement has there, for a person.
     pub(crate) fn is(&self, of: &PgOperation<'_>, statement: &Statement) -> String {
         let list = |names: Vec<String>| match names.len() {
@@ -142,7 +147,12 @@ impl PgField {
             Asks::Database(_) => format!("`{}`", of.database),
             Asks::User(_) => format!("`{}`", of.user),
             Asks::Functions(_) => list(statement.functions.iter().map(|f| f.to_string()).collect()),
-            Asks::Tables(_) => list(statement.tables.iter().map(ToString::to_string).collect()),
+            Asks::Tables(_) => {
+                let through = statement.through.iter();
+                let through = through.map(|table| format!("{table} (through a view)"));
+                let tables = statement.tables.iter().map(ToString::to_string);
+                list(tables.chain(through).collect())
+            }
             Asks::Columns(_) => list(statement.columns.iter().map(ToString::to_string).collect()),
             Asks::Text(_) => "the text as it was sent".to_owned(),
         }
@@ -165,6 +175,14 @@ impl PgMatch {
         self.fields
             .iter()
             .all(|field| field.holds(mode, of, statement))
+    }
+
+    /// Whether all but the tables and columns may hold.
+    pub(crate) fn may_hold_elsewhere(&self, of: &PgOperation<'_>, statement: &Statement) -> bool {
+        self.fields
+            .iter()
+            .filter(|field| !field.names_tables())
+            .all(|field| field.holds(Mode::May, of, statement))
     }
 
     /// Whether it names the class `unclassified`.

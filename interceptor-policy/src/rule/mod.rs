@@ -6,6 +6,7 @@
 
 mod circumstances;
 mod effects;
+mod masks;
 mod matches;
 mod postgres;
 mod reader;
@@ -29,7 +30,7 @@ use crate::diagnostic::{At, Diagnostics, Report};
 use crate::mask::MaskEntry;
 use crate::matcher::circumstances::{Asks, CircumstanceField, CircumstanceMatch};
 use crate::matcher::history::Trace;
-use crate::matcher::postgres::PgMatch;
+use crate::matcher::postgres::{PgField, PgMatch};
 use crate::matcher::session::SessionMatch;
 use crate::scope::Scope;
 use crate::testing::TestCase;
@@ -79,6 +80,11 @@ pub struct Rule {
     pub(crate) record: Option<RecordLevel>,
     pub(crate) severity: Option<Severity>,
     pub(crate) observe: bool,
+    /// Whether it blocks where the catalog does not say which tables those are
+    /// that its own names may be.
+    pub(crate) unresolved: bool,
+    /// Whether it blocks what chooses rows by a column that it masks.
+    pub(crate) masked_in_predicate: bool,
 }
 
 /// A `match`, or an `unless`: a conjunction.
@@ -89,6 +95,15 @@ pub(crate) struct Match {
     pub(crate) postgres: Option<PgMatch>,
     /// Asked last: what may be otherwise at the next exchange.
     pub(crate) circumstances: CircumstanceMatch,
+}
+
+impl Match {
+    /// Whether it names tables or columns.
+    pub(crate) fn names_tables(&self) -> bool {
+        self.postgres
+            .as_ref()
+            .is_some_and(|postgres| postgres.fields.iter().any(PgField::names_tables))
+    }
 }
 
 /// The verdict that a rule gives.

@@ -236,6 +236,29 @@ impl<'a> Reader<'a> {
         read.into_iter().collect()
     }
 
+    /// A flat list: any of them, where nothing else makes sense.
+    pub(super) fn flat(&mut self, node: &'a Node, what: &str) -> Option<Vec<&'a Node>> {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Text(text) if text.starts_with('$') => self.list(node.at, text)?,
+            _ => return Some(vec![node]),
+        };
+        if items.is_empty() {
+            self.error(node.at, format!("{what} is empty"));
+            return None;
+        }
+        let mut flat = Vec::new();
+        for item in items {
+            match &item.value {
+                Value::Text(text) if text.starts_with('$') => {
+                    flat.extend(self.list(item.at, text)?);
+                }
+                _ => flat.push(item),
+            }
+        }
+        Some(flat)
+    }
+
     /// What a `$name` stands for.
     pub(super) fn list(&mut self, at: At, name: &str) -> Option<&'a [Node]> {
         let bare = name.strip_prefix('$').unwrap_or(name);

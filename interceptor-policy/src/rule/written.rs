@@ -8,9 +8,9 @@ use super::effects::{WrittenVerdict, asking_anybody};
 use super::reader::{List, Reader};
 use super::risk::WrittenRisk;
 use super::yaml::{self, Key, Node, Value};
-use super::{Rule, RuleVerdict, Source};
+use super::{Match, Rule, RuleVerdict, Source};
 use crate::diagnostic::Report;
-use crate::mask::{Detector, MaskEntry, MaskWhat, Pattern, Transform};
+use crate::mask::MaskWhat;
 use crate::testing::TestCase;
 use crate::verdict::{Limits, RecordLevel, Severity};
 
@@ -30,13 +30,20 @@ const RULE: &[&str] = &[
     "record",
     "severity",
     "mode",
+    "unresolved",
+    "masked_in_predicate",
 ];
 /// Of which a rule has at least one.
 const EFFECTS: &[&str] = &[
-    "verdict", "mask", "limits", "risk", "tag", "record", "severity",
+    "verdict",
+    "mask",
+    "limits",
+    "risk",
+    "tag",
+    "record",
+    "severity",
+    "unresolved",
 ];
-const MASK: &[&str] = &["columns", "detect", "pattern", "with", "direction"];
-const MASK_LATER: &[&str] = &["json", "header"];
 const RECORD: &[(&str, RecordLevel)] = &[
     ("metadata", RecordLevel::Metadata),
     ("commands", RecordLevel::Commands),
@@ -176,6 +183,8 @@ impl<'a> Reader<'a> {
         let mut record = None;
         let mut severity = None;
         let mut observe = false;
+        let mut unresolved = false;
+        let mut masked_in_predicate = false;
         let mut has_match = false;
         for (key, value) in entries {
             match key.text.as_str() {
@@ -205,6 +214,10 @@ impl<'a> Reader<'a> {
                 "mode" => {
                     let words = [("enforce", false), ("observe", true)];
                     observe = self.word(value, "`mode`", &words).unwrap_or(false);
+                }
+                "unresolved" => unresolved = self.blocks(value, "`unresolved`"),
+                "masked_in_predicate" => {
+                    masked_in_predicate = self.blocks(value, "`masked_in_predicate`");
                 }
                 "approval" => approval = Some((key.at, self.approval(value, &known))),
                 "limits" => limits = self.limits(value).unwrap_or_default(),
@@ -240,7 +253,11 @@ impl<'a> Reader<'a> {
             );
         }
         let (name, name_node) = name?;
-        let matches = matches?;
+        let matches: Match = matches?;
+        let masks_columns = masks
+            .iter()
+            .any(|mask| matches!(mask.what, MaskWhat::Columns(_)));
+        self.objects_to_something(entries, &matches, masks_columns);
         if self.report.errors() > errors {
             return None;
         }
@@ -280,7 +297,39 @@ impl<'a> Reader<'a> {
             record,
             severity,
             observe,
+            unresolved,
+            masked_in_predicate,
         })
+    }
+
+    /// The one word of a key that can only block.
+    fn blocks(&mut self, node: &'a Node, what: &str) -> bool {
+        self.word(node, what, &[("block", true)]).unwrap_or(false)
+    }
+
+    /// What blocks for the names of a rule needs a rule that has some.
+    fn objects_to_something(
+        &mut self,
+        entries: &'a [(Key, Node)],
+        matches: &Match,
+        masks_columns: bool,
+    ) {
+        for (key, _) in entries {
+            let (lacks, message) = match key.text.as_str() {
+                "unresolved" => (
+                    !masks_columns && !matches.names_tables(),
+                    "`unresolved` is of a rule that names tables or columns",
+                ),
+                "masked_in_predicate" => (
+                    !masks_columns,
+                    "`masked_in_predicate` is of a rule that masks columns",
+                ),
+                _ => continue,
+            };
+            if lacks {
+                self.error(key.at, message);
+            }
+        }
     }
 
     /// Names stand in errors, records, and other files.
@@ -295,209 +344,6 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(name)
-    }
-
-    fn masks(&mut self, node: &'a Node) -> Option<Vec<MaskEntry>> {
-        let items = self.items(node, "`mask`")?;
-        if items.is_empty() {
-            self.error(node.at, "`mask` is empty, and hides nothing");
-        }
-        let read: Vec<_> = items.iter().map(|item| self.mask(item)).collect();
-        read.into_iter().collect()
-    }
-
-    fn mask(&mut self, node: &'a Node) -> Option<MaskEntry> {
-        let mut what = None;
-        let mut with = None;
-        let mut whole = true;
-        for (key, value) in self.mapping(node, "a mask")? {
-            match key.text.as_str() {
-                "columns" | "detect" | "pattern" if what.is_some() => {
-                    self.report.error(
-                        key.at,
-                        "one mask names either `columns`, `detect` or `pattern`",
-                        Some("write two masks".to_owned()),
-                    );
-                    whole = false;
-                }
-                "columns" => what = Some(self.mask_columns(value)),
-                "detect" => what = Some(self.mask_detect(value)),
-                "pattern" => what = Some(self.mask_pattern(value)),
-                "with" => with = Some(self.transform(value)),
-                "direction" => match self.text(value, "`direction`") {
-                    Some("response") => {}
-                    Some("request") => self.unsupported(value.at, "direction: request"),
-                    Some(_) => self.error(value.at, "`direction` is `response` or `request`"),
-                    None => {}
-                },
-                later if MASK_LATER.contains(&later) => {
-                    self.unsupported(key.at, &format!("mask by {later}"));
-                    whole = false;
-                }
-                _ => {
-                    self.unknown(key, "a mask", MASK);
-                    whole = false;
-                }
-            }
-        }
-        if what.is_none() && whole {
-            self.error(
-                node.at,
-                "the mask says neither `columns`, `detect` nor `pattern`",
-            );
-        }
-        if with.is_none() {
-            self.report.error(
-                node.at,
-                "the mask does not say `with` what",
-                Some(TRANSFORMS.to_owned()),
-            );
-        }
-        Some(MaskEntry {
-            what: what??,
-            with: with??,
-        })
-    }
-
-    /// A flat list: a mask hides what any of them names, and nothing else makes sense.
-    pub(super) fn flat(&mut self, node: &'a Node, what: &str) -> Option<Vec<&'a Node>> {
-        let items = match &node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Text(text) if text.starts_with('$') => self.list(node.at, text)?,
-            _ => return Some(vec![node]),
-        };
-        if items.is_empty() {
-            self.error(node.at, format!("{what} is empty"));
-            return None;
-        }
-        let mut flat = Vec::new();
-        for item in items {
-            match &item.value {
-                Value::Text(text) if text.starts_with('$') => {
-                    flat.extend(self.list(item.at, text)?);
-                }
-                _ => flat.push(item),
-            }
-        }
-        Some(flat)
-    }
-
-    fn mask_columns(&mut self, node: &'a Node) -> Option<MaskWhat> {
-        let nodes = self.flat(node, "`columns`")?;
-        let read: Vec<_> = nodes.into_iter().map(|n| self.column(n)).collect();
-        let patterns = read.into_iter().map(|p| p.map(Arc::new));
-        patterns.collect::<Option<_>>().map(MaskWhat::Columns)
-    }
-
-    fn mask_detect(&mut self, node: &'a Node) -> Option<MaskWhat> {
-        let nodes = self.flat(node, "`detect`")?;
-        let read: Vec<_> = nodes
-            .into_iter()
-            .map(|n| self.word(n, "`detect`", Detector::NAMES))
-            .collect();
-        read.into_iter()
-            .collect::<Option<_>>()
-            .map(MaskWhat::Detect)
-    }
-
-    fn mask_pattern(&mut self, node: &'a Node) -> Option<MaskWhat> {
-        let nodes = self.flat(node, "`pattern`")?;
-        let read: Vec<_> = nodes
-            .into_iter()
-            .map(|node| {
-                let source = self.text(node, "`pattern`")?;
-                let pattern = Pattern::new(source);
-                let fault = pattern.as_ref().err();
-                if let Some(fault) = fault {
-                    self.error(node.at, format!("bad regular expression: {fault}"));
-                }
-                pattern.ok().map(Arc::new)
-            })
-            .collect();
-        let patterns = read.into_iter().collect::<Option<_>>();
-        patterns.map(MaskWhat::Patterns)
-    }
-
-    fn transform(&mut self, node: &'a Node) -> Option<Transform> {
-        let partial = Transform::Partial {
-            keep_first: 0,
-            keep_last: 4,
-        };
-        match &node.value {
-            Value::Null => Some(Transform::Null),
-            Value::Text(text) => match text.as_str() {
-                "redact" => Some(Transform::Redact),
-                "hash" => Some(Transform::Hash),
-                "partial" => Some(partial),
-                "null" => Some(Transform::Null),
-                _ => self.no_transform(node),
-            },
-            Value::Map(entries) => match entries.as_slice() {
-                [(key, value)] if key.text == "partial" => self.partial(value),
-                [(key, value)] if key.text == "constant" => self.constant(value),
-                [(key, _)] => {
-                    self.unknown(key, "`with`", &["partial", "constant"]);
-                    None
-                }
-                _ => self.no_transform(node),
-            },
-            _ => self.no_transform(node),
-        }
-    }
-
-    fn no_transform(&mut self, node: &'a Node) -> Option<Transform> {
-        let help = match &node.value {
-            Value::Text(text) => {
-                crate::diagnostic::nearest(text, ["redact", "hash", "partial", "null", "constant"])
-            }
-            _ => None,
-        };
-        self.report.error(
-            node.at,
-            "no such transform",
-            Some(help.unwrap_or_else(|| TRANSFORMS.to_owned())),
-        );
-        None
-    }
-
-    fn constant(&mut self, node: &'a Node) -> Option<Transform> {
-        let text = match &node.value {
-            Value::Int(number) => number.to_string(),
-            _ => self.text(node, "`constant`")?.to_owned(),
-        };
-        if text.contains('\0') {
-            self.error(node.at, "PostgreSQL's text has no NUL");
-            return None;
-        }
-        Some(Transform::Constant(text))
-    }
-
-    fn partial(&mut self, node: &'a Node) -> Option<Transform> {
-        let (mut keep_first, mut keep_last) = (0, 0);
-        for (key, value) in self.mapping(node, "`partial`")? {
-            let kept: &mut usize = match key.text.as_str() {
-                "keep_first" => &mut keep_first,
-                "keep_last" => &mut keep_last,
-                _ => {
-                    self.unknown(key, "`partial`", &["keep_first", "keep_last"]);
-                    return None;
-                }
-            };
-            let number = self.number(value, &format!("`{}`", key.text), 1000)?;
-            *kept = usize::try_from(number).ok()?;
-        }
-        if keep_first + keep_last == 0 {
-            self.report.error(
-                node.at,
-                "`partial` keeps nothing",
-                Some("say `keep_first` or `keep_last`, or use `redact`".to_owned()),
-            );
-            return None;
-        }
-        Some(Transform::Partial {
-            keep_first,
-            keep_last,
-        })
     }
 
     /// A key of a test or a rule that was found where it has to be.
@@ -517,5 +363,3 @@ impl<'a> Reader<'a> {
 
 /// The levels of recording.
 pub(super) const RECORDS: &[(&str, RecordLevel)] = RECORD;
-const TRANSFORMS: &str =
-    "one of redact, hash, null, partial, { partial: { keep_last: 4 } }, { constant: text }";

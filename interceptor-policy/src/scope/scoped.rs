@@ -42,6 +42,12 @@ pub(super) struct Hit {
     /// Whether its `unless` would hold against either, if the circumstances do.
     except_may: bool,
     except_must: bool,
+    /// Whether it blocks since its names may be what nobody could resolve, and
+    /// whether its `unless` would hold against that.
+    unresolved: bool,
+    except_unresolved: bool,
+    /// Whether it blocks, if it applies, for a masked column that chooses rows.
+    predicate: bool,
 }
 
 /// How a hit is settled by the circumstances.
@@ -49,6 +55,9 @@ pub(super) struct Hit {
 pub(super) struct Settled {
     pub(super) may: bool,
     pub(super) must: bool,
+    /// What it blocks for beside its verdict.
+    pub(super) unresolved: bool,
+    pub(super) predicate: bool,
     /// Whether the rates of its match and its `unless` count this exchange.
     pub(super) counts: bool,
     pub(super) unless_counts: bool,
@@ -94,7 +103,7 @@ impl Scoped {
             .as_ref()
             .is_some_and(|unless| unless.postgres.is_none() && unless.circumstances.is_empty());
         let excepted = scoped.unless_must && session_only;
-        ((scoped.tightens || scoped.loosens) && !excepted).then_some(scoped)
+        ((scoped.tightens || scoped.loosens || rule.unresolved) && !excepted).then_some(scoped)
     }
 
     /// Whether it applies, by all that the statement says of itself.
@@ -105,18 +114,46 @@ impl Scoped {
             !unread || self.names_unclassified || self.rule.verdict != Some(RuleVerdict::Allow);
         let loosens = self.loosens && (may || !self.tightens) && readable;
         let (must, except_must) = self.in_mode(loosens, Mode::Must, asked);
-        (may || must).then_some(Hit {
+        let (unresolved, except_unresolved) = match asked {
+            Some((operation, statement)) if self.rule.unresolved => {
+                let settled = operation.sql.resolved || statement.tables.is_empty();
+                let unsettled = !settled || !statement.unresolved.is_empty();
+                let matches = &self.rule.matches.postgres;
+                let elsewhere = unsettled
+                    && matches
+                        .as_ref()
+                        .is_none_or(|postgres| postgres.may_hold_elsewhere(operation, statement));
+                self.unless_excepted(elsewhere, Mode::May, asked)
+            }
+            _ => (false, false),
+        };
+        let predicate = may
+            && self.rule.masked_in_predicate
+            && asked.is_some_and(|(_, statement)| {
+                let masks = &self.rule.masks;
+                let mut predicates = statement.predicates.iter();
+                predicates.any(|column| masks.iter().any(|mask| mask.may_hide(column)))
+            });
+        (may || must || unresolved).then_some(Hit {
             index,
             may,
             must,
             except_may,
             except_must,
+            unresolved,
+            except_unresolved,
+            predicate,
         })
     }
 
     /// Whether the match holds, and whether the `unless` may yet hold against it.
     fn in_mode(&self, asks: bool, mode: Mode, asked: Asked<'_>) -> (bool, bool) {
-        if !asks || !part_holds(&self.rule.matches, mode, asked) {
+        let holds = asks && part_holds(&self.rule.matches, mode, asked);
+        self.unless_excepted(holds, mode, asked)
+    }
+
+    fn unless_excepted(&self, holds: bool, mode: Mode, asked: Asked<'_>) -> (bool, bool) {
+        if !holds {
             return (false, false);
         }
         let Some(unless) = &self.rule.unless else {
@@ -140,6 +177,8 @@ impl Scoped {
         let mut settled = Settled {
             may: hit.may,
             must: hit.must,
+            unresolved: hit.unresolved,
+            predicate: hit.predicate,
             ..Settled::default()
         };
         if !self.circumstantial {
@@ -151,7 +190,7 @@ impl Scoped {
             Ok(false) => return Settled::default(),
             Err(fault) => return Settled::fault(fault),
         }
-        if (hit.except_may || hit.except_must)
+        if (hit.except_may || hit.except_must || hit.except_unresolved)
             && let Some(unless) = &self.rule.unless
         {
             let excepts = match (unless.circumstances.hold(now), &unless.circumstances.rate) {
@@ -165,15 +204,18 @@ impl Scoped {
             };
             settled.may &= !(excepts && hit.except_may);
             settled.must &= !(excepts && hit.except_must);
+            settled.unresolved &= !(excepts && hit.except_unresolved);
         }
-        if (settled.may || settled.must)
+        if (settled.may || settled.must || settled.unresolved)
             && let Some(field) = &matches.rate
         {
             settled.counts = true;
             let over = field.rate.holds(now);
             settled.may &= over;
             settled.must &= over;
+            settled.unresolved &= over;
         }
+        settled.predicate &= settled.may;
         settled
     }
 

@@ -25,6 +25,15 @@ pub(super) enum Reason {
     Said(Refusal),
 }
 
+impl Reason {
+    fn said_by(rule: &Rule, why: impl Into<Arc<str>>) -> Self {
+        Self::Said(Refusal {
+            rule: Some(Arc::clone(&rule.name)),
+            message: why.into(),
+        })
+    }
+}
+
 /// What the statements looked at so far came to.
 #[derive(Debug, Default)]
 pub(super) struct Sum {
@@ -77,7 +86,7 @@ impl Sum {
             self.faulty(index, rule, fault);
             return;
         }
-        if !(may || must) {
+        if !(may || must || settled.unresolved) {
             return;
         }
         if rule.observe {
@@ -85,6 +94,14 @@ impl Sum {
             return;
         }
         self.applied.set(index);
+        if settled.unresolved {
+            let why = "the catalog does not say which tables this is about";
+            self.object(RuleVerdict::Block, Reason::said_by(rule, why));
+        }
+        if settled.predicate {
+            let why = "a masked column would choose which rows there are, and so show";
+            self.object(RuleVerdict::Block, Reason::said_by(rule, why));
+        }
         match rule.verdict {
             Some(RuleVerdict::Allow) => part.allowed |= must,
             // A person may let pass what nobody could read only where the rule
@@ -129,11 +146,8 @@ impl Sum {
             return;
         }
         self.applied.set(index);
-        let refusal = Refusal {
-            rule: Some(Arc::clone(&rule.name)),
-            message: format!("rule {} could not be evaluated: {fault}", rule.name).into(),
-        };
-        self.object(RuleVerdict::Block, Reason::Said(refusal));
+        let why = format!("rule {} could not be evaluated: {fault}", rule.name);
+        self.object(RuleVerdict::Block, Reason::said_by(rule, why));
     }
 
     /// A statement's end: what no rule decided, the default does.

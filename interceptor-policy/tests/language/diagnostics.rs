@@ -209,10 +209,6 @@ fn what_is_not_built_yet_is_refused_and_never_left_out() {
         ("match: { ssh: { kind: exec } }, verdict: block", "ssh"),
         ("match: {}, mask: [{ json: [/a], with: hash }]", "json"),
         ("match: {}, mask: [{ header: x, with: hash }]", "header"),
-        (
-            "match: {}, mask: [{ columns: x, with: hash, direction: request }]",
-            "request",
-        ),
     ] {
         let (fault, _) = fault(&format!("rules:\n  - {{ name: r, {rule} }}"));
         assert_eq!(fault.level, Level::Error);
@@ -290,6 +286,30 @@ fn what_is_asked_of_the_past_and_of_people_says_what_it_lacks() {
             "10 mb",
         ),
         ("match: {}, limits: {}", "limits nothing", "", "{"),
+        (
+            "match: {}, verdict: block, unresolved: block",
+            "names tables",
+            "",
+            "unresolved",
+        ),
+        (
+            "match: {}, verdict: block, masked_in_predicate: block",
+            "masks columns",
+            "",
+            "masked_in",
+        ),
+        (
+            "match: {}, mask: [{ columns: x, with: hash }], unresolved: allow",
+            "`allow`",
+            "block",
+            "allow",
+        ),
+        (
+            "match: {}, mask: [{ columns: x, with: hash, direction: request }]",
+            "another statement",
+            "verdict: block",
+            "request",
+        ),
         ("match: {}, tag: []", "empty", "", "["),
         (
             "match: { after: { within: 5m } }, verdict: block",
@@ -665,7 +685,7 @@ fn the_schema_knows_every_field() {
         ("/$defs/principal/properties", 12),
         ("/$defs/target/properties", 5),
         ("/$defs/match/properties", 9),
-        ("/$defs/rule/properties", 14),
+        ("/$defs/rule/properties", 16),
         ("/properties", 5),
     ] {
         assert_eq!(fields(path).len(), places, "{path}");

@@ -15,6 +15,7 @@ mod inline;
 mod masks;
 mod matching;
 mod precedence;
+mod resolving;
 mod risk;
 mod time;
 
@@ -113,6 +114,24 @@ impl Say {
     fn function(mut self, name: &str) -> Self {
         self.0.functions.push(name.into());
         self
+    }
+
+    /// A table that a view among the others reaches.
+    fn through(mut self, name: &str) -> Self {
+        self.0.through.push(table(name));
+        self
+    }
+
+    /// A table that the catalog does not know.
+    fn unresolved(mut self, name: &str) -> Self {
+        self.0.unresolved.push(table(name));
+        self.table(name)
+    }
+
+    /// A column that chooses rows.
+    fn predicate(mut self, name: &str) -> Self {
+        self.0.predicates.push(column(name));
+        self.column(name)
     }
 
     fn filtered(mut self, clause: WhereClause) -> Self {
