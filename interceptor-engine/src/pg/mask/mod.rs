@@ -6,13 +6,17 @@
 //! harmless, it is hidden.
 
 mod copy;
+mod notice;
 mod origin;
 mod plan;
 mod row;
 mod text;
 mod value;
 
+use interceptor_policy::operation::{Column, MoveTo};
+
 pub use copy::CopyPlan;
+pub use notice::without_values;
 pub use origin::TableNames;
 pub use plan::{Field, Fields, RowPlan};
 pub use text::mask_text;
@@ -51,6 +55,18 @@ pub enum MaskError {
         /// Counted from 1.
         row: u64,
     },
+}
+
+/// A masked column whose value a statement puts where no mask follows it.
+pub(crate) fn hidden_move<'a>(
+    statement: &'a interceptor_policy::operation::Statement,
+    masks: &interceptor_policy::Masks,
+) -> Option<(&'a Column, MoveTo)> {
+    statement
+        .moves
+        .iter()
+        .find(|moved| origin::is_hidden(&moved.column, masks))
+        .map(|moved| (&moved.column, moved.to))
 }
 
 /// Whether a statement mentions a column that a mask hides.

@@ -33,12 +33,45 @@ pub(super) struct Evidence<'a> {
     pub(super) names: &'a TableNames,
 }
 
-/// The transform that hides column `index`, if one does.
-pub(super) fn transform(
-    fields: &Fields,
-    index: usize,
-    evidence: &Evidence<'_>,
-) -> Option<Transform> {
+/// How a value is hidden.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hide {
+    pub(super) with: Transform,
+    /// NULL is hidden as any other value is: whether something computed is NULL
+    /// tells what it was computed from (`NULLIF(ssn, 'a guess')`).
+    pub(super) nulls: bool,
+}
+
+impl Hide {
+    /// A column as it is stored.
+    fn stored(with: &Transform) -> Self {
+        Self {
+            with: with.clone(),
+            nulls: false,
+        }
+    }
+
+    fn redacted() -> Self {
+        Self {
+            with: Transform::Redact,
+            nulls: true,
+        }
+    }
+
+    /// Something computed. What keeps a part of a column or its equality would
+    /// give the whole of it away over a choice of expressions (`substr`, a
+    /// `UNION` with guesses), so such a value is hidden whole.
+    fn computed(self) -> Self {
+        let with = match self.with {
+            Transform::Partial { .. } | Transform::Hash => Transform::Redact,
+            whole => whole,
+        };
+        Self { with, nulls: true }
+    }
+}
+
+/// How column `index` is hidden, if it is.
+pub(super) fn transform(fields: &Fields, index: usize, evidence: &Evidence<'_>) -> Option<Hide> {
     let field = fields.fields.get(index)?;
     if field.table_oid != 0
         && let Some(Some(info)) = evidence.names.get(&field.table_oid)
@@ -55,7 +88,7 @@ fn by_catalog(
     attribute: i16,
     field_name: &Arc<str>,
     masks: &Masks,
-) -> Option<Transform> {
+) -> Option<Hide> {
     let name = info
         .columns
         .iter()
@@ -87,11 +120,11 @@ fn by_catalog(
 
 /// For a view: by the expression of its definition that stands at the column's
 /// place, or, where the definition does not tell, by everything that it reads.
-fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Transform> {
+fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Hide> {
     let definition = info.definition.as_deref()?;
     let statement = match sql::classify(definition).statements.as_mut_slice() {
         [statement] => std::mem::take(statement),
-        _ => return Some(Transform::Redact),
+        _ => return Some(Hide::redacted()),
     };
     // A view below it would need its own definition.
     let reads_tables_only = statement
@@ -127,11 +160,11 @@ fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Transform>
     }
 }
 
-fn hidden(masks: &Masks, column: Column) -> Option<Transform> {
-    masks.column(&column).cloned()
+fn hidden(masks: &Masks, column: Column) -> Option<Hide> {
+    masks.column(&column).map(Hide::stored)
 }
 
-fn by_statement(fields: &Fields, index: usize, evidence: &Evidence<'_>) -> Option<Transform> {
+fn by_statement(fields: &Fields, index: usize, evidence: &Evidence<'_>) -> Option<Hide> {
     let masks = evidence.masks;
     let by_name = || by_field_name(fields, index, masks);
     let Some(sql) = evidence.sql else {
@@ -165,18 +198,29 @@ fn by_items(
     index: usize,
     statement: &Statement,
     masks: &Masks,
-) -> Option<Option<Transform>> {
+) -> Option<Option<Hide>> {
+    let stored = fields.fields.get(index)?.table_oid != 0;
+    let one = |item: &OutputItem| {
+        Some(match item {
+            // What the server does not call a table's column is a function of
+            // the row, written like one.
+            OutputItem::Column(column) if !stored => {
+                let row = column.table.iter().map(all_of);
+                let columns: Vec<Column> = row.chain([column.clone()]).collect();
+                computed_from(&columns, masks)
+            }
+            item => by_item(item, statement, masks),
+        })
+    };
     let wide: Vec<usize> = items
         .iter()
         .enumerate()
-        .filter(|(_, item)| matches!(item, OutputItem::Star(_) | OutputItem::Spread(_)))
+        .filter(|(_, item)| !is_one(item))
         .map(|(position, _)| position)
         .collect();
     let (first, last) = match (wide.first(), wide.last()) {
         (Some(first), Some(last)) => (*first, *last),
-        _ if items.len() == fields.fields.len() => {
-            return items.get(index).map(|item| by_item(item, statement, masks));
-        }
+        _ if items.len() == fields.fields.len() => return one(items.get(index)?),
         _ => return None,
     };
     let after = items.len() - 1 - last;
@@ -184,13 +228,11 @@ fn by_items(
         return None;
     }
     if index < first {
-        return items.get(index).map(|item| by_item(item, statement, masks));
+        return one(items.get(index)?);
     }
     let from_end = fields.fields.len() - 1 - index;
     if from_end < after {
-        return items
-            .get(items.len() - 1 - from_end)
-            .map(|item| by_item(item, statement, masks));
+        return one(items.get(items.len() - 1 - from_end)?);
     }
     // Somewhere from the first star to the last: a star's columns keep their
     // names, and anything explicit between two stars may be any of these.
@@ -211,12 +253,8 @@ fn by_items(
     )))
 }
 
-/// The transform for one item of a target list, whatever its name in the result.
-pub(super) fn by_item(
-    item: &OutputItem,
-    statement: &Statement,
-    masks: &Masks,
-) -> Option<Transform> {
+/// How one item of a target list is hidden, whatever its name in the result.
+pub(super) fn by_item(item: &OutputItem, statement: &Statement, masks: &Masks) -> Option<Hide> {
     match item {
         OutputItem::Column(column) => by_column(column, masks),
         OutputItem::Expression(columns) | OutputItem::Spread(columns) => {
@@ -225,12 +263,25 @@ pub(super) fn by_item(
         OutputItem::Star(tables) => tables
             .iter()
             .any(|table| masks.touches(table))
-            .then_some(Transform::Redact),
+            .then(Hide::redacted),
         OutputItem::Unclear => mentioned(statement, masks),
     }
 }
 
-fn by_field_name(fields: &Fields, index: usize, masks: &Masks) -> Option<Transform> {
+/// Whether it is one column, and not as many as something has.
+pub(super) fn is_one(item: &OutputItem) -> bool {
+    !matches!(item, OutputItem::Star(_) | OutputItem::Spread(_))
+}
+
+/// `table.*`
+fn all_of(table: &Table) -> Column {
+    Column {
+        table: Some(table.clone()),
+        name: Arc::from("*"),
+    }
+}
+
+fn by_field_name(fields: &Fields, index: usize, masks: &Masks) -> Option<Hide> {
     hidden(
         masks,
         Column {
@@ -241,34 +292,32 @@ fn by_field_name(fields: &Fields, index: usize, masks: &Masks) -> Option<Transfo
 }
 
 /// A masked column that the statement mentions anywhere.
-pub(crate) fn mentioned(statement: &Statement, masks: &Masks) -> Option<Transform> {
+pub(crate) fn mentioned(statement: &Statement, masks: &Masks) -> Option<Hide> {
     computed_from(&statement.columns, masks)
 }
 
-/// By the columns that a value is computed from. What keeps a part of a column
-/// or its equality would give the whole of it away over a choice of expressions
-/// (`substr`, a `UNION` with guesses), so such a value is hidden whole.
-fn computed_from(columns: &[Column], masks: &Masks) -> Option<Transform> {
-    strictest(columns.iter().filter_map(|column| by_column(column, masks))).map(|transform| {
-        match transform {
-            Transform::Partial { .. } | Transform::Hash => Transform::Redact,
-            whole => whole,
-        }
-    })
+/// By the columns that a value is computed from.
+fn computed_from(columns: &[Column], masks: &Masks) -> Option<Hide> {
+    strictest(columns.iter().filter_map(|column| by_column(column, masks))).map(Hide::computed)
+}
+
+/// Whether a mask hides a column that a statement names.
+pub(super) fn is_hidden(column: &Column, masks: &Masks) -> bool {
+    by_column(column, masks).is_some()
 }
 
 /// By one column that a statement names; `*` without a table is any column.
-fn by_column(column: &Column, masks: &Masks) -> Option<Transform> {
+fn by_column(column: &Column, masks: &Masks) -> Option<Hide> {
     if &*column.name != "*" {
-        return masks.column(column).cloned();
+        return masks.column(column).map(Hide::stored);
     }
     let touched = match &column.table {
         Some(table) => masks.touches(table),
         None => masks.has_columns(),
     };
-    touched.then_some(Transform::Redact)
+    touched.then(Hide::redacted)
 }
 
-fn strictest(transforms: impl Iterator<Item = Transform>) -> Option<Transform> {
-    transforms.max()
+fn strictest(hides: impl Iterator<Item = Hide>) -> Option<Hide> {
+    hides.max()
 }

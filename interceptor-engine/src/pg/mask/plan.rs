@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use interceptor_policy::Masks;
 use interceptor_policy::operation::Sql;
-use interceptor_policy::{Masks, Transform};
 use interceptor_proto::pg::backend::RowDescription;
 use interceptor_proto::pg::types::{self, TypeKind};
 
 use super::Treatment;
-use super::origin::{self, Evidence, TableNames};
+use super::origin::{self, Evidence, Hide, TableNames};
 
 /// One column of a result, as the server described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Fields {
 /// What to do with one column.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnPlan {
-    pub(super) hide: Option<Transform>,
+    pub(super) hide: Option<Hide>,
     pub(super) kind: TypeKind,
     pub(super) binary: bool,
 }

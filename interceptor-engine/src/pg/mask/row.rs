@@ -54,20 +54,20 @@ impl RowPlan {
         for column in &self.columns {
             let (len, after) = rest.split_first_chunk::<4>().ok_or(malformed)?;
             let declared = i32::from_be_bytes(*len);
-            if declared < 0 {
+            if declared < 0 && !column.hide.as_ref().is_some_and(|hide| hide.nulls) {
                 out.extend_from_slice(len);
                 rest = after;
                 continue;
             }
-            let size = usize::try_from(declared).map_err(|_| malformed)?;
+            let size = usize::try_from(declared.max(0)).map_err(|_| malformed)?;
             let (bytes, after) = after.split_at_checked(size).ok_or(malformed)?;
             rest = after;
             let at = out.len();
             out.extend_from_slice(len);
             let written = match (&column.hide, detect) {
-                (Some(transform), _) => {
+                (Some(hide), _) => {
                     hidden += 1;
-                    value::hide(transform, bytes, column, key, out)
+                    value::hide(&hide.with, bytes, column, key, out)
                 }
                 (None, Some(plan)) => match value::detect(plan, bytes, column, key, out) {
                     value::Detected::Nothing => {

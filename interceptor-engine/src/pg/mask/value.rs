@@ -152,6 +152,8 @@ fn hide_integer(
     } else {
         std::str::from_utf8(value).ok().and_then(|t| t.parse().ok())
     };
+    // A constant stands in for what is no number too (NULL).
+    let number = number.or(matches!(transform, Transform::Constant(_)).then_some(0));
     let Some(hidden) = number.and_then(|n: i64| transform.apply_integer(n, bits(size), key)) else {
         return Written::Null;
     };

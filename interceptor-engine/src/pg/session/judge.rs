@@ -7,13 +7,13 @@ use interceptor_policy::operation::{Class, Classes, PgOperation, Sql, Statement}
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Hold, Judgement, Operation, Permit, Refusal, Verdict};
 
-use super::PgSession;
 use super::exchange::Exchange;
 use super::refuse;
 use super::statements::{Portal, Prepared};
+use super::{PgSession, unmaskable};
 use crate::event::FlowTime;
 use crate::pg::mask::CopyPlan;
-use crate::pg::sql::{self, Classified, CopyEncoding, Dialect, Effect};
+use crate::pg::sql::{self, Classified, Dialect, Effect};
 use crate::session::Outbox;
 
 /// What a message asks.
@@ -320,7 +320,7 @@ impl PgSession {
         if matches!(judgement.verdict, Verdict::Allow(_) | Verdict::Hold(_)) {
             let objection = match refused_always(classified) {
                 Some(why) => Some(why.to_owned()),
-                None => match copy_plan(sql, classified, &judgement) {
+                None => match unmaskable::copy_plan(sql, classified, judgement.masks.as_ref()) {
                     Ok(plan) => {
                         copy = plan;
                         None
@@ -400,51 +400,6 @@ impl PgSession {
         }
         sql.map(Arc::new)
     }
-}
-
-/// How the rows of a `COPY … TO STDOUT` are masked, or why they cannot be.
-fn copy_plan(
-    sql: &Sql,
-    classified: &Classified,
-    judgement: &Judgement,
-) -> Result<Option<CopyPlan>, String> {
-    let Some(masks) = &judgement.masks else {
-        return Ok(None);
-    };
-    let replicates = sql
-        .statements
-        .iter()
-        .any(|statement| statement.classes.contains(Class::Replication));
-    if replicates {
-        return Err("a replication stream cannot be masked, and a mask applies to it".to_owned());
-    }
-    let mut copies = classified
-        .effects
-        .iter()
-        .filter_map(|(place, effect)| match effect {
-            Effect::CopyOut(format) => Some((place, format)),
-            _ => None,
-        });
-    let Some((place, format)) = copies.next() else {
-        return Ok(None);
-    };
-    if copies.next().is_some() {
-        return Err("several COPYs in one message cannot be masked, and a mask applies".to_owned());
-    }
-    let Some(statement) = sql.statements.get(*place) else {
-        return Err("this COPY cannot be masked, and a mask applies to it".to_owned());
-    };
-    let plain_text = format.encoding == CopyEncoding::Text
-        && format.delimiter == b'\t'
-        && &*format.null == "\\N"
-        && format.charset.is_none()
-        && !format.unclear
-        && format.header == sql::CopyHeader::None;
-    CopyPlan::new(statement, masks, plain_text)
-        .map(Some)
-        .map_err(|_| {
-            "this COPY reads a masked column and cannot be masked; copy the columns by name in text format, or SELECT them".to_owned()
-        })
 }
 
 /// How bad the alert of a verdict is where no rule says it.

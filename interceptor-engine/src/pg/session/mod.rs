@@ -31,6 +31,7 @@ mod record;
 mod refuse;
 mod rows;
 mod statements;
+mod unmaskable;
 mod upstream;
 
 #[cfg(test)]

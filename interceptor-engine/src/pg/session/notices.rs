@@ -10,7 +10,7 @@ use super::owed::Owed;
 use super::statements::Undo;
 use super::{PgSession, refuse};
 use crate::event::FlowTime;
-use crate::pg::mask::mask_text;
+use crate::pg::mask::without_values;
 use crate::session::{Outbox, Side};
 
 impl PgSession {
@@ -106,9 +106,7 @@ impl PgSession {
         }
     }
 
-    /// The notice without what a mask hides: what detectors find in any text,
-    /// and, where the statement touches a masked column, the fields in which
-    /// PostgreSQL quotes values. `None` where nothing is hidden.
+    /// The notice without what a mask hides; `None` where nothing is hidden.
     fn without_values(&mut self, notice: &Notice<'_>) -> Option<OwnedNotice> {
         let key = self.key.clone();
         let exchange = self.owed.front().and_then(Owed::exchange)?;
@@ -117,49 +115,9 @@ impl PgSession {
             .classified
             .as_deref()
             .map(|classified| &classified.sql));
-        let quotes = masks.has_columns()
-            && sql.is_some_and(|sql| {
-                sql.statements
-                    .iter()
-                    .any(|statement| crate::pg::mask::mentions_masked(statement, &masks))
-            });
-        let mut changed = false;
-        let fields: Vec<(u8, String)> = notice
-            .fields()
-            .filter_map(|(letter, text)| {
-                if quotes && matches!(letter, code::DETAIL | code::WHERE | code::INTERNAL_QUERY) {
-                    changed = true;
-                    return None;
-                }
-                // Conversions quote the value in the message itself.
-                let quoted = quotes && letter == code::MESSAGE && text.contains(&b'"');
-                if quoted {
-                    changed = true;
-                    return Some((letter, without_quoted(&String::from_utf8_lossy(text))));
-                }
-                match mask_text(&masks, text, &key) {
-                    Some(masked) => {
-                        changed = true;
-                        Some((letter, String::from_utf8_lossy(&masked).into_owned()))
-                    }
-                    None => Some((letter, String::from_utf8_lossy(text).into_owned())),
-                }
-            })
-            .collect();
-        changed.then_some(OwnedNotice { fields })
+        let fields = without_values(notice, sql, &masks, &key)?;
+        Some(OwnedNotice { fields })
     }
-}
-
-/// A message with what stands in double quotes hidden.
-fn without_quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for (index, part) in text.split('"').enumerate() {
-        if index > 0 {
-            out.push('"');
-        }
-        out.push_str(if index % 2 == 1 { "[redacted]" } else { part });
-    }
-    out
 }
 
 /// A notice whose fields were changed.

@@ -7,8 +7,9 @@ use pg_query::protobuf::{CmdType, MergeMatchKind, ReturningOptionKind};
 
 use super::ast::{self, Ast};
 use super::from::alias;
-use super::query::Shape;
+use super::moves::Assigned;
 use super::scope::{Relation, Scope, all_of};
+use super::shape::Shape;
 use super::walk::Walker;
 use super::{rights, where_clause};
 
@@ -55,10 +56,12 @@ impl Walker {
     fn insert(&mut self, insert: &pb::InsertStmt) -> Shape {
         self.writes("INSERT");
         self.enter_with(insert.with_clause.as_ref());
-        if let Some(Ast::SelectStmt(select)) = ast::of(&insert.select_stmt) {
-            self.apart(|walker| walker.query(select));
-        }
+        let source = match ast::of(&insert.select_stmt) {
+            Some(Ast::SelectStmt(select)) => self.apart(|walker| walker.query(select)).0,
+            _ => Shape::default(),
+        };
         let table = self.target_table(insert.relation.as_ref());
+        self.inserted(table.as_ref(), &insert.cols, &source);
         if let Some(table) = &table {
             self.apart(|walker| {
                 if insert.cols.is_empty() {
@@ -92,7 +95,7 @@ impl Walker {
                 walker.walk(Ast::InferClause(infer));
             }
             walker.assigned(table, &conflict.target_list);
-            walker.optional(&conflict.where_clause);
+            walker.predicate(|walker| walker.optional(&conflict.where_clause));
         });
     }
 
@@ -128,7 +131,7 @@ impl Walker {
     }
 
     fn condition(&mut self, condition: &Option<Box<Node>>) {
-        self.optional(condition);
+        self.predicate(|walker| walker.optional(condition));
         if self.runs {
             let judged = where_clause::judge(ast::of(condition));
             self.by_literals |= judged.by_literals;
@@ -144,12 +147,12 @@ impl Walker {
             if let Some(source) = ast::of(&merge.source_relation) {
                 walker.item_of_from(source);
             }
-            walker.optional(&merge.join_condition);
+            walker.predicate(|walker| walker.optional(&merge.join_condition));
             for clause in &merge.merge_when_clauses {
                 let Some(Ast::MergeWhenClause(clause)) = ast::from(clause) else {
                     continue;
                 };
-                walker.optional(&clause.condition);
+                walker.predicate(|walker| walker.optional(&clause.condition));
                 if let Some(table) = &table {
                     if clause.command_type() == CmdType::CmdInsert && clause.target_list.is_empty()
                     {
@@ -157,7 +160,7 @@ impl Walker {
                     }
                     walker.assigned(table, &clause.target_list);
                 }
-                walker.nodes(&clause.values);
+                walker.merge_values(table.as_ref(), clause);
                 if walker.runs {
                     walker.merge_where(merge, clause);
                 }
@@ -205,17 +208,16 @@ impl Walker {
                     self.column_of(table, &target.name);
                 }
                 self.nodes(&target.indirection);
-                self.optional(&target.val);
+                let ((), reach) = self.apart(|walker| walker.optional(&target.val));
+                self.reach(&reach);
+                self.assigned_to(Assigned::of(Some(table), &target.name), &reach);
             }
         }
     }
 
     fn returning(&mut self, table: Option<&Table>, clause: Option<&pb::ReturningClause>) -> Shape {
         let Some(clause) = clause else {
-            return Shape {
-                items: Some(Vec::new()),
-                ..Shape::default()
-            };
+            return Shape::default();
         };
         self.reads |= self.runs;
         // The row before and the row after, under names that the clause may choose.

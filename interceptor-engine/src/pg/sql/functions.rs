@@ -200,6 +200,70 @@ pub(super) fn takes_a_row(name: &str) -> bool {
     )
 }
 
+/// Whether a call may keep what it is called with, or send it somewhere.
+pub(super) fn keeps_or_sends(schema: Option<&str>, name: &str) -> bool {
+    !classes(schema, name).is_empty() || name.starts_with("pg_sleep")
+}
+
+/// Whether a call may return what it finds in any table: it runs a text as SQL,
+/// takes a table by its name, or reads the files and pages that tables are
+/// stored in.
+pub(super) fn runs_text(name: &str) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "query_to_xml",
+        "cursor_to_xml",
+        "table_to_xml",
+        "schema_to_xml",
+        "database_to_xml",
+        "ts_stat",
+        "ts_rewrite",
+        "dblink",
+        "crosstab",
+        "connectby",
+        "xpath_table",
+        "pg_read_file",
+        "pg_read_binary_file",
+        "get_raw_page",
+        "heap_page_item",
+        "tuple_data_split",
+        "bt_page_item",
+    ];
+    BEGINNINGS
+        .iter()
+        .any(|beginning| name.starts_with(beginning))
+}
+
+/// Whether a call in a target list makes rows, so that their number tells of
+/// what it is called with.
+pub(super) fn returns_rows(name: &str) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "unnest",
+        "generate_series",
+        "generate_subscripts",
+        "regexp_matches",
+        "regexp_split_to_table",
+        "string_to_table",
+        "json_array_elements",
+        "jsonb_array_elements",
+        "json_each",
+        "jsonb_each",
+        "json_object_keys",
+        "jsonb_object_keys",
+        "json_populate_recordset",
+        "jsonb_populate_recordset",
+        "json_to_recordset",
+        "jsonb_to_recordset",
+        "jsonb_path_query",
+        "xpath",
+        "each",
+        "skeys",
+        "svals",
+    ];
+    BEGINNINGS
+        .iter()
+        .any(|beginning| name.starts_with(beginning))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

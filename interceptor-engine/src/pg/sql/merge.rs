@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::operation::{Class, Classes, Statement};
+use interceptor_policy::operation::{Class, Classes, MoveTo, Statement};
 
-use super::{functions, inner as text};
+use super::{functions, inner as text, moves};
 
 /// What `EXECUTE` or `FETCH` (`outer`) means once the statement that it runs
 /// (`inner`) is known: both. `EXPLAIN EXECUTE` without `ANALYZE` does not run it.
@@ -60,8 +60,26 @@ pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
             merged.functions.push(Arc::clone(function));
         }
     }
-    if matches!(outer.tags.first(), Some(&("EXECUTE" | "FETCH"))) {
-        merged.output = inner.output.clone();
+    for column in &inner.predicates {
+        if !merged.predicates.contains(column) {
+            merged.predicates.push(column.clone());
+        }
+    }
+    let mut more = if runs {
+        inner.moves.clone()
+    } else {
+        Vec::new()
+    };
+    match outer.tags.first() {
+        Some(&("EXECUTE" | "FETCH")) => merged.output = inner.output.clone(),
+        Some(&"EXPLAIN") => {}
+        // `CREATE TABLE … AS EXECUTE`
+        _ => more.extend(moves::of_output(inner, MoveTo::Table)),
+    }
+    for moved in more {
+        if !merged.moves.contains(&moved) {
+            merged.moves.push(moved);
+        }
     }
     merged
 }

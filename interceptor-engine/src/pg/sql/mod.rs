@@ -18,7 +18,8 @@
 //! * `statement`, with `ddl` — one statement of a message, kind by kind;
 //! * `walk`, with `query`, `from`, `names` and `dml` — the one pass that collects
 //!   what is named;
-//! * `scope` — which tables a name can mean;
+//! * `scope`, `shape` — which tables a name can mean, and what queries return;
+//! * `moves` — values that go elsewhere than into the result;
 //! * `where_clause`, `functions` — one question each;
 //! * `inner`, with `constant` — texts inside of a statement that run as SQL;
 //! * `body`, with `plpgsql` and `tokens` — `DO` blocks and functions' bodies;
@@ -55,6 +56,7 @@ mod from;
 mod functions;
 mod inner;
 mod merge;
+mod moves;
 mod names;
 mod parse;
 mod plpgsql;
@@ -63,6 +65,7 @@ mod replication;
 mod resolve;
 mod rights;
 mod scope;
+mod shape;
 mod statement;
 mod tags;
 mod template;

@@ -1,25 +1,22 @@
 //! Queries: `WITH`, `SELECT`, `VALUES`, `UNION`, and what they return.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use interceptor_policy::operation::{Class, OutputItem, Table};
+use interceptor_policy::operation::Class;
 use pg_query::protobuf as pb;
+use pg_query::protobuf::SetOperation;
 use pg_query::{Node, NodeEnum};
 
 use super::ast::{self, Ast};
-use super::scope::{Reach, Relation, Scope};
+use super::scope::Scope;
+use super::shape::{Item, Out, Reach, Shape, union};
 use super::tags;
-use super::walk::{Walker, named};
+use super::walk::Walker;
 
-/// What a query returns, as far as the text says.
-#[derive(Debug, Default)]
-pub(super) struct Shape {
-    /// One for each item of the target list; `None` where that is not certain.
-    pub(super) items: Option<Vec<OutputItem>>,
-    /// Everything that any of them is computed from.
-    pub(super) reach: Reach,
-}
+/// PostgreSQL refuses a longer target list (`MaxTupleAttributeNumber`).
+const MAX_COLUMNS: usize = 1664;
+
 impl Walker {
     /// Brings the names of a `WITH` into view; [`Walker::leave_with`] takes
     /// them out again.
@@ -37,32 +34,44 @@ impl Walker {
         if with.recursive {
             // All see each other; one that is used before it was walked could
             // return anything.
-            let unknown = Arc::new(Reach {
-                unclear: true,
-                ..Reach::default()
-            });
+            let unknown = Arc::new(Shape::blurred(Reach::anything()));
             for query in &queries {
                 self.bind(&query.ctename, Arc::clone(&unknown));
             }
         }
         for query in queries {
+            let mut own = None;
             if with.recursive {
-                // Itself adds nothing that its other arms do not.
-                self.bind(&query.ctename, Arc::default());
+                self.recursive += 1;
+                own = Some(self.recursive);
+                let pending = Reach {
+                    pending: vec![self.recursive],
+                    ..Reach::default()
+                };
+                self.bind(&query.ctename, Arc::new(Shape::blurred(pending)));
             }
-            let shape = self.cte(query);
-            self.bind(&query.ctename, Arc::new(shape.reach));
+            let mut shape = self.cte(query);
+            if let Some(id) = own {
+                shape.settle(id);
+            }
+            self.bind(&query.ctename, Arc::new(shape));
         }
     }
 
     fn cte(&mut self, query: &pb::CommonTableExpr) -> Shape {
         let (shape, _) = self.apart(|walker| {
-            let shape = match ast::of(&query.ctequery) {
+            let mut shape = match ast::of(&query.ctequery) {
                 Some(Ast::SelectStmt(select)) => walker.query(select),
                 Some(write) => walker.write(write),
                 None => Shape::default(),
             };
             walker.search_and_cycle(query);
+            if query.search_clause.is_some() || query.cycle_clause.is_some() {
+                // They add columns that hold values of others.
+                shape.blur();
+            } else {
+                shape.rename(&ast::names(&query.aliascolnames));
+            }
             shape
         });
         shape
@@ -75,9 +84,9 @@ impl Walker {
         }
     }
 
-    fn bind(&mut self, name: &str, reach: Arc<Reach>) {
+    fn bind(&mut self, name: &str, shape: Arc<Shape>) {
         if let Some(frame) = self.ctes.last_mut() {
-            frame.insert(name.to_owned(), reach);
+            frame.insert(name.to_owned(), shape);
         }
     }
 
@@ -89,7 +98,7 @@ impl Walker {
     }
 
     /// The CTE that an unqualified name means.
-    pub(super) fn cte_named(&mut self, name: &str) -> Option<Arc<Reach>> {
+    pub(super) fn cte_named(&mut self, name: &str) -> Option<Arc<Shape>> {
         self.spend(self.ctes.len());
         self.ctes
             .iter()
@@ -109,21 +118,26 @@ impl Walker {
             self.class(Class::Session);
         }
         self.enter_with(select.with_clause.as_ref());
-        let shape = match (&select.larg, &select.rarg) {
+        let outer = std::mem::take(&mut self.told);
+        let mut shape = match (&select.larg, &select.rarg) {
             (Some(left), Some(right)) => {
                 let left = self.query(left);
                 let right = self.query(right);
-                self.apart(|walker| {
-                    walker.scopes.push(Scope::default());
-                    walker.sort(&select.sort_clause, |_| true);
-                    walker.limits(select);
-                    walker.scopes.pop();
-                });
-                union(left, right)
+                self.spend(left.outs.len() + right.outs.len());
+                let shape = union(left, right);
+                if !(select.all && select.op() == SetOperation::SetopUnion) {
+                    self.tell(&shape.reach);
+                }
+                self.scopes.push(Scope::default());
+                self.sort(&select.sort_clause, &shape.outs, Names::Outputs);
+                self.limits(select);
+                self.scopes.pop();
+                shape
             }
             _ if !select.values_lists.is_empty() => self.values(select),
             _ => self.plain(select),
         };
+        shape.told.extend(&std::mem::replace(&mut self.told, outer));
         self.leave_with(select.with_clause.as_ref());
         shape
     }
@@ -134,188 +148,197 @@ impl Walker {
             self.into |= self.runs;
             self.walk(Ast::IntoClause(into));
         }
-        self.apart(|walker| {
-            walker.from(&select.from_clause);
-            walker.optional(&select.where_clause);
-        });
+        self.apart(|walker| walker.from(&select.from_clause));
+        self.predicate(|walker| walker.optional(&select.where_clause));
+        let windows = self.predicate(|walker| walker.nodes(&select.window_clause));
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.windows = windows;
+        }
         let shape = self.targets(&select.target_list);
-        self.apart(|walker| {
-            walker.nodes(&select.distinct_clause);
-            walker.nodes(&select.group_clause);
-            walker.optional(&select.having_clause);
-            walker.nodes(&select.window_clause);
-            let outputs: HashSet<&str> = select
-                .target_list
-                .iter()
-                .filter_map(|node| match ast::from(node) {
-                    Some(Ast::ResTarget(target)) if !target.name.is_empty() => {
-                        Some(target.name.as_str())
-                    }
-                    _ => None,
-                })
-                .collect();
-            walker.sort(&select.sort_clause, |name| outputs.contains(name));
-            walker.limits(select);
-        });
+        match select.distinct_clause.as_slice() {
+            [] => {}
+            [Node { node: None }] => self.tell(&shape.reach),
+            on => self.sort(on, &shape.outs, Names::Outputs),
+        }
+        self.sort(&select.group_clause, &shape.outs, Names::Both);
+        self.predicate(|walker| walker.optional(&select.having_clause));
+        self.sort(&select.sort_clause, &shape.outs, Names::Outputs);
+        self.limits(select);
         self.scopes.pop();
         shape
     }
 
     fn limits(&mut self, select: &pb::SelectStmt) {
-        self.optional(&select.limit_offset);
-        self.optional(&select.limit_count);
+        self.predicate(|walker| {
+            walker.optional(&select.limit_offset);
+            walker.optional(&select.limit_count);
+        });
     }
 
-    /// Walks an `ORDER BY`, where a bare name is first an output column's.
-    fn sort(&mut self, clause: &[Node], is_output: impl Fn(&str) -> bool) {
+    /// Walks something that decides which rows there are, or in which order.
+    pub(super) fn predicate(&mut self, walk: impl FnOnce(&mut Self)) -> Reach {
+        let ((), reach) = self.apart(walk);
+        self.tell(&reach);
+        reach
+    }
+
+    /// Walks an `ORDER BY`, `DISTINCT ON` or `GROUP BY`, whose entries may name
+    /// output columns, or count them.
+    fn sort(&mut self, clause: &[Node], outs: &[Out], names: Names) {
         for node in clause {
-            if let Some(Ast::SortBy(sort)) = ast::from(node)
-                && let Some(Ast::ColumnRef(reference)) = ast::of(&sort.node)
-                && let [name] = ast::names(&reference.fields).as_slice()
-                && is_output(name)
-            {
-                continue;
+            let key = match ast::from(node) {
+                Some(Ast::SortBy(sort)) => ast::of(&sort.node),
+                other => other,
+            };
+            let output = match key {
+                Some(Ast::ColumnRef(reference)) => match ast::names(&reference.fields).as_slice() {
+                    [name] => self.outputs_named(name, outs),
+                    _ => None,
+                },
+                Some(Ast::AConst(constant)) => self.output_counted(constant, outs),
+                _ => None,
+            };
+            if let Some(reach) = &output {
+                self.tell(reach);
+                if names == Names::Outputs {
+                    continue;
+                }
             }
-            self.node(node);
+            self.predicate(|walker| walker.node(node));
         }
+    }
+
+    fn outputs_named(&mut self, name: &str, outs: &[Out]) -> Option<Reach> {
+        self.spend(outs.len() / 8);
+        let mut found: Option<Reach> = None;
+        for out in outs {
+            if out.name.as_deref() == Some(name) {
+                found.get_or_insert_default().extend(&out.item.reach());
+            }
+        }
+        found
+    }
+
+    fn output_counted(&mut self, constant: &pb::AConst, outs: &[Out]) -> Option<Reach> {
+        let Some(pb::a_const::Val::Ival(number)) = &constant.val else {
+            return None;
+        };
+        // Whichever it is, where nothing hangs on it.
+        if outs.iter().all(|out| out.item.reach().is_empty()) {
+            return Some(Reach::default());
+        }
+        self.by_literals = true;
+        let at = usize::try_from(number.ival).ok()?.checked_sub(1)?;
+        if outs.iter().take(at + 1).all(|out| out.item.is_one()) {
+            return outs.get(at).map(|out| out.item.reach());
+        }
+        let mut all = Reach::default();
+        for out in outs {
+            all.extend(&out.item.reach());
+        }
+        Some(all)
     }
 
     fn values(&mut self, select: &pb::SelectStmt) -> Shape {
         self.scopes.push(Scope::default());
-        let mut width = 0;
-        let ((), reach) = self.apart(|walker| {
-            for row in &select.values_lists {
-                if let Some(Ast::List(list)) = ast::from(row) {
-                    width = list.items.len();
+        let mut outs: Vec<Out> = Vec::new();
+        for row in &select.values_lists {
+            let Some(Ast::List(list)) = ast::from(row) else {
+                continue;
+            };
+            for (at, value) in list.items.iter().enumerate() {
+                let ((), reach) = self.apart(|walker| walker.node(value));
+                match outs.get_mut(at) {
+                    Some(Out {
+                        item: Item::Expression(known),
+                        ..
+                    }) => known.extend(&reach),
+                    _ => outs.push(Out {
+                        name: Some(Arc::from(format!("column{}", at + 1))),
+                        item: Item::Expression(reach),
+                    }),
                 }
-                walker.node(row);
             }
-        });
-        self.apart(|walker| {
-            walker.sort(&select.sort_clause, |_| true);
-            walker.limits(select);
-        });
+        }
+        self.sort(&select.sort_clause, &outs, Names::Outputs);
+        self.limits(select);
         self.scopes.pop();
-        let items = (reach.columns.is_empty() && !reach.unclear)
-            .then(|| vec![OutputItem::Expression(Vec::new()); width]);
-        Shape { items, reach }
+        Shape::of(outs)
     }
 
     /// Walks a target list (of a `SELECT`, of `RETURNING`) in the scope of now.
     pub(super) fn targets(&mut self, list: &[Node]) -> Shape {
-        let mut items = Some(Vec::with_capacity(list.len().min(64)));
-        let mut total = Reach::default();
+        let mut outs = Vec::with_capacity(list.len().min(64));
         for node in list {
-            let (item, reach) = self.apart(|walker| walker.target(node));
-            let item = match item {
-                _ if reach.unclear => None,
-                Some(item) => Some(item),
-                None => Some(OutputItem::Expression(reach.columns.clone())),
-            };
-            match (item, &mut items) {
-                (Some(OutputItem::Star(tables)), _) if tables.is_empty() => items = None,
-                (Some(item), Some(items)) => items.push(item),
-                (None, _) => items = None,
-                (Some(_), None) => {}
+            let (these, _) = self.apart(|walker| walker.target(node));
+            self.spend(these.len());
+            outs.extend(these);
+            if outs.len() > MAX_COLUMNS {
+                outs = Shape::blurred(Shape::of(outs).reach).outs;
             }
-            total.extend(&reach);
         }
-        Shape {
-            items,
-            reach: total,
-        }
+        Shape::of(outs)
     }
 
-    /// Walks one item; `None` for an expression, an empty star for one whose
-    /// columns cannot be counted.
-    fn target(&mut self, node: &Node) -> Option<OutputItem> {
+    fn target(&mut self, node: &Node) -> Vec<Out> {
         let Some(Ast::ResTarget(target)) = ast::from(node) else {
-            self.node(node);
-            return None;
+            let ((), reach) = self.apart(|walker| walker.node(node));
+            return vec![Out::unnamed(Item::Expression(reach))];
         };
-        let Some(Ast::ColumnRef(reference)) = ast::of(&target.val) else {
-            self.optional(&target.val);
-            return None;
-        };
-        let star = matches!(
-            reference
-                .fields
-                .last()
-                .and_then(|field| field.node.as_ref()),
-            Some(NodeEnum::AStar(_))
-        );
-        let column = self.column_ref(reference);
-        if star {
-            return Some(OutputItem::Star(self.star(reference)));
-        }
-        column.map(OutputItem::Column)
-    }
-
-    /// The tables whose columns a star stands for, in order; none when it is
-    /// not certain.
-    fn star(&mut self, reference: &pb::ColumnRef) -> Vec<Table> {
-        let names = ast::names(&reference.fields);
-        let relations: Vec<Relation> = match names.as_slice() {
-            [] => match self.scopes.last() {
-                Some(scope) if !scope.merged => scope.open().cloned().collect(),
-                _ => return Vec::new(),
-            },
-            [alias] => self.find(alias).into_iter().collect(),
-            [.., schema, table] => return vec![named(Some(schema), table)],
-        };
-        self.spend(relations.len());
-        let mut tables = Vec::with_capacity(relations.len());
-        for relation in relations {
-            match relation {
-                // Other names for the columns, the same columns in the same order.
-                Relation::Table(table) | Relation::Renamed(table) => tables.push(table),
-                Relation::Derived(_) => return Vec::new(),
+        let given = (!target.name.is_empty()).then(|| Arc::from(target.name.as_str()));
+        let value = ast::of(&target.val);
+        if let Some(Ast::ColumnRef(reference)) = value {
+            let mut outs = self.column_ref(reference);
+            if let ([Out { name, item }], Some(given)) = (outs.as_mut_slice(), given)
+                && item.is_one()
+            {
+                *name = Some(given);
             }
+            return outs;
         }
-        tables
+        let ((), reach) = self.apart(|walker| walker.optional(&target.val));
+        let spreads = matches!(value, Some(Ast::AIndirection(path)) if is_star(&path.indirection));
+        if spreads {
+            return vec![Out::unnamed(Item::Spread(reach))];
+        }
+        vec![Out {
+            name: given.or_else(|| value.and_then(own_name)),
+            item: Item::Expression(reach),
+        }]
     }
 }
 
-/// What two arms of a `UNION` return: item by item, where both can be counted.
-fn union(left: Shape, right: Shape) -> Shape {
-    let counted = |items: &[OutputItem]| {
-        items
-            .iter()
-            .all(|item| matches!(item, OutputItem::Column(_) | OutputItem::Expression(_)))
-    };
-    let items = match (left.items, right.items) {
-        (Some(left), Some(right))
-            if left.len() == right.len() && counted(&left) && counted(&right) =>
-        {
-            Some(
-                left.into_iter()
-                    .zip(right)
-                    .map(|(left, right)| {
-                        if left == right {
-                            return left;
-                        }
-                        let mut reach = Reach::default();
-                        for item in [&left, &right] {
-                            match item {
-                                OutputItem::Column(column) => reach.add(column),
-                                OutputItem::Expression(columns) => {
-                                    columns.iter().for_each(|column| reach.add(column))
-                                }
-                                _ => reach.unclear = true,
-                            }
-                        }
-                        OutputItem::Expression(reach.columns)
-                    })
-                    .collect(),
-            )
-        }
+/// What a bare name in a clause may mean besides an input column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// An output column, and then nothing else.
+    Outputs,
+    /// An input column first.
+    Both,
+}
+
+/// Whether a path of fields ends in `*`.
+pub(super) fn is_star(fields: &[Node]) -> bool {
+    matches!(
+        fields.last().and_then(|field| field.node.as_ref()),
+        Some(NodeEnum::AStar(_))
+    )
+}
+
+/// The name that PostgreSQL gives to an expression's column; only where it is
+/// certain.
+fn own_name(value: Ast<'_>) -> Option<Arc<str>> {
+    match value {
+        Ast::FuncCall(call) => call.funcname.last().and_then(ast::name).map(Arc::from),
+        // The type's name otherwise.
+        Ast::TypeCast(cast) => match ast::of(&cast.arg)? {
+            Ast::ColumnRef(reference) => {
+                ast::names(&reference.fields).last().copied().map(Arc::from)
+            }
+            call @ Ast::FuncCall(_) => own_name(call),
+            _ => None,
+        },
         _ => None,
-    };
-    let mut reach = left.reach;
-    reach.extend(&right.reach);
-    Shape {
-        items: items.filter(|_| !reach.unclear),
-        reach,
     }
 }
 

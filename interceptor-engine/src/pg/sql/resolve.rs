@@ -32,9 +32,9 @@ pub struct Resolved {
     /// For a view: the tables that it reads, through views on views too, and
     /// which of their columns.
     pub through: Vec<(Table, Vec<Column>)>,
-    /// For a view whose definition tells it: each of its columns, in order, and
-    /// the columns of `through` that it is computed from. Without it, each may
-    /// come from any.
+    /// Each of its columns, in order, and the columns of `through` that it is
+    /// computed from (for a view, whose definition has to tell it). Without it,
+    /// each may come from any.
     pub columns: Option<Vec<(Arc<str>, Vec<Column>)>>,
 }
 
@@ -120,11 +120,49 @@ impl Answers {
             columns: self.columns(&statement.columns),
             through,
             unresolved,
-            predicates: self.columns(&statement.predicates),
+            predicates: self.values(&statement.predicates),
             moves: self.moves(&statement.moves),
             output: self.output(&statement.output),
             ..statement.clone()
         }
+    }
+
+    /// What values are computed from: [`Answers::columns`], with whole rows as
+    /// the columns that they have.
+    fn values(&self, columns: &[Column]) -> Vec<Column> {
+        let mut all = Vec::with_capacity(columns.len());
+        for column in columns {
+            match self.row(column) {
+                Some(row) => row.into_iter().for_each(|column| add(&mut all, column)),
+                None => add(&mut all, column.clone()),
+            }
+        }
+        self.columns(&all)
+    }
+
+    /// The columns of the row that a name stands for; `None` where it is a
+    /// column, or that is not known. A name that is no column of the table is a
+    /// function of its row.
+    fn row(&self, column: &Column) -> Option<Vec<Column>> {
+        const SYSTEM: [&str; 6] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"];
+        let table = column.table.as_ref()?;
+        let resolved = self.by_table.get(table)?;
+        let names = resolved.columns.as_ref()?;
+        let is_column = &*column.name != "*"
+            && (names.iter().any(|(name, _)| *name == column.name)
+                || SYSTEM.contains(&&*column.name));
+        if is_column || resolved.tables.len() != 1 {
+            return None;
+        }
+        let of = |name: &Arc<str>| Column {
+            table: Some(table.clone()),
+            name: Arc::clone(name),
+        };
+        let mut row: Vec<Column> = names.iter().map(|(name, _)| of(name)).collect();
+        if &*column.name != "*" {
+            row.push(column.clone());
+        }
+        Some(row)
     }
 
     /// Each column under the full names of its table, and what it reads behind
@@ -143,7 +181,7 @@ impl Answers {
     fn moves(&self, moves: &[Move]) -> Vec<Move> {
         let mut all = Vec::with_capacity(moves.len());
         for Move { column, to } in moves {
-            for column in self.columns(std::slice::from_ref(column)) {
+            for column in self.values(std::slice::from_ref(column)) {
                 add(&mut all, Move { column, to: *to });
             }
         }
@@ -196,10 +234,10 @@ impl Answers {
             match item {
                 OutputItem::Column(column) => all.push(self.column_item(column)),
                 OutputItem::Expression(columns) => {
-                    all.push(OutputItem::Expression(self.columns(columns)));
+                    all.push(OutputItem::Expression(self.values(columns)));
                 }
                 OutputItem::Spread(columns) => {
-                    all.push(OutputItem::Spread(self.columns(columns)));
+                    all.push(OutputItem::Spread(self.values(columns)));
                 }
                 OutputItem::Unclear => all.push(OutputItem::Unclear),
                 OutputItem::Star(tables) => match self.star(tables) {
@@ -212,6 +250,9 @@ impl Answers {
     }
 
     fn column_item(&self, column: &Column) -> OutputItem {
+        if self.row(column).is_some() {
+            return OutputItem::Expression(self.values(std::slice::from_ref(column)));
+        }
         let mut behind = Vec::new();
         self.behind(column, &mut |base| add(&mut behind, base));
         if behind.is_empty() {
@@ -243,37 +284,48 @@ impl Answers {
         }
     }
 
-    /// A star over tables stays one; over a view it is that view's columns, one
-    /// by one, where its definition tells them.
+    /// A star over one table or view is its columns, one by one, where they are
+    /// known. One over several merges columns by `USING`, so that no position is
+    /// certain: tables' columns are then known by name alone.
     fn star(&self, tables: &[Table]) -> Option<Vec<OutputItem>> {
-        let mut items = Vec::new();
-        let mut plain = Vec::new();
-        for table in tables {
-            let view = self
-                .by_table
+        let is_view = |table: &Table| {
+            self.by_table
                 .get(table)
-                .filter(|resolved| !resolved.through.is_empty());
-            let Some(view) = view else {
-                plain.push(self.table(table));
-                continue;
+                .is_some_and(|resolved| !resolved.through.is_empty())
+        };
+        if let [table] = tables {
+            let known = self.by_table.get(table);
+            let columns = known
+                .filter(|known| known.tables.len() == 1)
+                .and_then(|known| known.columns.as_ref());
+            return match columns {
+                Some(columns) => Some(
+                    columns
+                        .iter()
+                        .map(|(name, _)| {
+                            self.column_item(&Column {
+                                table: Some(table.clone()),
+                                name: Arc::clone(name),
+                            })
+                        })
+                        .collect(),
+                ),
+                None if is_view(table) => None,
+                None => Some(vec![OutputItem::Star(vec![self.table(table)])]),
             };
-            if view.tables.len() != 1 {
-                return None;
-            }
-            if !plain.is_empty() {
-                items.push(OutputItem::Star(std::mem::take(&mut plain)));
-            }
-            for (name, _) in view.columns.as_ref()? {
-                items.push(self.column_item(&Column {
+        }
+        if tables.iter().any(is_view) {
+            let rows: Vec<Column> = tables
+                .iter()
+                .map(|table| Column {
                     table: Some(table.clone()),
-                    name: Arc::clone(name),
-                }));
-            }
+                    name: Arc::from("*"),
+                })
+                .collect();
+            return Some(vec![OutputItem::Spread(self.values(&rows))]);
         }
-        if !plain.is_empty() {
-            items.push(OutputItem::Star(plain));
-        }
-        Some(items)
+        let tables = tables.iter().map(|table| self.table(table)).collect();
+        Some(vec![OutputItem::Star(tables)])
     }
 }
 

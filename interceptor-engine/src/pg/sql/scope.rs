@@ -9,37 +9,7 @@ use std::sync::Arc;
 
 use interceptor_policy::operation::{Column, Table};
 
-/// More columns than this behind one expression are not told apart.
-const MAX_REACH: usize = 256;
-
-/// The columns that a value is computed from.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reach {
-    pub(super) columns: Vec<Column>,
-    /// It may come from anywhere: a function whose code is not shown, or too
-    /// many columns.
-    pub(super) unclear: bool,
-}
-
-impl Reach {
-    pub(super) fn add(&mut self, column: &Column) {
-        if self.columns.contains(column) {
-            return;
-        }
-        if self.columns.len() < MAX_REACH {
-            self.columns.push(column.clone());
-        } else {
-            self.unclear = true;
-        }
-    }
-
-    pub(super) fn extend(&mut self, other: &Self) {
-        self.unclear |= other.unclear;
-        for column in &other.columns {
-            self.add(column);
-        }
-    }
-}
+use super::shape::{Item, Out, Reach, Shape};
 
 /// Something in a `FROM` clause.
 #[derive(Clone, Debug)]
@@ -48,8 +18,19 @@ pub(super) enum Relation {
     Table(Table),
     /// A table whose columns were given other names: which is which is unknown.
     Renamed(Table),
-    /// A subquery, CTE, function or join under an alias; what it is made from.
-    Derived(Arc<Reach>),
+    /// A subquery, CTE, function or join under an alias; what it returns.
+    Derived(Arc<Shape>),
+}
+
+impl Relation {
+    /// What a `*` over it stands for.
+    pub(super) fn outs(&self) -> Vec<Out> {
+        match self {
+            Self::Table(table) => vec![Out::unnamed(Item::Star(vec![table.clone()]))],
+            Self::Renamed(table) => vec![Out::unnamed(Item::Spread(Reach::of(all_of(table))))],
+            Self::Derived(shape) => shape.outs.clone(),
+        }
+    }
 }
 
 /// One query level.
@@ -57,9 +38,13 @@ pub(super) enum Relation {
 pub(super) struct Scope {
     relations: Vec<Entry>,
     by_alias: HashMap<Arc<str>, usize>,
-    /// `USING` or `NATURAL` merges columns: `*` is not the tables' columns in
-    /// their order.
+    /// What `*` stands for: the columns of what is open, in order, those that a
+    /// `USING` merges once.
+    pub(super) star: Vec<Out>,
+    /// `USING` or `NATURAL` merges columns: a name may be several relations'.
     pub(super) merged: bool,
+    /// What the named windows are made from.
+    pub(super) windows: Reach,
 }
 
 #[derive(Debug)]
@@ -72,6 +57,7 @@ struct Entry {
 impl Scope {
     /// Adds a relation under the name that it is referred to by, if it has one.
     pub(super) fn add(&mut self, alias: Option<&str>, relation: Relation) {
+        self.star.extend(relation.outs());
         self.insert(alias, relation, true);
     }
 
@@ -113,20 +99,6 @@ impl Scope {
         self.relations.len()
     }
 
-    /// The tables among those added from `from` up to `to`, in view.
-    pub(super) fn tables(&self, from: usize, to: usize) -> impl Iterator<Item = &Table> {
-        self.part(from, to)
-            .filter_map(|entry| match &entry.relation {
-                Relation::Table(table) | Relation::Renamed(table) => Some(table),
-                Relation::Derived(_) => None,
-            })
-    }
-
-    /// How many there are of those, tables or not.
-    pub(super) fn width(&self, from: usize, to: usize) -> usize {
-        self.part(from, to).count()
-    }
-
     fn part(&self, from: usize, to: usize) -> impl Iterator<Item = &Entry> {
         self.relations
             .iter()
@@ -135,19 +107,24 @@ impl Scope {
             .filter(|entry| entry.open)
     }
 
-    /// Everything added since there were `from`, as what an aliased join is
-    /// made of; hidden from here on, as the join's own name hides it.
-    pub(super) fn fold(&mut self, from: usize) -> Reach {
-        let mut reach = Reach::default();
+    /// Hides everything added since there were `from`, as the name of an aliased
+    /// join hides what it is made of, and puts the join in its place: `star` is
+    /// where its columns begin in the `*`.
+    pub(super) fn fold(&mut self, from: usize, star: usize, alias: &str, renamed: bool) {
         for entry in self.relations.iter_mut().skip(from) {
-            match &entry.relation {
-                Relation::Table(table) | Relation::Renamed(table) => reach.add(&all_of(table)),
-                Relation::Derived(derived) => reach.extend(derived),
-            }
             entry.open = false;
         }
         self.by_alias.retain(|_, at| *at < from);
-        reach
+        let mut shape = Shape::of(self.star.split_off(star.min(self.star.len())));
+        if renamed {
+            shape.forget_names();
+        }
+        self.add(Some(alias), Relation::Derived(Arc::new(shape)));
+    }
+
+    /// The relations among those added from `from` up to `to`, in view.
+    pub(super) fn between(&self, from: usize, to: usize) -> impl Iterator<Item = &Relation> {
+        self.part(from, to).map(|entry| &entry.relation)
     }
 }
 

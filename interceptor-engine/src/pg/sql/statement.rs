@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::operation::{Class, Classes, Column, Output, OutputItem, Statement, Table};
+use interceptor_policy::operation::{
+    Class, Classes, Column, MoveTo, Output, OutputItem, Statement, Table,
+};
 use pg_query::Node;
 use pg_query::protobuf as pb;
 
 use super::ast::{self, Ast};
-use super::query::{Shape, select_tag};
+use super::query::select_tag;
 use super::scope::{Relation, Scope, all_of};
 use super::walk::{Setting, Walker};
-use super::{Effect, UNCLASSIFIED, body, effects, rights, tags};
+use super::{Effect, UNCLASSIFIED, body, effects, moves, rights, tags};
 
 /// What was read of one statement.
 #[derive(Debug, Default)]
@@ -92,7 +94,7 @@ impl Reader {
                     _ => "MERGE",
                 };
                 self.own_tag_first(own);
-                self.output = output(shape);
+                self.output = shape.output();
             }
             // What PL/pgSQL makes of `variable := expression`.
             Ast::PlAssignStmt(assign) => {
@@ -107,6 +109,7 @@ impl Reader {
                 self.walker.tag(tag);
                 self.walker.found.classes = classes;
                 self.utility(ast)?;
+                self.walker.moved_by(ast);
             }
         }
         effects::of(ast, &mut self.effects);
@@ -134,9 +137,10 @@ impl Reader {
         self.own_tag_first(tag);
         self.walker.class(Class::Read);
         self.output = if self.walker.into {
+            moves::of_shape(&mut self.walker, &shape, MoveTo::Table);
             Output::Nothing
         } else {
-            output(shape)
+            shape.output()
         };
     }
 
@@ -176,6 +180,9 @@ impl Reader {
             Ast::CreateTableAsStmt(create) => {
                 if let Some(query) = ast::of(&create.query) {
                     let inner = self.inner(query)?;
+                    for moved in moves::of_output(&inner.statement, MoveTo::Table) {
+                        self.walker.add_move(moved);
+                    }
                     self.absorb_quietly(inner);
                 }
                 if let Some(into) = &create.into {
@@ -290,8 +297,20 @@ impl Reader {
                 self.in_scope(&table, |walker| walker.walk(condition));
             }
         }
-        if !copy.is_from && name.is_none() {
+        if copy.is_from {
+            return Ok(());
+        }
+        if name.is_none() {
             self.output = output;
+        } else {
+            let written = Statement {
+                columns: self.walker.found.columns.clone(),
+                output,
+                ..Statement::default()
+            };
+            for moved in moves::of_output(&written, MoveTo::File) {
+                self.walker.add_move(moved);
+            }
         }
         Ok(())
     }
@@ -335,14 +354,6 @@ impl Reader {
         self.walker.runs = false;
         self.walker.walk(ast);
         self.walker.runs = true;
-    }
-}
-
-fn output(shape: Shape) -> Output {
-    match shape.items {
-        Some(items) if items.is_empty() => Output::Nothing,
-        Some(items) => Output::Items(items),
-        None => Output::Unclear,
     }
 }
 

@@ -8,13 +8,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use interceptor_policy::operation::{Class, Classes, Column, Statement, Table, WhereClause};
+use interceptor_policy::operation::{
+    Class, Classes, Column, Move, MoveTo, Statement, Table, WhereClause,
+};
 use pg_query::Node;
 use pg_query::protobuf as pb;
 
 use super::ast::{self, Ast};
 use super::effects::Effect;
-use super::scope::{Reach, Scope};
+use super::scope::Scope;
+use super::shape::{Reach, Shape};
 use super::{Dialect, functions, inner};
 
 /// Steps after which a statement is given up as unreadable. A statement of
@@ -59,11 +62,17 @@ pub(super) struct Walker {
     /// Something found rests on the values of integer constants.
     pub(super) by_literals: bool,
     pub(super) scopes: Vec<Scope>,
-    pub(super) ctes: Vec<HashMap<String, Arc<Reach>>>,
+    pub(super) ctes: Vec<HashMap<String, Arc<Shape>>>,
+    /// Recursive CTEs so far.
+    pub(super) recursive: usize,
+    /// What decides which rows the query that is walked now has.
+    pub(super) told: Reach,
     captures: Vec<Reach>,
     seen_tables: HashSet<Table>,
     seen_columns: HashSet<Column>,
     seen_functions: HashSet<Arc<str>>,
+    seen_predicates: HashSet<Column>,
+    seen_moves: HashSet<Move>,
     steps: u64,
 }
 
@@ -118,9 +127,16 @@ impl Walker {
         for function in &inner.functions {
             self.add_function(Arc::clone(function));
         }
+        self.tell(&Reach {
+            columns: inner.predicates.clone(),
+            ..Reach::default()
+        });
         self.by_literals = true;
         if !runs {
             return;
+        }
+        for moved in &inner.moves {
+            self.add_move(moved.clone());
         }
         self.found.classes = self.found.classes.union(inner.classes);
         for tag in &inner.tags {
@@ -195,6 +211,37 @@ impl Walker {
         }
     }
 
+    /// Notes what decides which rows there are, or in which order.
+    pub(super) fn tell(&mut self, reach: &Reach) {
+        for column in &reach.columns {
+            if self.seen_predicates.insert(column.clone()) {
+                self.found.predicates.push(column.clone());
+            }
+        }
+        self.told.extend(reach);
+    }
+
+    /// The same for a relation whose rows were decided before.
+    pub(super) fn tell_again(&mut self, told: &Reach) {
+        self.told.extend(told);
+    }
+
+    /// Notes that values go elsewhere than into the result.
+    pub(super) fn moved(&mut self, reach: &Reach, to: MoveTo) {
+        for column in &reach.columns {
+            self.add_move(Move {
+                column: column.clone(),
+                to,
+            });
+        }
+    }
+
+    pub(super) fn add_move(&mut self, moved: Move) {
+        if self.seen_moves.insert(moved.clone()) {
+            self.found.moves.push(moved);
+        }
+    }
+
     /// Walks something on its own: what it is computed from.
     pub(super) fn apart<R>(&mut self, walk: impl FnOnce(&mut Self) -> R) -> (R, Reach) {
         self.captures.push(Reach::default());
@@ -263,9 +310,21 @@ impl Walker {
             Ast::FuncCall(call) => {
                 self.func_call(call);
             }
+            Ast::AIndirection(path) => {
+                // `(row).field`: of which table is not known here.
+                for name in ast::names(&path.indirection) {
+                    self.column(Column {
+                        table: None,
+                        name: Arc::from(name),
+                    });
+                }
+                ast.children(&mut |child| self.walk(child));
+            }
             Ast::SelectStmt(select) => {
+                // Whether there are rows is told by the value as well.
                 let shape = self.query(select);
                 self.reach(&shape.reach);
+                self.reach(&shape.told);
             }
             Ast::InsertStmt(_) | Ast::UpdateStmt(_) | Ast::DeleteStmt(_) | Ast::MergeStmt(_) => {
                 let shape = self.write(ast);
@@ -291,7 +350,31 @@ impl Walker {
             [.., schema, name] => self.function(Some(schema), name),
         }
         inner::text_of_call(self, call);
-        Ast::FuncCall(call).children(&mut |child| self.walk(child));
+        let ((), reach) = self.apart(|walker| {
+            Ast::FuncCall(call).children(&mut |child| walker.walk(child));
+        });
+        self.reach(&reach);
+        let (schema, name) = match names.as_slice() {
+            [] => return,
+            [name] => (None, *name),
+            [.., schema, name] => (Some(*schema), *name),
+        };
+        if functions::keeps_or_sends(schema, name) {
+            self.moved(&reach, MoveTo::Function);
+        }
+        if functions::runs_text(name) {
+            self.reach(&Reach::anything());
+        }
+        if functions::returns_rows(name) {
+            // How many rows come of it.
+            self.tell(&reach);
+        }
+        if let Some(over) = &call.over
+            && !(over.name.is_empty() && over.refname.is_empty())
+        {
+            let windows = self.scopes.last().map(|scope| scope.windows.clone());
+            self.reach(&windows.unwrap_or_default());
+        }
     }
 
     /// The classes found, and those that follow from what was found.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pg::catalog::TableInfo;
+use interceptor_proto::pg::backend::notice::code;
 
 const SSN: &str = "
 version: 1
@@ -86,8 +87,128 @@ fn without_a_catalog_the_statement_speaks_and_doubt_hides() {
     }
     let mut talk = Talk::new(SSN);
     talk.agent(&query("SELECT id FROM users"));
-    talk.server(&answer(&[&[Some(b"7")]], &[("id", 0, 0, INT4, 0)]));
+    talk.server(&answer(&[&[Some(b"7")]], &[("id", 99, 1, INT4, 0)]));
     assert_eq!(values(&talk.agent_got()[1].1), [Some(b"7".to_vec())]);
+}
+
+#[test]
+fn what_the_server_calls_no_column_of_a_table_may_be_a_function_of_its_row() {
+    let mut talk = Talk::new(SSN);
+    talk.agent(&query("SELECT u.number FROM users u"));
+    talk.server(&answer(&[&[Some(b"7")]], &[("number", 0, 0, TEXT, 0)]));
+    assert_eq!(
+        values(&talk.agent_got()[1].1),
+        [Some(b"[redacted]".to_vec())]
+    );
+}
+
+#[test]
+fn what_is_computed_is_hidden_whole_and_so_is_whether_it_is_null() {
+    for with in ["hash", "partial", "redact"] {
+        let mut talk = Talk::new(&SSN.replace("redact", with));
+        talk.agent(&query("SELECT nullif(ssn, '078-05-1120') FROM users"));
+        talk.server(&answer(
+            &[&[Some(b"219-09-9999")], &[None]],
+            &[("nullif", 0, 0, TEXT, 0)],
+        ));
+        let got = talk.agent_got();
+        let redacted = [Some(b"[redacted]".to_vec())];
+        assert_eq!(values(&got[1].1), redacted, "{with}");
+        assert_eq!(values(&got[2].1), redacted, "{with}");
+    }
+}
+
+#[test]
+fn each_statement_of_a_message_is_masked_by_its_own_columns() {
+    let mut talk = Talk::new(SSN);
+    talk.agent(&query(
+        "SELECT count(*) FROM orders; SELECT upper(ssn) FROM users",
+    ));
+    let mut reply = Vec::new();
+    for name in ["count", "upper"] {
+        description(&mut reply, &[(name, 0, 0, TEXT, 0)]);
+        row(&mut reply, &[Some(b"3")]);
+        complete(&mut reply, "SELECT 1");
+    }
+    ready(&mut reply, TransactionStatus::Idle);
+    talk.server(&reply);
+    let got = talk.agent_got();
+    assert_eq!(values(&got[1].1), [Some(b"3".to_vec())]);
+    assert_eq!(values(&got[4].1), [Some(b"[redacted]".to_vec())]);
+}
+
+#[test]
+fn a_masked_value_is_not_put_where_no_mask_follows_it() {
+    for sql in [
+        "INSERT INTO notes SELECT ssn FROM users",
+        "INSERT INTO users (name) SELECT ssn FROM users",
+        "CREATE TABLE copy AS SELECT * FROM users",
+        "SELECT ssn INTO copy FROM users",
+        "UPDATE users SET name = ssn",
+        "UPDATE notes n SET text = u.ssn FROM users u",
+        "UPDATE users SET (name, note) = (SELECT ssn, id FROM users LIMIT 1)",
+        "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = users.ssn",
+        "MERGE INTO notes USING users ON true WHEN NOT MATCHED THEN INSERT (text) VALUES (users.ssn)",
+        "WITH w AS (INSERT INTO notes SELECT ssn FROM users RETURNING 1) SELECT * FROM w",
+        "CREATE VIEW v AS SELECT ssn FROM users",
+        "CREATE MATERIALIZED VIEW v AS SELECT ssn FROM users",
+        "CREATE FUNCTION f() RETURNS text LANGUAGE sql RETURN (SELECT ssn FROM users LIMIT 1)",
+        "CREATE RULE r AS ON UPDATE TO users DO ALSO INSERT INTO notes VALUES (old.ssn)",
+        "CREATE TRIGGER t AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f()",
+        "COPY users TO '/tmp/x'",
+        "COPY (SELECT ssn FROM users) TO PROGRAM 'cat'",
+        "SELECT set_config('a.b', ssn, false) FROM users",
+        "SELECT pg_notify('x', ssn) FROM users",
+        "SELECT lo_from_bytea(0, ssn::bytea) FROM users",
+        "SELECT unknown_function(ssn) FROM users",
+        "ALTER TABLE users RENAME COLUMN ssn TO x",
+        "ALTER TABLE users RENAME TO people",
+        "ALTER TABLE users SET SCHEMA other",
+        "ALTER TABLE users ADD x text GENERATED ALWAYS AS (ssn) STORED",
+        "ALTER TABLE users ALTER COLUMN name TYPE text USING ssn",
+        "ALTER TABLE everybody ATTACH PARTITION users FOR VALUES IN (1)",
+        "CREATE PUBLICATION p FOR TABLE users",
+        "EXPLAIN ANALYZE INSERT INTO notes SELECT ssn FROM users",
+        "PREPARE p AS INSERT INTO notes SELECT ssn FROM users",
+        "SELECT most_common_vals FROM pg_stats",
+    ] {
+        let mut talk = Talk::new(SSN);
+        talk.agent(&query(sql));
+        assert!(
+            String::from_utf8_lossy(&talk.to_server).contains("refused by"),
+            "{sql}"
+        );
+    }
+}
+
+#[test]
+fn what_stays_under_its_mask_is_let_through() {
+    for sql in [
+        "UPDATE users SET ssn = '078-05-1120' WHERE id = 1",
+        "UPDATE users SET ssn = upper(ssn), name = 'x'",
+        "UPDATE users SET name = 'x' WHERE ssn = '078-05-1120'",
+        "INSERT INTO users (id, ssn) VALUES (1, '078-05-1120')",
+        "INSERT INTO users VALUES (1, '078-05-1120')",
+        "INSERT INTO users (id, ssn) VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET ssn = excluded.ssn",
+        "INSERT INTO users (id, ssn) SELECT id + 1, ssn FROM users",
+        "INSERT INTO notes (text) SELECT name FROM users",
+        "CREATE TABLE copy AS SELECT id, name FROM users",
+        "CREATE VIEW v AS SELECT id FROM users",
+        "CREATE INDEX ON users (ssn)",
+        "ALTER TABLE users RENAME COLUMN name TO x",
+        "ALTER TABLE users ALTER COLUMN ssn TYPE varchar(20) USING ssn::varchar(20)",
+        "ALTER TABLE orders RENAME TO orders2",
+        "DELETE FROM users WHERE ssn IS NULL",
+        "EXPLAIN INSERT INTO notes SELECT ssn FROM users",
+        "SELECT pg_notify('x', name) FROM users",
+    ] {
+        let mut talk = Talk::new(SSN);
+        talk.agent(&query(sql));
+        assert!(
+            !String::from_utf8_lossy(&talk.to_server).contains("refused by"),
+            "{sql}"
+        );
+    }
 }
 
 #[test]
@@ -96,7 +217,7 @@ fn a_masked_integer_is_still_an_integer_or_null_in_both_formats() {
     for (format, value) in [(0, &b"1234567"[..]), (1, &[0, 18, 214, 135][..])] {
         let mut talk = Talk::new(&yaml);
         talk.agent(&query("SELECT ssn FROM users"));
-        talk.server(&answer(&[&[Some(value)]], &[("ssn", 0, 0, INT4, format)]));
+        talk.server(&answer(&[&[Some(value)]], &[("ssn", 99, 2, INT4, format)]));
         let got = values(&talk.agent_got()[1].1);
         let hidden = got[0].clone().unwrap();
         assert_ne!(hidden, value);
@@ -179,6 +300,86 @@ fn an_error_does_not_quote_what_is_masked() {
     assert!(!String::from_utf8_lossy(&talk.to_agent).contains("078-05"));
     let recorded: String = talk.events.iter().map(|e| e.meta.clone()).collect();
     assert!(!recorded.contains("078-05"));
+}
+
+/// What the agent is told when the server answers `sql` with `error`.
+fn told(sql: &str, error: NoticeBuilder<'_>) -> String {
+    let mut talk = Talk::new(SSN);
+    talk.agent(&query(sql));
+    let mut reply = Vec::new();
+    error.encode_error(&mut reply);
+    ready(&mut reply, TransactionStatus::Idle);
+    talk.server(&reply);
+    let recorded: String = talk
+        .events
+        .iter()
+        .map(|e| format!("{}{}", e.line, e.meta))
+        .collect();
+    assert!(!recorded.contains("078-05"), "{sql}: {recorded}");
+    String::from_utf8_lossy(&talk.to_agent).into_owned()
+}
+
+#[test]
+fn no_field_of_an_error_quotes_a_masked_value() {
+    for (sql, error) in [
+        (
+            "SELECT ssn::int FROM users",
+            NoticeBuilder::error(
+                "22P02",
+                "invalid input syntax for type integer: \"078-05-1120\"",
+            ),
+        ),
+        (
+            "SELECT * FROM users",
+            NoticeBuilder::error("P0001", "078-05-1120 was raised").hint("078-05-1120"),
+        ),
+        (
+            "UPDATE users SET name = NULL",
+            NoticeBuilder::error("23502", "null value in column \"name\"")
+                .detail("Failing row contains (1, null, 078-05-1120)."),
+        ),
+        (
+            "COMMIT",
+            NoticeBuilder::error("23505", "duplicate key value")
+                .detail("Key (ssn)=(078-05-1120) already exists.")
+                .field(code::TABLE, "users"),
+        ),
+        (
+            "SELECT name FROM users",
+            NoticeBuilder::error("XX000", "something")
+                .field(code::WHERE, "PL/pgSQL function f(078-05-1120)"),
+        ),
+        (
+            "CALL p()",
+            NoticeBuilder::error("P0001", "078-05-1120").field(code::CONSTRAINT, "078-05-1120"),
+        ),
+    ] {
+        let told = told(sql, error);
+        assert!(!told.contains("078-05"), "{sql}: {told}");
+    }
+}
+
+#[test]
+fn an_error_about_the_statement_itself_stays_whole() {
+    let column = told(
+        "SELECT ssn, nme FROM users",
+        NoticeBuilder::error("42703", "column \"nme\" does not exist")
+            .hint("Perhaps you meant \"users.name\".")
+            .field(code::POSITION, "13"),
+    );
+    assert!(column.contains("\"nme\" does not exist") && column.contains("users.name"));
+    let key = told(
+        "INSERT INTO users (id) VALUES (1)",
+        NoticeBuilder::error("23505", "duplicate key value")
+            .detail("Key (id)=(1) already exists.")
+            .field(code::TABLE, "users"),
+    );
+    assert!(key.contains("Key (id)=(1)"), "{key}");
+    let cancelled = told(
+        "SELECT ssn FROM users",
+        NoticeBuilder::error("57014", "canceling statement due to user request"),
+    );
+    assert!(cancelled.contains("due to user request"));
 }
 
 #[test]
