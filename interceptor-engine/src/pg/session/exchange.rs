@@ -70,6 +70,8 @@ pub(super) struct Exchange {
     pub(super) sql: Option<Arc<Sql>>,
     /// The text, for what its effects register.
     pub(super) text: Arc<str>,
+    /// Tags that it leaves once a person lets it pass.
+    pub(super) tags_held: Vec<Arc<str>>,
     /// The severity that the rules give to what it raises.
     pub(super) severity: Option<Severity>,
 }
@@ -101,6 +103,7 @@ impl Exchange {
             copy_binary: false,
             sql: None,
             text: Arc::from(""),
+            tags_held: Vec::new(),
             severity: None,
         }
     }

@@ -245,6 +245,8 @@ impl PgSession {
         exchange.started = now;
         match decision {
             Decision::Approved { approved, .. } => {
+                let tags = std::mem::take(&mut exchange.tags_held);
+                self.standing.tag(&tags, self.opened.after(now.0));
                 let permit = hold.release(approved);
                 self.run(command, exchange, permit, Source::kept(&frame), out);
             }

@@ -248,6 +248,9 @@ impl PgSession {
         exchange.masks.clone_from(&judgement.masks);
         exchange.severity = judgement.severity;
         exchange.limits = judgement.limits;
+        if matches!(judgement.verdict, Verdict::Hold(_)) {
+            exchange.tags_held.clone_from(&judgement.tags);
+        }
         exchange.portal = portal;
         exchange.copy = copy;
         if !classified.effects.is_empty() {

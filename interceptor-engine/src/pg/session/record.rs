@@ -80,6 +80,17 @@ impl PgSession {
         if let Some(name) = asked.statement.filter(|name| !name.is_empty()) {
             let _ = write!(meta, ",\"statement\":{}", json!(&**name));
         }
+        if judgement.score > 0 {
+            let _ = write!(
+                meta,
+                ",\"risk\":{},\"score\":{}",
+                judgement.risk, judgement.score
+            );
+        }
+        if !judgement.tags.is_empty() {
+            let tags: Vec<&str> = judgement.tags.iter().map(|tag| &**tag).collect();
+            let _ = write!(meta, ",\"leaves\":{}", json!(tags));
+        }
         if judgement.record >= RecordLevel::Commands
             && let Some(parameters) = asked.parameters.filter(|p| p.len() > 2)
         {
@@ -189,7 +200,7 @@ impl PgSession {
             meta.push_str(&known.json);
             return;
         }
-        let json = meaning_json(sql, rules);
+        let json = meaning_json(sql, rules, self.scope.rules().digest());
         meta.push_str(&json);
         if keep {
             if self.meta.len() >= META_LIMIT {
@@ -229,7 +240,11 @@ impl PgSession {
             prepared.text.to_string()
         };
         let mut meta = String::from("{\"message\":\"P\",\"verdict\":\"allow\",");
-        meta.push_str(&meaning_json(&prepared.classified.sql, &[]));
+        meta.push_str(&meaning_json(
+            &prepared.classified.sql,
+            &[],
+            self.scope.rules().digest(),
+        ));
         if !prepared.name.is_empty() {
             let _ = write!(meta, ",\"statement\":{}", json!(&*prepared.name));
         }
@@ -464,7 +479,7 @@ impl PgSession {
     }
 }
 
-fn meaning_json(sql: &Sql, rules: &[Arc<str>]) -> String {
+fn meaning_json(sql: &Sql, rules: &[Arc<str>], digest: &str) -> String {
     let tags: Vec<&str> = sql
         .statements
         .iter()
@@ -488,7 +503,7 @@ fn meaning_json(sql: &Sql, rules: &[Arc<str>]) -> String {
     tables.dedup();
     let rules: Vec<&str> = rules.iter().map(|rule| &**rule).collect();
     format!(
-        "\"tags\":{},\"classes\":{},\"tables\":{},\"rules\":{}",
+        "\"tags\":{},\"classes\":{},\"tables\":{},\"rules\":{},\"rules_digest\":\"{digest}\"",
         json!(tags),
         json!(classes),
         json!(tables),
