@@ -37,9 +37,10 @@ pub(super) fn written(walker: &mut Walker, table: &Table) {
     if &*table.name == "pg_settings" {
         // A rule makes an `UPDATE` of it a `set_config` of each row.
         walker.add_function(Arc::from("set_config"));
+        // Roles are none of these rows.
         walker.class(Class::Session);
     } else {
         walker.class(Class::Ddl);
+        walker.class(Class::Dcl);
     }
-    walker.class(Class::Dcl);
 }
