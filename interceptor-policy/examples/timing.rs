@@ -87,6 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         text: "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = 1",
         database: "bench",
         user: "bench",
+        meaning: None,
     });
     let start = spent()?;
     for _ in 0..ROUNDS {

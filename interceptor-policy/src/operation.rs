@@ -25,6 +25,20 @@ pub struct PgOperation<'a> {
     pub database: &'a str,
     /// `user` of the startup message.
     pub user: &'a str,
+    /// The number of what it means, where it has one.
+    pub meaning: Option<Meaning>,
+}
+
+/// The number of a meaning: what a scope found for it, it finds for every
+/// operation of the same number without looking. Two [`Sql`] that differ, be it
+/// in what the catalog said, have different numbers for the life of the scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Meaning {
+    /// The number.
+    pub id: u64,
+    /// Whether every text of this number is the very same; otherwise what looks
+    /// at the text is asked every time.
+    pub exact: bool,
 }
 
 /// What one SQL message means: every statement that it would run, nested ones

@@ -86,6 +86,7 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
         text: &case.sql,
         database: &case.database,
         user: &case.user,
+        meaning: None,
     });
     let judgement = rules.scope(&case.subject).decide(&operation);
     let mut failures = Vec::new();

@@ -14,6 +14,7 @@ pub(crate) mod circumstances;
 pub(crate) mod clock;
 pub(crate) mod expression;
 pub(crate) mod history;
+pub(crate) mod key;
 pub(crate) mod name;
 pub(crate) mod postgres;
 pub(crate) mod session;

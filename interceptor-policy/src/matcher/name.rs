@@ -67,6 +67,11 @@ impl TablePattern {
         })
     }
 
+    /// What the name has to be.
+    pub(crate) const fn name(&self) -> &Text {
+        &self.name
+    }
+
     fn is_any(&self) -> bool {
         self.schema.is_none() && matches!(&self.name, Text::Glob(name) if name.is_any())
     }
@@ -141,6 +146,11 @@ impl ColumnPattern {
     /// As it was written.
     pub(crate) fn source(&self) -> &str {
         &self.source
+    }
+
+    /// What the column's own name has to be.
+    pub(crate) const fn column(&self) -> &Text {
+        &self.column
     }
 
     pub(crate) fn holds(&self, column: &Column, mode: Mode) -> bool {

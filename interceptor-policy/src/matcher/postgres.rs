@@ -54,6 +54,11 @@ impl ClassMatch {
         }
     }
 
+    /// The classes for which it holds.
+    pub(crate) const fn classes(&self) -> Classes {
+        self.holds
+    }
+
     fn among(&self, mode: Mode, statement: &Statement) -> bool {
         // Whoever could not say what kind of statement it is could not read it.
         let classes = if statement.classes.is_empty() {

@@ -196,6 +196,14 @@ pub(crate) enum Text {
 }
 
 impl Text {
+    /// The one text that it holds for, but for case.
+    pub(crate) fn exact_text(&self) -> Option<&str> {
+        match self {
+            Self::Glob(glob) if glob.is_exact() => Some(glob.source()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn exact(&self, text: &str) -> bool {
         match self {
             Self::Glob(glob) => glob.exact(text),

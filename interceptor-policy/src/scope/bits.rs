@@ -32,6 +32,17 @@ impl Bits {
         self.first == 0 && self.rest.iter().all(|word| *word == 0)
     }
 
+    /// Adds all of another set.
+    pub(super) fn unite(&mut self, other: &Self) {
+        self.first |= other.first;
+        if self.rest.len() < other.rest.len() {
+            self.rest.resize(other.rest.len(), 0);
+        }
+        for (word, more) in self.rest.iter_mut().zip(&other.rest) {
+            *word |= more;
+        }
+    }
+
     /// The numbers in it, smallest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         std::iter::once(self.first)
@@ -61,5 +72,9 @@ mod tests {
         }
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 3, 63, 64, 127, 700]);
         assert_eq!(Bits::default().iter().count(), 0);
+        let mut more = Bits::default();
+        more.set(5);
+        more.unite(&bits);
+        assert_eq!(more.iter().collect::<Vec<_>>(), [0, 3, 5, 63, 64, 127, 700]);
     }
 }

@@ -6,6 +6,8 @@
 //! what they come to ([`Sum`]), and what is remembered of it.
 
 mod bits;
+mod index;
+mod kept;
 mod scoped;
 mod sum;
 
@@ -13,6 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use self::bits::Bits;
+use self::index::Index;
+use self::kept::Kept;
 use self::scoped::{Asked, Hit, Scoped, parts};
 use self::sum::{Part, Reason, Sum};
 use crate::approval::Hold;
@@ -42,6 +46,10 @@ struct Inner {
     can_allow: bool,
     masks_possible: bool,
     text_dependent: bool,
+    /// Whether a field, and not merely an expression, looks at the text.
+    text_found: bool,
+    index: Index,
+    kept: Kept,
     /// Whether what was before can decide what is now: then one exchange of a
     /// principal is judged at a time.
     remembering: bool,
@@ -104,16 +112,20 @@ impl Scope {
         let can_allow = !in_reach().any(|s| refuses(s) && s.always())
             && (subject.target.default == DefaultVerdict::Allow || in_reach().any(lets_pass));
         let masks_possible = in_reach().any(|scoped| scoped.rule.masks());
-        let text_dependent = scoped.iter().any(|scoped| {
+        let text_found = scoped.iter().any(|scoped| {
             parts(&scoped.rule).any(|part| {
                 let fields = part.postgres.as_ref();
                 fields.is_some_and(|postgres| postgres.looks_at_text())
-                    || part
-                        .circumstances
-                        .expressions()
-                        .any(Expression::looks_at_text)
             })
         });
+        let text_dependent = text_found
+            || scoped.iter().any(|scoped| {
+                parts(&scoped.rule).any(|part| {
+                    part.circumstances
+                        .expressions()
+                        .any(Expression::looks_at_text)
+                })
+            });
         let remembering = !rules.risk().thresholds.is_empty()
             || scoped
                 .iter()
@@ -127,6 +139,9 @@ impl Scope {
             inner: Arc::new(Inner {
                 rules: Arc::clone(rules),
                 subject: subject.clone(),
+                index: Index::new(&scoped),
+                kept: Kept::default(),
+                text_found,
                 scoped,
                 can_allow,
                 masks_possible,
@@ -219,12 +234,23 @@ impl Scope {
     }
 
     /// Which rules apply to what is asked, by what it says of itself.
-    fn find(&self, operation: &Operation<'_>) -> Vec<Found> {
+    fn find(&self, operation: &Operation<'_>) -> Arc<[Found]> {
+        if let Operation::Postgres(postgres) = operation
+            && let Some(meaning) = postgres.meaning
+            && (meaning.exact || !self.inner.text_found)
+        {
+            let find = || self.find_anew(operation);
+            return self.inner.kept.find(postgres, meaning.id, find);
+        }
+        self.find_anew(operation)
+    }
+
+    fn find_anew(&self, operation: &Operation<'_>) -> Arc<[Found]> {
         let default = self.inner.subject.target.default;
         match operation {
             Operation::Postgres(postgres) if postgres.sql.statements.is_empty() => {
                 let asked = Some((postgres, &NO_STATEMENT));
-                vec![self.find_one(asked, DefaultVerdict::Allow)]
+                [self.find_one(asked, DefaultVerdict::Allow)].into()
             }
             Operation::Postgres(postgres) => postgres
                 .sql
@@ -232,19 +258,22 @@ impl Scope {
                 .iter()
                 .map(|statement| self.find_one(Some((postgres, statement)), default))
                 .collect(),
-            Operation::Opaque => vec![self.find_one(None, default)],
+            Operation::Opaque => [self.find_one(None, default)].into(),
         }
     }
 
     fn find_one(&self, asked: Asked<'_>, default: DefaultVerdict) -> Found {
-        let unread = asked.is_some_and(|(_, statement)| {
+        let statement = asked.map(|(_, statement)| statement);
+        let unread = statement.is_some_and(|statement| {
             statement.classes.is_empty() || statement.classes.contains(Class::Unclassified)
         });
-        let scoped = self.inner.scoped.iter().enumerate();
+        let candidates = self.inner.index.candidates(statement);
+        let hits = candidates.iter().filter_map(|index| {
+            let scoped = self.inner.scoped.get(index)?;
+            scoped.hit(index, asked, unread)
+        });
         Found {
-            hits: scoped
-                .filter_map(|(index, scoped)| scoped.hit(index, asked, unread))
-                .collect(),
+            hits: hits.collect(),
             unread,
             default,
         }

@@ -149,6 +149,7 @@ fn explained(rules: &Arc<RuleSet>, statements: &[Say]) -> Vec<(String, bool, Str
         text: "",
         database: "orders",
         user: "agent_rw",
+        meaning: None,
     });
     rules
         .scope(&subject())

@@ -14,6 +14,7 @@ mod holds;
 mod inline;
 mod masks;
 mod matching;
+mod meanings;
 mod precedence;
 mod resolving;
 mod risk;
@@ -228,6 +229,7 @@ fn message<'a>(sql: &'a Sql, text: &'a str) -> Operation<'a> {
         text,
         database: "orders",
         user: "agent_rw",
+        meaning: None,
     })
 }
 

@@ -152,6 +152,7 @@ fn verdict(rules: &Arc<RuleSet>, sql: &Sql, text: &str) -> String {
         text,
         database: "postgres",
         user: "postgres",
+        meaning: None,
     });
     match rules.scope(&subject).decide(&operation).verdict {
         Verdict::Allow(_) => "allow".to_owned(),

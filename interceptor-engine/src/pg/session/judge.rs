@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use interceptor_policy::operation::{Class, Classes, PgOperation, Sql, Statement};
+use interceptor_policy::operation::{Class, Classes, Meaning, PgOperation, Sql, Statement};
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Hold, Judgement, Operation, Permit, Refusal, Verdict};
 
@@ -240,9 +240,9 @@ impl PgSession {
         self.totals.exchanges += 1;
         let mut exchange = Exchange::new(self.totals.exchanges, now);
         exchange.classified = Some(Arc::clone(classified));
-        let resolved = self.meaning(classified);
-        let (judgement, copy) =
-            self.decide(now, Count::Yes, asked, classified, resolved.as_deref());
+        let meaning = self.meaning(classified);
+        let (judgement, copy) = self.decide(now, Count::Yes, asked, classified, &meaning);
+        let (resolved, _) = meaning;
         let sql = resolved.as_deref().unwrap_or(&classified.sql);
         exchange.record = judgement.record;
         exchange.masks.clone_from(&judgement.masks);
@@ -284,8 +284,8 @@ impl PgSession {
         classified: &Arc<Classified>,
         out: &mut Outbox,
     ) -> Result<(), Box<Judged>> {
-        let resolved = self.meaning(classified);
-        let (judgement, _) = self.decide(now, Count::No, asked, classified, resolved.as_deref());
+        let meaning = self.meaning(classified);
+        let (judgement, _) = self.decide(now, Count::No, asked, classified, &meaning);
         match judgement.verdict {
             Verdict::Allow(permit) => {
                 refuse::spend(permit);
@@ -305,14 +305,15 @@ impl PgSession {
         count: Count,
         asked: &Asked<'_>,
         classified: &Classified,
-        resolved: Option<&Sql>,
+        (resolved, meaning): &(Option<Arc<Sql>>, Option<Meaning>),
     ) -> (Judgement, Option<CopyPlan>) {
-        let sql = resolved.unwrap_or(&classified.sql);
+        let sql = resolved.as_deref().unwrap_or(&classified.sql);
         let operation = Operation::Postgres(PgOperation {
             sql,
             text: asked.text,
             database: &self.database,
             user: &self.user,
+            meaning: *meaning,
         });
         let now = self.opened.after(now.0);
         let mut judgement = match count {

@@ -10,8 +10,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use interceptor_policy::operation::{Class, Sql, Table};
+use interceptor_policy::operation::{Class, Meaning, Sql, Table};
 use interceptor_proto::pg::frame;
 
 use super::PgSession;
@@ -29,6 +30,10 @@ const KEPT: usize = 1024;
 /// Most names of one message that are asked for; with more, none is.
 const ASKED: usize = 512;
 
+/// Numbers of meanings with names written in: far from those that texts have,
+/// and of one process, since a scope may serve several sessions.
+static NUMBERS: AtomicU64 = AtomicU64::new(1 << 63);
+
 /// What a session knows of the names that it has used.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -39,8 +44,9 @@ pub(super) struct Names {
     since: FlowTime,
     /// Unqualified names of temporary tables that this session may have made.
     temporary: HashSet<Arc<str>>,
-    /// Meanings with the names written in, by the meaning's number.
-    meanings: HashMap<u64, Arc<Sql>>,
+    /// Meanings with the names written in, by the meaning's number, and the
+    /// numbers that they have themselves.
+    meanings: HashMap<u64, (u64, Arc<Sql>)>,
     /// The shell must not answer from its memory.
     changed: bool,
     /// The message that waits for names.
@@ -142,27 +148,38 @@ impl PgSession {
     }
 
     /// What a statement means, with what `EXECUTE` and `FETCH` stand for and the
-    /// catalog's names put in; `None` where that is what its text says.
-    pub(super) fn meaning(&mut self, classified: &Classified) -> Option<Arc<Sql>> {
+    /// catalog's names put in; `None` where that is what its text says. And the
+    /// number of that, where it has one.
+    pub(super) fn meaning(
+        &mut self,
+        classified: &Classified,
+    ) -> (Option<Arc<Sql>>, Option<Meaning>) {
         let inner = self.resolve(classified);
+        let numbered = inner.is_none() && classified.id != AD_HOC;
+        let number = |id| Meaning {
+            id,
+            exact: classified.exact,
+        };
         if !self.has_catalog || self.replication {
-            return inner;
+            return (inner, numbered.then(|| number(classified.id)));
         }
-        let keeps = inner.is_none() && classified.id != AD_HOC && self.names.missing.is_empty();
-        if keeps && let Some(known) = self.names.meanings.get(&classified.id) {
-            return Some(Arc::clone(known));
+        let keeps = numbered && self.names.missing.is_empty();
+        if keeps && let Some((id, known)) = self.names.meanings.get(&classified.id) {
+            return (Some(Arc::clone(known)), Some(number(*id)));
         }
         let sql = inner.as_deref().unwrap_or(&classified.sql);
         let named = Arc::new(sql::resolve(sql, &|table| self.names.resolved(table)));
-        if keeps {
-            if self.names.meanings.len() >= KEPT {
-                self.names.meanings.clear();
-            }
-            self.names
-                .meanings
-                .insert(classified.id, Arc::clone(&named));
+        if !keeps {
+            return (Some(named), None);
         }
-        Some(named)
+        if self.names.meanings.len() >= KEPT {
+            self.names.meanings.clear();
+        }
+        let id = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        self.names
+            .meanings
+            .insert(classified.id, (id, Arc::clone(&named)));
+        (Some(named), Some(number(id)))
     }
 
     /// A statement is about to run that may change what names mean.

@@ -82,6 +82,7 @@ pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
         text: &args.postgres,
         database: &args.database,
         user: &args.user,
+        meaning: None,
     });
     let scope = rules.scope(&subject);
     let judgement = scope.decide(&operation);

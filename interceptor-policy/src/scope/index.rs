@@ -1,0 +1,265 @@
+//! Which rules of a scope a statement could concern, without asking them all.
+
+use std::collections::HashMap;
+
+use super::bits::Bits;
+use super::scoped::Scoped;
+use crate::matcher::key::{Key, first_word, folded};
+use crate::operation::{Class, Statement};
+
+/// Rules, by what a statement has to have for them to apply.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Those that could concern any.
+    always: Bits,
+    /// Those that ask for no statement at all.
+    opaque: Bits,
+    tables: HashMap<Box<str>, Vec<usize>>,
+    functions: HashMap<Box<str>, Vec<usize>>,
+    columns: HashMap<Box<str>, Vec<usize>>,
+    /// All that stand under `columns`, for a `*`.
+    any_column: Bits,
+    words: HashMap<Box<str>, Vec<usize>>,
+    classes: Vec<(Class, Bits)>,
+}
+
+impl Index {
+    pub(super) fn new(scoped: &[Scoped]) -> Self {
+        let mut index = Self {
+            classes: Class::NAMES
+                .iter()
+                .map(|(_, class)| (*class, Bits::default()))
+                .collect(),
+            ..Self::default()
+        };
+        for (place, scoped) in scoped.iter().enumerate() {
+            let postgres = scoped.rule.matches.postgres.as_ref();
+            if postgres.is_none() {
+                index.opaque.set(place);
+            }
+            // A rule that blocks what could not be resolved does so whatever
+            // the names are.
+            let key = postgres.and_then(|postgres| postgres.key(scoped.rule.unresolved));
+            index.put(place, key);
+        }
+        index
+    }
+
+    fn put(&mut self, place: usize, key: Option<Key>) {
+        let (by, names) = match key {
+            None => {
+                self.always.set(place);
+                return;
+            }
+            Some(Key::Classes(classes)) => {
+                for (class, rules) in &mut self.classes {
+                    if classes.contains(*class) {
+                        rules.set(place);
+                    }
+                }
+                return;
+            }
+            Some(Key::Tables(names)) => (&mut self.tables, names),
+            Some(Key::Functions(names)) => (&mut self.functions, names),
+            Some(Key::Words(names)) => (&mut self.words, names),
+            Some(Key::Columns(names)) => {
+                self.any_column.set(place);
+                (&mut self.columns, names)
+            }
+        };
+        for name in names {
+            by.entry(name.into()).or_default().push(place);
+        }
+    }
+
+    /// The rules that could concern a statement, in their order.
+    pub(super) fn candidates(&self, statement: Option<&Statement>) -> Bits {
+        let Some(statement) = statement else {
+            return self.opaque.clone();
+        };
+        let mut found = self.always.clone();
+        let mut add = |by: &HashMap<Box<str>, Vec<usize>>, name: &str| {
+            if let Some(rules) = by.get(&*folded(name)) {
+                for rule in rules {
+                    found.set(*rule);
+                }
+            }
+        };
+        if !self.tables.is_empty() {
+            for table in statement.tables.iter().chain(&statement.through) {
+                add(&self.tables, &table.name);
+            }
+        }
+        if !self.functions.is_empty() {
+            for function in &statement.functions {
+                let name = function.rsplit('.').next().unwrap_or(function);
+                add(&self.functions, name);
+            }
+        }
+        if !self.words.is_empty() {
+            for tag in &statement.tags {
+                add(&self.words, first_word(tag));
+            }
+        }
+        let mut star = false;
+        if !self.columns.is_empty() {
+            for column in &statement.columns {
+                star |= &*column.name == "*";
+                add(&self.columns, &column.name);
+            }
+        }
+        if star {
+            found.unite(&self.any_column);
+        }
+        for (class, rules) in &self.classes {
+            // Whoever could not say what kind of statement it is could not read it.
+            let unread = statement.classes.is_empty() && *class == Class::Unclassified;
+            if statement.classes.contains(*class) || unread {
+                found.unite(rules);
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::operation::{Classes, Column, Sql, Table};
+    use crate::{PgOperation, Principal, Protocol, RuleSet, Source, Subject, Target};
+
+    const NAMES: &[&str] = &[
+        "users",
+        "Users",
+        "orders",
+        "hr.users",
+        "ord*",
+        "{ regex: us }",
+    ];
+    const FIELDS: &[&str] = &["tables", "functions", "columns"];
+
+    fn matcher(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+        let leaf = select(names).prop_map(|name| match name.starts_with('{') {
+            true => name.to_owned(),
+            false => format!("\"{name}\""),
+        });
+        leaf.prop_recursive(2, 6, 3, |inner| {
+            let list = prop::collection::vec(inner.clone(), 1..3);
+            prop_oneof![
+                inner.prop_map(|inner| format!("{{ not: {inner} }}")),
+                list.clone().prop_map(|all| format!("[{}]", all.join(", "))),
+                list.prop_map(|all| format!("{{ all: [{}] }}", all.join(", "))),
+            ]
+        })
+    }
+
+    fn field() -> impl Strategy<Value = String> {
+        prop_oneof![
+            (select(FIELDS), matcher(NAMES)).prop_map(|(field, of)| format!("{field}: {of}")),
+            matcher(&["SELECT", "DROP", "DROP TABLE", "D*"])
+                .prop_map(|of| format!("statement: {of}")),
+            matcher(&["read", "ddl", "unclassified"]).prop_map(|of| format!("class: {of}")),
+        ]
+    }
+
+    fn statement() -> impl Strategy<Value = Statement> {
+        let named = || {
+            prop::collection::vec(
+                select(&["users", "USERS", "orders", "hr.users", "x"][..]),
+                0..3,
+            )
+        };
+        let table = |name: &str| match name.split_once('.') {
+            Some((schema, name)) => Table {
+                schema: Some(schema.into()),
+                name: name.into(),
+            },
+            None => Table {
+                schema: None,
+                name: name.into(),
+            },
+        };
+        (
+            named(),
+            named(),
+            prop::collection::vec(select(&["users", "USERS", "orders", "*", "x"][..]), 0..3),
+            named(),
+            prop::collection::vec(select(&["SELECT", "DROP TABLE", "DO"][..]), 0..2),
+            prop::collection::vec(select(&[Class::Read, Class::Ddl, Class::Write][..]), 0..2),
+        )
+            .prop_map(
+                move |(tables, through, columns, functions, tags, classes)| {
+                    let mut all = Classes::default();
+                    for class in classes {
+                        all.insert(class);
+                    }
+                    Statement {
+                        tags,
+                        classes: all,
+                        tables: tables.into_iter().map(table).collect(),
+                        through: through.into_iter().map(table).collect(),
+                        columns: columns
+                            .into_iter()
+                            .map(|name| Column {
+                                table: None,
+                                name: name.into(),
+                            })
+                            .collect(),
+                        functions: functions.into_iter().map(Arc::from).collect(),
+                        ..Statement::default()
+                    }
+                },
+            )
+    }
+
+    fn subject() -> Subject {
+        Subject {
+            principal: Principal::default(),
+            target: Target {
+                name: None,
+                host: None,
+                address: std::net::IpAddr::from([127, 0, 0, 1]),
+                port: 5432,
+                tls: false,
+                default: crate::DefaultVerdict::Block,
+            },
+            protocol: Protocol::Postgres,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_rule_that_applies_is_left_out(
+            rules in prop::collection::vec((field(), field(), select(&["verdict: block", "verdict: allow"][..]), any::<bool>()), 1..4),
+            statement in statement(),
+        ) {
+            let mut yaml = "version: 1\nrules:\n".to_owned();
+            for (index, (one, two, effect, unresolved)) in rules.iter().enumerate() {
+                let names = ["tables", "columns"].iter().any(|name| one.starts_with(name));
+                let more = if *unresolved && names { ", unresolved: block" } else { "" };
+                let two = if one.split(':').next() == two.split(':').next() { String::new() } else { format!(", {two}") };
+                yaml.push_str(&format!("  - {{ name: r{index}, match: {{ postgres: {{ {one}{two} }} }}, {effect}{more} }}\n"));
+            }
+            let source = Source { path: "x.yaml".into(), text: yaml };
+            let rules = Arc::new(RuleSet::load(&[source]).map_err(|faults| TestCaseError::fail(faults.to_string()))?);
+            let scoped: Vec<_> = rules
+                .rules()
+                .iter()
+                .filter_map(|rule| Scoped::new(rule, &subject(), false))
+                .collect();
+            let sql = Sql { statements: vec![statement], resolved: false };
+            let statement = &sql.statements[0];
+            let operation = PgOperation { sql: &sql, text: "", database: "", user: "", meaning: None };
+            let candidates: Vec<_> = Index::new(&scoped).candidates(Some(statement)).iter().collect();
+            for (index, scoped) in scoped.iter().enumerate() {
+                let hit = scoped.hit(index, Some((&operation, statement)), false);
+                prop_assert!(hit.is_none() || candidates.contains(&index), "{index}");
+            }
+        }
+    }
+}
