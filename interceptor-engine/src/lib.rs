@@ -9,4 +9,5 @@ pub mod journal;
 pub mod opaque;
 pub mod pg;
 pub mod replay;
+pub mod review;
 pub mod session;

@@ -11,7 +11,7 @@
 mod check;
 mod faults;
 mod table;
-mod units;
+pub(crate) mod units;
 mod written;
 
 use std::collections::BTreeMap;

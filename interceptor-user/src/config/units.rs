@@ -19,7 +19,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 }
 
 /// `250ms`, `30s`, `5m`, `12h`, `90d`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let seconds = match unit {
         "ms" => return Some(Duration::from_millis(number)),

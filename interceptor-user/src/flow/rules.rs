@@ -84,6 +84,14 @@ impl RulesInForce {
 /// # Errors
 /// What is wrong with them, with file, line and column.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<RuleSet> {
+    RuleSet::load(&sources(paths)?).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))
+}
+
+/// Reads every `*.yaml` and `*.yml` below `paths`.
+///
+/// # Errors
+/// What cannot be read, or is too long to be a rule file.
+pub fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in files(paths)? {
         let size = std::fs::metadata(&path)
@@ -98,7 +106,7 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<RuleSet> {
             .with_context(|| format!("reading {}", path.display()))?;
         sources.push(Source { path, text });
     }
-    RuleSet::load(&sources).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))
+    Ok(sources)
 }
 
 /// The rule files below `paths`, sorted; a folder is read without its subfolders,

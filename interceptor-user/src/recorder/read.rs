@@ -245,6 +245,26 @@ impl Reader {
         }
     }
 
+    /// The sessions that opened at or after `since_ms` milliseconds since 1970, or
+    /// all, oldest first.
+    ///
+    /// # Errors
+    /// When Redis does not answer as it should.
+    pub fn sessions_since(&mut self, since_ms: Option<u64>) -> Result<Vec<String>, ReadError> {
+        let key = self.key("sessions");
+        let mut after = format!("{}-0", since_ms.unwrap_or(0));
+        let mut found = Vec::new();
+        loop {
+            let page = self.after(&key, &after, LARGEST_PAGE)?;
+            let Some(last) = page.last() else {
+                return Ok(found);
+            };
+            after.clone_from(&last.id);
+            let opened = page.iter().filter(|entry| entry.text("event") == "open");
+            found.extend(opened.map(|entry| entry.text("session")));
+        }
+    }
+
     /// A session's recording, from its beginning.
     #[must_use]
     pub fn session(&mut self, session: &str) -> Pages<'_> {

@@ -1,8 +1,11 @@
 //! `interceptor rules`: what an operator asks of rules before they are in force.
 
+mod backtest;
 mod explain;
 mod files;
+mod learn;
 mod list;
+mod recorded;
 mod test;
 
 use std::io::Write as _;
@@ -45,6 +48,16 @@ enum Command {
     /// Example: interceptor rules explain --postgres 'DELETE FROM users' rules
     #[command(verbatim_doc_comment)]
     Explain(Box<explain::Args>),
+    /// Judges recorded sessions anew, and says which verdicts would have been others
+    ///
+    /// Example: interceptor rules backtest rules --since 7d
+    #[command(verbatim_doc_comment)]
+    Backtest(backtest::Args),
+    /// Writes a first rule file from what agents were seen to do, to be read and tightened
+    ///
+    /// Example: interceptor rules learn --since 7d > learned.yaml
+    #[command(verbatim_doc_comment)]
+    Learn(learn::Args),
     /// Lists the rules
     ///
     /// Example: interceptor rules list rules
@@ -74,6 +87,8 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         Command::Check(paths) => check(global, &paths.paths),
         Command::Test(paths) => test::run(global, &paths.paths),
         Command::Explain(args) => explain::run(global, &args),
+        Command::Backtest(args) => backtest::run(global, &args),
+        Command::Learn(args) => learn::run(global, &args),
         Command::List(paths) => list::run(global, &paths.paths),
         Command::Schema => {
             print(interceptor_policy::SCHEMA)?;
