@@ -89,7 +89,8 @@ fn what_is_learned_allows_what_was_seen_and_nothing_else() -> Result<()> {
         assert!(tested.contains("0 failed"), "{tested}");
         let verdict = |sql: &str| -> Result<String> {
             let told = world.daemon.command(&[
-                "--json", "rules", "explain", "--postgres", sql, "--agent", "habit", "--target", "shop", &path,
+                "--json", "rules", "explain", "--postgres", sql, "--agent", "habit", "--target", "shop",
+                "--default", "block", &path,
             ])?;
             let told: Value = serde_json::from_slice(&told.stdout)?;
             Ok(told["verdict"].as_str().unwrap_or_default().to_owned())
