@@ -174,6 +174,7 @@ impl Backtest {
             text: &text,
             database: &session.opened.database,
             user: &session.opened.user,
+            meaning: None,
         });
         let now = session.opened.at.after(entry.at.0);
         let judgement = session.scope.judge(&operation, &mut session.standing, now);
