@@ -45,7 +45,7 @@ BEGIN
         UNION ALL
         SELECT unnest(ARRAY['pg_authid', 'pg_auth_members', 'pg_db_role_setting',
             'pg_largeobject_metadata', 'pg_largeobject', 'pg_namespace', 'pg_policy', 'pg_trigger',
-            'pg_extension', 'pg_event_trigger', 'pg_default_acl', 'pg_publication', 'pg_description',
+            'pg_extension', 'pg_event_trigger', 'pg_default_acl', 'pg_publication',
             'pg_foreign_server', 'pg_subscription', 'pg_tablespace', 'pg_replication_slots',
             'pg_file_settings', 'pg_cast', 'pg_statistic_ext', 'pg_language', 'pg_index'])
         UNION ALL
@@ -53,7 +53,7 @@ BEGIN
         FROM unnest(ARRAY['pg_class', 'pg_proc', 'pg_type', 'pg_rewrite', 'pg_constraint',
             'pg_attrdef', 'pg_operator']) AS name
         UNION ALL
-        SELECT 'pg_attribute WHERE attrelid >= 16384'
+        SELECT unnest(ARRAY['pg_attribute WHERE attrelid >= 16384', 'pg_description WHERE objoid >= 16384'])
         UNION ALL
         SELECT 'pg_statistic WHERE starelid >= 16384'
         UNION ALL
