@@ -6,13 +6,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::approval::OnTimeout;
 use crate::diagnostic::At;
 use crate::mask::{Detector, Masks};
 use crate::operation::{Column, Sql, Table};
-use crate::rule::{RuleSet, RuleVerdict};
+use crate::rule::{RuleSet, RuleVerdict, spoken};
+use crate::state::micros;
 use crate::verdict::RecordLevel;
-use crate::{Operation, PgOperation, Subject, Verdict};
+use crate::{
+    Approval, HoldMode, Judgement, Limits, Memory, Moment, Operation, PgOperation, Standing,
+    Subject, Verdict,
+};
 
 /// One inline test.
 #[derive(Clone, Debug)]
@@ -32,8 +38,26 @@ pub struct TestCase {
     pub database: String,
     /// The session's user.
     pub user: String,
+    /// Exchanges of the same session before it, in order; what was held of them
+    /// was let pass.
+    pub before: Vec<Before>,
+    /// When it is, in seconds since 1970.
+    pub unix: i64,
+    /// The principal's score before all of them.
+    pub risk: u32,
+    /// How often the exchange is repeated; the last one is what is expected of.
+    pub repeat: u32,
     /// What it expects.
     pub expect: Expect,
+}
+
+/// An earlier exchange.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Its statement, or statements.
+    pub sql: String,
+    /// How long before the one that the test is about.
+    pub ago: Duration,
 }
 
 /// What a test expects; what it leaves out may be anything.
@@ -49,6 +73,27 @@ pub struct Expect {
     pub observed: Vec<String>,
     /// How much is recorded.
     pub record: Option<RecordLevel>,
+    /// Limits that there must be; those that it does not name may be anything.
+    pub limits: Option<Limits>,
+    /// Tags that it must leave; an empty list for none at all.
+    pub tags: Option<Vec<String>>,
+    /// Who must be asked.
+    pub approval: Option<ApprovalExpectation>,
+}
+
+/// What a test expects of an approval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApprovalExpectation {
+    /// Groups that one of the rules asks, all of them.
+    pub from: Option<Vec<Arc<str>>>,
+    /// How many people the same rule asks for.
+    pub quorum: Option<u32>,
+    /// How long the question stands.
+    pub timeout: Option<Duration>,
+    /// What silence means.
+    pub on_timeout: Option<OnTimeout>,
+    /// How the exchange waits.
+    pub mode: Option<HoldMode>,
 }
 
 /// One mask that a test expects.
@@ -78,17 +123,49 @@ impl Outcome {
     }
 }
 
+/// When a test's exchange is, on the monotonic clock: late enough for all that
+/// may have been before.
+const TEST_TIME: u64 = 1 << 50;
+
 /// Runs one test against a rule set. What the statement means comes from `classify`.
 pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql) -> Outcome {
-    let sql = classify(&case.sql);
-    let operation = Operation::Postgres(PgOperation {
-        sql: &sql,
-        text: &case.sql,
-        database: &case.database,
-        user: &case.user,
-        meaning: None,
-    });
-    let judgement = rules.scope(&case.subject).decide(&operation);
+    let scope = rules.scope(&case.subject);
+    let now = Moment {
+        monotonic: TEST_TIME,
+        unix: case.unix,
+    };
+    let mut standing = Memory::with_room_for(1).standing(&case.subject.principal, now);
+    let judge = |sql: &str, standing: &mut Standing, now: Moment| {
+        let meaning = classify(sql);
+        let operation = Operation::Postgres(PgOperation {
+            sql: &meaning,
+            text: sql,
+            database: &case.database,
+            user: &case.user,
+            meaning: None,
+        });
+        scope.judge(&operation, standing, now)
+    };
+    let mut earlier = Vec::new();
+    let begin = case.before.iter().map(|before| before.ago).max();
+    standing.start_with(case.risk, ago(now, begin.unwrap_or_default()));
+    for before in &case.before {
+        let then = ago(now, before.ago);
+        let judged = judge(&before.sql, &mut standing, then);
+        if matches!(judged.verdict, Verdict::Hold(_)) {
+            standing.tag(&judged.tags, then);
+        }
+        earlier.extend(judged.applied);
+        earlier.extend(judged.observed);
+    }
+    for _ in 1..case.repeat {
+        let judged = judge(&case.sql, &mut standing, now);
+        earlier.extend(judged.applied);
+        earlier.extend(judged.observed);
+        earlier.sort_unstable();
+        earlier.dedup();
+    }
+    let judgement = judge(&case.sql, &mut standing, now);
     let mut failures = Vec::new();
     let (verdict, refused_by) = match &judgement.verdict {
         Verdict::Allow(_) => (RuleVerdict::Allow, None),
@@ -142,9 +219,104 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
     if let Some(expected) = &case.expect.masks {
         masks(expected, judgement.masks.as_deref(), &mut failures);
     }
+    effects(&case.expect, &judgement, &mut failures);
     let mut applied = judgement.applied;
     applied.extend(judgement.observed);
+    applied.extend(earlier);
     Outcome { failures, applied }
+}
+
+/// So long before.
+fn ago(now: Moment, span: Duration) -> Moment {
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    Moment {
+        monotonic: now.monotonic.saturating_sub(micros(span)),
+        unix: now.unix.saturating_sub(seconds),
+    }
+}
+
+fn effects(expect: &Expect, judgement: &Judgement, failures: &mut Vec<String>) {
+    if let Some(expected) = &expect.limits {
+        let got = judgement.limits;
+        let mut compare = |name: &str, expected: Option<String>, got: Option<String>| {
+            if expected.is_some() && expected != got {
+                failures.push(format!(
+                    "expected {name} to be limited to {}, got {}",
+                    expected.unwrap_or_default(),
+                    got.as_deref().unwrap_or("no limit")
+                ));
+            }
+        };
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        compare("rows", number(expected.rows), number(got.rows));
+        compare("bytes", number(expected.bytes), number(got.bytes));
+        compare(
+            "duration",
+            expected.duration.map(spoken),
+            got.duration.map(spoken),
+        );
+    }
+    if let Some(expected) = &expect.tags {
+        let got = judgement.tags.join(", ");
+        if expected.is_empty() && !judgement.tags.is_empty() {
+            failures.push(format!("expected no tag, got {got}"));
+        }
+        for tag in expected {
+            if !judgement.tags.iter().any(|left| **left == **tag) {
+                let got = if got.is_empty() { "none" } else { &got };
+                failures.push(format!("expected the tag {tag}, got {got}"));
+            }
+        }
+    }
+    if let Some(expected) = &expect.approval {
+        match &judgement.verdict {
+            Verdict::Hold(hold) if expected.is_met(&hold.approval) => {}
+            Verdict::Hold(hold) => {
+                failures.push(format!(
+                    "expected another approval than {}",
+                    asked(&hold.approval)
+                ));
+            }
+            _ => failures.push("expected an approval, but nobody is asked".to_owned()),
+        }
+    }
+}
+
+impl ApprovalExpectation {
+    fn is_met(&self, approval: &Approval) -> bool {
+        fn same<T: PartialEq>(expected: Option<&T>, got: &T) -> bool {
+            expected.is_none_or(|expected| expected == got)
+        }
+        same(self.timeout.as_ref(), &approval.timeout)
+            && same(self.on_timeout.as_ref(), &approval.on_timeout)
+            && same(self.mode.as_ref(), &approval.mode)
+            && approval.requirements.iter().any(|requirement| {
+                same(self.quorum.as_ref(), &requirement.quorum)
+                    && self.from.as_ref().is_none_or(|from| {
+                        from.len() == requirement.from.len()
+                            && from.iter().all(|group| requirement.from.contains(group))
+                    })
+            })
+    }
+}
+
+/// An approval in one line.
+fn asked(approval: &Approval) -> String {
+    let people: Vec<_> = approval
+        .requirements
+        .iter()
+        .map(|requirement| match requirement.from.as_slice() {
+            [] => format!("{} of any", requirement.quorum),
+            from => format!("{} of {}", requirement.quorum, from.join(", ")),
+        })
+        .collect();
+    format!(
+        "{}, {}, {} on silence, {}",
+        people.join(" and "),
+        spoken(approval.timeout),
+        approval.on_timeout.name(),
+        approval.mode.name()
+    )
 }
 
 fn masks(expected: &[MaskExpectation], masks: Option<&Masks>, failures: &mut Vec<String>) {

@@ -128,6 +128,16 @@ impl CircumstanceMatch {
         Ok(true)
     }
 
+    /// Whether it asks what was before.
+    pub(crate) fn asks_past(&self) -> bool {
+        self.rate.is_some()
+            || self.fields.iter().any(|field| match &field.asks {
+                Asks::Risk(_) | Asks::After(_) => true,
+                Asks::Time(_) => false,
+                Asks::If(expression) => expression.asks_past(),
+            })
+    }
+
     /// Its expressions.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.fields.iter().filter_map(|field| match &field.asks {

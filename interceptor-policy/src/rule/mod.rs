@@ -11,6 +11,7 @@ mod matches;
 mod postgres;
 mod reader;
 mod risk;
+mod shadow;
 mod tests;
 mod units;
 mod written;
@@ -32,7 +33,7 @@ use crate::matcher::circumstances::{Asks, CircumstanceField, CircumstanceMatch};
 use crate::matcher::history::Trace;
 use crate::matcher::postgres::{PgField, PgMatch};
 use crate::matcher::session::SessionMatch;
-use crate::scope::Scope;
+use crate::scope::{Index, Scope};
 use crate::testing::TestCase;
 use crate::verdict::{Limits, RecordLevel, Severity};
 
@@ -51,6 +52,7 @@ pub struct RuleSet {
     digest: String,
     rules: Vec<Arc<Rule>>,
     risk: Risk,
+    index: Index,
     /// Rules that some `after` asks for.
     traced: HashSet<Arc<str>>,
     tests: Vec<TestCase>,
@@ -85,6 +87,8 @@ pub struct Rule {
     pub(crate) unresolved: bool,
     /// Whether it blocks what chooses rows by a column that it masks.
     pub(crate) masked_in_predicate: bool,
+    /// As it is written, to be compared with others.
+    written: shadow::Written,
 }
 
 /// A `match`, or an `unless`: a conjunction.
@@ -229,8 +233,9 @@ impl RuleSet {
         // With a broken file, a rule that a test expects may merely not have
         // been read.
         if faults.errors() == 0 {
-            tests_name_rules(&tests, &rules, text_of, &mut faults);
+            tests_name_rules(&tests, &rules, &risk, text_of, &mut faults);
             traces_lead_somewhere(&rules, text_of, &mut faults);
+            shadow::warn(&rules, text_of, &mut faults);
         }
         faults.sort();
         if faults.errors() > 0 {
@@ -245,6 +250,7 @@ impl RuleSet {
                 })
                 .flatten()
                 .collect(),
+            index: Index::new(&rules),
             rules,
             risk,
             tests,
@@ -273,6 +279,11 @@ impl RuleSet {
     /// What a score leads to.
     pub(crate) fn risk(&self) -> &Risk {
         &self.risk
+    }
+
+    /// Which rules a statement could concern.
+    pub(crate) const fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Whether some rule asks whether this one applied before.
@@ -330,6 +341,7 @@ fn names_are_unique<'s>(
 fn tests_name_rules<'s>(
     tests: &[TestCase],
     rules: &[Arc<Rule>],
+    risk: &Risk,
     text_of: impl Fn(&Path) -> &'s str,
     faults: &mut Diagnostics,
 ) {
@@ -337,10 +349,14 @@ fn tests_name_rules<'s>(
         let Some((name, at)) = &test.expect.rule else {
             continue;
         };
-        if rules.iter().any(|rule| &*rule.name == name.as_str()) {
+        let known = || {
+            let thresholds = risk.thresholds.iter().map(|threshold| &*threshold.name);
+            rules.iter().map(|rule| &*rule.name).chain(thresholds)
+        };
+        if known().any(|known| known == name.as_str()) {
             continue;
         }
-        let help = crate::diagnostic::nearest(name, rules.iter().map(|rule| &*rule.name));
+        let help = crate::diagnostic::nearest(name, known());
         Report::new(&test.path, text_of(&test.path), faults).error(
             *at,
             format!("the test expects a rule that does not exist: `{name}`"),

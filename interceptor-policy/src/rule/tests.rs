@@ -5,14 +5,28 @@ use std::net::IpAddr;
 use super::Source;
 use super::effects::VERDICTS;
 use super::reader::Reader;
-use super::written::RECORDS;
+use super::written::{RECORDS, RISK_LIMIT};
 use super::yaml::{Node, Value};
-use crate::testing::{Expect, MaskExpectation, TestCase};
+use crate::testing::{ApprovalExpectation, Before, Expect, MaskExpectation, TestCase};
 use crate::{DefaultVerdict, Principal, Protocol, Subject, Target};
 
 const TEST: &[&str] = &["name", "given", "postgres", "expect"];
-const GIVEN: &[&str] = &["principal", "target", "protocol", "database", "user"];
-const EXPECT: &[&str] = &["verdict", "rule", "masks", "observed", "record"];
+const GIVEN: &[&str] = &[
+    "principal",
+    "target",
+    "protocol",
+    "database",
+    "user",
+    "after",
+    "time",
+    "risk",
+    "repeat",
+];
+const EXPECT: &[&str] = &[
+    "verdict", "rule", "masks", "observed", "record", "limits", "tags", "approval",
+];
+/// Most times that one test repeats its exchange.
+const REPEAT_LIMIT: u64 = 10_000;
 const DEFAULTS: &[(&str, DefaultVerdict)] = &[
     ("allow", DefaultVerdict::Allow),
     ("block", DefaultVerdict::Block),
@@ -44,6 +58,10 @@ impl<'a> Reader<'a> {
             sql: String::new(),
             database: "postgres".to_owned(),
             user: "postgres".to_owned(),
+            before: Vec::new(),
+            unix: 0,
+            risk: 0,
+            repeat: 1,
             expect: Expect::default(),
         };
         for (key, value) in entries {
@@ -77,9 +95,55 @@ impl<'a> Reader<'a> {
                 }
                 "database" => self.set(value, "`database`", &mut case.database),
                 "user" => self.set(value, "`user`", &mut case.user),
+                "after" => {
+                    for item in self.items(value, "`after`").unwrap_or_default() {
+                        case.before.extend(self.before(item));
+                    }
+                }
+                "time" => case.unix = self.stamp(value).unwrap_or(0),
+                "risk" => {
+                    let number = self.number(value, "`risk`", RISK_LIMIT);
+                    case.risk = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+                }
+                "repeat" => match self.number(value, "`repeat`", REPEAT_LIMIT) {
+                    Some(0) => self.error(value.at, "`repeat` must be at least 1"),
+                    Some(number) => case.repeat = u32::try_from(number).unwrap_or(1),
+                    None => {}
+                },
                 _ => self.unknown(key, "`given`", GIVEN),
             }
         }
+    }
+
+    /// An earlier exchange: `{ postgres: …, ago: 5m }`.
+    fn before(&mut self, node: &'a Node) -> Option<Before> {
+        let entries = self.mapping(node, "an earlier exchange")?;
+        self.required(entries, node, "postgres", "the earlier exchange");
+        let mut before = Before::default();
+        for (key, value) in entries {
+            match key.text.as_str() {
+                "postgres" => before.sql = self.text(value, "`postgres`")?.to_owned(),
+                "ago" => before.ago = self.span(value, "`ago`")?,
+                _ => self.unknown(key, "an earlier exchange", &["postgres", "ago"]),
+            }
+        }
+        Some(before)
+    }
+
+    /// Seconds since 1970 of a time with its zone.
+    fn stamp(&mut self, node: &'a Node) -> Option<i64> {
+        let stamp = match &node.value {
+            Value::Text(text) => text.parse::<jiff::Timestamp>().ok(),
+            _ => None,
+        };
+        if stamp.is_none() {
+            self.report.error(
+                node.at,
+                "`time` is no point in time",
+                Some("write it as in 2026-01-05T10:00:00Z".to_owned()),
+            );
+        }
+        stamp.map(jiff::Timestamp::as_second)
     }
 
     fn set(&mut self, node: &'a Node, what: &str, into: &mut String) {
@@ -174,6 +238,13 @@ impl<'a> Reader<'a> {
                         .map(|name| (name.to_owned(), value.at));
                 }
                 "record" => expect.record = self.word(value, "`record`", RECORDS),
+                "limits" => expect.limits = self.limits(value),
+                "tags" => {
+                    let items = self.items(value, "`tags`").unwrap_or_default();
+                    let read = items.iter().map(|item| self.text(item, "`tags`"));
+                    expect.tags = read.map(|tag| tag.map(str::to_owned)).collect();
+                }
+                "approval" => expect.approval = self.expected_approval(value),
                 "masks" => expect.masks = self.expected_masks(value),
                 "observed" => {
                     for item in self.items(value, "`observed`").unwrap_or_default() {
@@ -188,6 +259,21 @@ impl<'a> Reader<'a> {
         if entries.is_empty() {
             self.error(node.at, "the test expects nothing");
         }
+    }
+
+    /// Written as in a rule; what is left out may be anything.
+    fn expected_approval(&mut self, node: &'a Node) -> Option<ApprovalExpectation> {
+        let approval = self.approval(node, &"".into())?;
+        let entries = self.mapping(node, "`approval`")?;
+        let says = |word: &str| entries.iter().any(|(key, _)| key.text == word);
+        let requirement = approval.requirements.first()?;
+        Some(ApprovalExpectation {
+            from: says("from").then(|| requirement.from.clone()),
+            quorum: says("quorum").then_some(requirement.quorum),
+            timeout: says("timeout").then_some(approval.timeout),
+            on_timeout: says("on_timeout").then_some(approval.on_timeout),
+            mode: says("mode").then_some(approval.mode),
+        })
     }
 
     /// `[users.ssn, credit_card]`, or `{ users.ssn: redact }`; empty for none at all.

@@ -270,6 +270,9 @@ impl<'a> Reader<'a> {
                 None,
             );
         }
+        if verdict.verdict > Some(RuleVerdict::Hold) {
+            self.warn_of_lost_effects(entries);
+        }
         let message: Arc<str> = match message {
             Some(message) => message.into(),
             None if holds => format!("rule {name} asks a person first").into(),
@@ -299,7 +302,25 @@ impl<'a> Reader<'a> {
             observe,
             unresolved,
             masked_in_predicate,
+            written: self.written(entries),
         })
+    }
+
+    /// What is refused has no answer that could be masked or limited.
+    fn warn_of_lost_effects(&mut self, entries: &'a [(Key, Node)]) {
+        for (key, _) in entries {
+            let message = match key.text.as_str() {
+                "mask" => "this masks nothing: what the rule applies to is refused",
+                "limits" => "this limits nothing: what the rule applies to is refused",
+                "tag" => "this leaves no tag: what the rule applies to is refused",
+                _ => continue,
+            };
+            let help = match key.text.as_str() {
+                "tag" => "`after: { rule: … }` asks for what was refused, too",
+                _ => "write it as a rule of its own, if it is of more",
+            };
+            self.report.warning(key.at, message, Some(help.to_owned()));
+        }
     }
 
     /// The one word of a key that can only block.

@@ -1,15 +1,16 @@
-//! Which rules of a scope a statement could concern, without asking them all.
+//! Which rules a statement could concern, without asking them all.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::bits::Bits;
-use super::scoped::Scoped;
 use crate::matcher::key::{Key, first_word, folded};
 use crate::operation::{Class, Statement};
+use crate::rule::Rule;
 
 /// Rules, by what a statement has to have for them to apply.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Those that could concern any.
     always: Bits,
     /// Those that ask for no statement at all.
@@ -24,7 +25,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(scoped: &[Scoped]) -> Self {
+    pub(crate) fn new(rules: &[Arc<Rule>]) -> Self {
         let mut index = Self {
             classes: Class::NAMES
                 .iter()
@@ -32,14 +33,14 @@ impl Index {
                 .collect(),
             ..Self::default()
         };
-        for (place, scoped) in scoped.iter().enumerate() {
-            let postgres = scoped.rule.matches.postgres.as_ref();
+        for (place, rule) in rules.iter().enumerate() {
+            let postgres = rule.matches.postgres.as_ref();
             if postgres.is_none() {
                 index.opaque.set(place);
             }
             // A rule that blocks what could not be resolved does so whatever
             // the names are.
-            let key = postgres.and_then(|postgres| postgres.key(scoped.rule.unresolved));
+            let key = postgres.and_then(|postgres| postgres.key(rule.unresolved));
             index.put(place, key);
         }
         index
@@ -124,11 +125,10 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use proptest::sample::select;
 
+    use super::super::scoped::Scoped;
     use super::*;
     use crate::operation::{Classes, Column, Sql, Table};
     use crate::{PgOperation, Principal, Protocol, RuleSet, Source, Subject, Target};
@@ -247,17 +247,14 @@ mod tests {
             }
             let source = Source { path: "x.yaml".into(), text: yaml };
             let rules = Arc::new(RuleSet::load(&[source]).map_err(|faults| TestCaseError::fail(faults.to_string()))?);
-            let scoped: Vec<_> = rules
-                .rules()
-                .iter()
-                .filter_map(|rule| Scoped::new(rule, &subject(), false))
-                .collect();
+            let scoped = rules.rules().iter().map(|rule| Scoped::new(rule, &subject(), false));
+            let scoped: Vec<_> = scoped.collect();
             let sql = Sql { statements: vec![statement], resolved: false };
             let statement = &sql.statements[0];
             let operation = PgOperation { sql: &sql, text: "", database: "", user: "", meaning: None };
-            let candidates: Vec<_> = Index::new(&scoped).candidates(Some(statement)).iter().collect();
+            let candidates: Vec<_> = rules.index().candidates(Some(statement)).iter().collect();
             for (index, scoped) in scoped.iter().enumerate() {
-                let hit = scoped.hit(index, Some((&operation, statement)), false);
+                let hit = scoped.as_ref().and_then(|scoped| scoped.hit(index, Some((&operation, statement)), false));
                 prop_assert!(hit.is_none() || candidates.contains(&index), "{index}");
             }
         }

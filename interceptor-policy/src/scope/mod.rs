@@ -7,19 +7,19 @@
 
 mod bits;
 mod index;
+mod judgement;
 mod kept;
 mod scoped;
 mod sum;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use self::bits::Bits;
-use self::index::Index;
+pub(crate) use self::index::Index;
 use self::kept::Kept;
 use self::scoped::{Asked, Hit, Scoped, parts};
 use self::sum::{Part, Reason, Sum};
-use crate::approval::Hold;
 use crate::mask::Masks;
 use crate::matcher::circumstances::Circumstances;
 use crate::matcher::expression::Expression;
@@ -28,8 +28,7 @@ use crate::operation::{Class, Classes, Output, Statement};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
 use crate::state::{Person, Record};
 use crate::{
-    Approval, DefaultVerdict, Judgement, Limits, Moment, Operation, Permit, Protocol, Refusal,
-    Standing, Subject, Verdict,
+    DefaultVerdict, Judgement, Moment, Operation, Protocol, Refusal, Standing, Subject, Verdict,
 };
 
 /// The rules that can apply to one session. Cheap to clone.
@@ -42,13 +41,13 @@ pub struct Scope {
 struct Inner {
     rules: Arc<RuleSet>,
     subject: Subject,
-    scoped: Vec<Scoped>,
+    /// By a rule's place in the set; `None` for those that cannot apply.
+    scoped: Vec<Option<Scoped>>,
     can_allow: bool,
     masks_possible: bool,
     text_dependent: bool,
     /// Whether a field, and not merely an expression, looks at the text.
     text_found: bool,
-    index: Index,
     kept: Kept,
     /// Whether what was before can decide what is now: then one exchange of a
     /// principal is judged at a time.
@@ -61,9 +60,6 @@ struct Inner {
     /// United masks by the rules that give them: nearly always one entry.
     masks: RwLock<Vec<(Bits, Arc<Masks>)>>,
 }
-
-/// Most sets of masks that are kept; past it they are made anew.
-const MASKS_KEPT: usize = 64;
 
 /// The rules that apply to one statement, by what it says of itself.
 #[derive(Debug)]
@@ -94,11 +90,12 @@ impl Scope {
         let scoped: Vec<_> = rules
             .rules()
             .iter()
-            .filter_map(|rule| Scoped::new(rule, subject, rules.is_traced(rule)))
+            .map(|rule| Scoped::new(rule, subject, rules.is_traced(rule)))
             .collect();
+        let all = || scoped.iter().flatten();
         // Those that any operation of this session's protocol could meet.
         let in_reach = || {
-            scoped.iter().filter(|scoped| {
+            all().filter(|scoped| {
                 !scoped.rule.observe
                     && (subject.protocol == Protocol::Postgres
                         || scoped.rule.matches.postgres.is_none())
@@ -112,26 +109,26 @@ impl Scope {
         let can_allow = !in_reach().any(|s| refuses(s) && s.always())
             && (subject.target.default == DefaultVerdict::Allow || in_reach().any(lets_pass));
         let masks_possible = in_reach().any(|scoped| scoped.rule.masks());
-        let text_found = scoped.iter().any(|scoped| {
+        let text_found = all().any(|scoped| {
             parts(&scoped.rule).any(|part| {
                 let fields = part.postgres.as_ref();
                 fields.is_some_and(|postgres| postgres.looks_at_text())
             })
         });
         let text_dependent = text_found
-            || scoped.iter().any(|scoped| {
+            || all().any(|scoped| {
                 parts(&scoped.rule).any(|part| {
                     part.circumstances
                         .expressions()
                         .any(Expression::looks_at_text)
                 })
             });
+        let asks_past =
+            |scoped: &Scoped| parts(&scoped.rule).any(|part| part.circumstances.asks_past());
         let remembering = !rules.risk().thresholds.is_empty()
-            || scoped
-                .iter()
-                .any(|scoped| scoped.circumstantial || scoped.rule.ban.is_some());
+            || all().any(|scoped| asks_past(scoped) || scoped.rule.ban.is_some());
         let keeping = remembering
-            || scoped.iter().any(|scoped| {
+            || all().any(|scoped| {
                 let rule = &scoped.rule;
                 scoped.traced || !rule.observe && (rule.risk > 0 || !rule.tags.is_empty())
             });
@@ -139,7 +136,6 @@ impl Scope {
             inner: Arc::new(Inner {
                 rules: Arc::clone(rules),
                 subject: subject.clone(),
-                index: Index::new(&scoped),
                 kept: Kept::default(),
                 text_found,
                 scoped,
@@ -233,6 +229,10 @@ impl Scope {
         }
     }
 
+    fn scoped(&self, index: usize) -> Option<&Scoped> {
+        self.inner.scoped.get(index)?.as_ref()
+    }
+
     /// Which rules apply to what is asked, by what it says of itself.
     fn find(&self, operation: &Operation<'_>) -> Arc<[Found]> {
         if let Operation::Postgres(postgres) = operation
@@ -267,9 +267,9 @@ impl Scope {
         let unread = statement.is_some_and(|statement| {
             statement.classes.is_empty() || statement.classes.contains(Class::Unclassified)
         });
-        let candidates = self.inner.index.candidates(statement);
+        let candidates = self.inner.rules.index().candidates(statement);
         let hits = candidates.iter().filter_map(|index| {
-            let scoped = self.inner.scoped.get(index)?;
+            let scoped = self.scoped(index)?;
             scoped.hit(index, asked, unread)
         });
         Found {
@@ -305,7 +305,7 @@ impl Scope {
             };
             let mut part = Part::default();
             for hit in &found.hits {
-                if let Some(scoped) = self.inner.scoped.get(hit.index) {
+                if let Some(scoped) = self.scoped(hit.index) {
                     let settled = scoped.settle(*hit, &circumstances);
                     sum.add(&mut part, hit.index, scoped, settled, found.unread);
                 }
@@ -372,139 +372,6 @@ impl Scope {
             }
             _ => {}
         }
-    }
-
-    fn judgement(&self, sum: &Sum, score: u32) -> Judgement {
-        let verdict = match &sum.refused {
-            None => Verdict::Allow(Permit(())),
-            Some((verdict, reason)) => {
-                let refusal = self.refusal(reason);
-                match verdict {
-                    RuleVerdict::Kill => Verdict::Kill(refusal),
-                    RuleVerdict::Hold => match self.approval(sum) {
-                        Some(approval) => Verdict::Hold(Hold::new(refusal, approval)),
-                        // Nobody to ask: never, and refused if it were.
-                        None => Verdict::Block(refusal),
-                    },
-                    RuleVerdict::Block | RuleVerdict::Allow => Verdict::Block(refusal),
-                }
-            }
-        };
-        let passes = matches!(verdict, Verdict::Allow(_) | Verdict::Hold(_));
-        let kills = matches!(verdict, Verdict::Kill(_));
-        Judgement {
-            masks: (passes && !sum.masks.is_empty()).then(|| self.masks(&sum.masks)),
-            record: sum.record.unwrap_or_default(),
-            limits: if passes {
-                sum.limits
-            } else {
-                Limits::default()
-            },
-            risk: sum.risk,
-            score,
-            tags: if passes {
-                self.tags(&sum.tags)
-            } else {
-                Vec::new()
-            },
-            ban: sum.ban.filter(|_| kills),
-            applied: self.names(&sum.applied),
-            observed: self.names(&sum.observed),
-            severity: sum.severity,
-            verdict,
-        }
-    }
-
-    /// What all that holds asks for.
-    fn approval(&self, sum: &Sum) -> Option<Arc<Approval>> {
-        let rules = self
-            .of(&sum.holds)
-            .filter_map(|scoped| scoped.rule.approval.as_ref());
-        let thresholds = &self.inner.rules.risk().thresholds;
-        let thresholds = sum
-            .threshold_holds
-            .iter()
-            .filter_map(|index| thresholds.get(index)?.approval.as_ref());
-        let mut asked = rules.chain(thresholds);
-        let mut all = Arc::clone(asked.next()?);
-        for more in asked {
-            Arc::make_mut(&mut all).unite(more);
-        }
-        Some(all)
-    }
-
-    fn refusal(&self, reason: &Reason) -> Refusal {
-        let by_default = || Refusal::said(Arc::clone(&self.inner.refused_by_default));
-        match reason {
-            Reason::Default => by_default(),
-            Reason::Unread => Refusal::said(Arc::clone(&self.inner.refused_unread)),
-            Reason::Said(refusal) => refusal.clone(),
-            Reason::Threshold(index) => self.inner.rules.risk().thresholds.get(*index).map_or_else(
-                by_default,
-                |threshold| Refusal {
-                    rule: Some(Arc::clone(&threshold.name)),
-                    message: Arc::clone(&threshold.message),
-                },
-            ),
-            Reason::Rule(index) => {
-                self.inner
-                    .scoped
-                    .get(*index)
-                    .map_or_else(by_default, |scoped| Refusal {
-                        rule: Some(Arc::clone(&scoped.rule.name)),
-                        message: Arc::clone(&scoped.rule.message),
-                    })
-            }
-        }
-    }
-
-    fn tags(&self, of: &Bits) -> Vec<Arc<str>> {
-        let mut tags: Vec<Arc<str>> = Vec::new();
-        for tag in self.of(of).flat_map(|scoped| &scoped.rule.tags) {
-            if !tags.contains(tag) {
-                tags.push(Arc::clone(tag));
-            }
-        }
-        tags
-    }
-
-    /// The rules of a set, in the order of files and lines.
-    fn of(&self, bits: &Bits) -> impl Iterator<Item = &Scoped> {
-        bits.iter().filter_map(|index| self.inner.scoped.get(index))
-    }
-
-    fn names(&self, bits: &Bits) -> Vec<Arc<str>> {
-        self.of(bits)
-            .map(|scoped| Arc::clone(&scoped.rule.name))
-            .collect()
-    }
-
-    /// The united masks of some rules, made once.
-    fn masks(&self, of: &Bits) -> Arc<Masks> {
-        let kept = self
-            .inner
-            .masks
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, masks)) = kept.iter().find(|(bits, _)| bits == of) {
-            return Arc::clone(masks);
-        }
-        drop(kept);
-        let mut masks = Masks::default();
-        for entry in self.of(of).flat_map(|scoped| &scoped.rule.masks) {
-            masks.add(entry);
-        }
-        let masks = Arc::new(masks);
-        let mut kept = self
-            .inner
-            .masks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MASKS_KEPT {
-            kept.clear();
-        }
-        kept.push((of.clone(), Arc::clone(&masks)));
-        masks
     }
 
     /// Whether any operation could be allowed in this session.

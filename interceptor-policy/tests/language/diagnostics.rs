@@ -600,6 +600,181 @@ fn rules_that_can_never_apply_are_warned_of() {
     );
 }
 
+/// Rules `a` and `b`, and what is warned of.
+fn two(a: &str, b: &str) -> Vec<String> {
+    let yaml = format!("rules:\n  - {{ name: a, {a} }}\n  - {{ name: b, {b} }}\n");
+    let faults = faults(&yaml);
+    assert!(faults.iter().all(|fault| fault.level == Level::Warning));
+    faults.into_iter().map(|fault| fault.message).collect()
+}
+
+#[test]
+fn a_rule_that_another_always_overrules_is_warned_of() {
+    let never = ["`a` never decides: `b` refuses all that it matches"];
+    for (narrow, wide) in [
+        (
+            "{ postgres: { class: read } }",
+            "{ postgres: { class: read } }",
+        ),
+        (
+            "{ postgres: { class: read, tables: [users] } }",
+            "{ postgres: { class: [read, write] } }",
+        ),
+        (
+            "{ postgres: { statement: DROP TABLE } }",
+            "{ postgres: { statement: drop } }",
+        ),
+        (
+            "{ postgres: { tables: [public.users] } }",
+            "{ postgres: { tables: [users, orders] } }",
+        ),
+        (
+            "{ principal: { agent: deploy-1 }, postgres: { class: read } }",
+            "{ principal: { agent: 'deploy-*' } }",
+        ),
+        ("{ principal: { labels: { team: x } } }", "{}"),
+        (
+            "{ protocol: postgres, target: { port: 5432 } }",
+            "{ target: { port: [5432, 5433] } }",
+        ),
+    ] {
+        for (mild, strict) in [("allow", "block"), ("allow", "kill"), ("hold", "block")] {
+            let narrow = format!("match: {narrow}, verdict: {mild}");
+            let wide = format!("match: {wide}, verdict: {strict}");
+            assert_eq!(two(&narrow, &wide), never, "{narrow} {wide}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_may_decide_is_not_warned_of() {
+    for (a, b) in [
+        (
+            "match: { postgres: { class: read } }, verdict: allow",
+            "match: { postgres: { class: write } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { class: [read, write] } }, verdict: allow",
+            "match: { postgres: { class: write } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { class: read } }, verdict: allow",
+            "match: { postgres: { class: read, tables: [x] } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { class: read } }, verdict: allow",
+            "match: {}, unless: { postgres: { tables: [x] } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { class: read } }, verdict: allow",
+            "match: { time: { weekdays: [sat] } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { class: read } }, verdict: allow",
+            "match: {}, verdict: block, mode: observe",
+        ),
+        (
+            "match: { postgres: { class: read } }, verdict: allow, risk: 5",
+            "match: {}, verdict: block",
+        ),
+        (
+            "match: { postgres: { tables: { not: x } } }, verdict: allow",
+            "match: { postgres: { tables: { not: x } } }, verdict: block",
+        ),
+        (
+            "match: { postgres: { tables: [users] } }, verdict: allow",
+            "match: { postgres: { tables: [public.users] } }, verdict: block",
+        ),
+        (
+            "match: { principal: { exe: /usr/bin/a/b } }, verdict: allow",
+            "match: { principal: { exe: '/usr/bin/*' } }, verdict: block",
+        ),
+        ("match: {}, verdict: allow", "match: {}, verdict: hold"),
+        ("match: {}, risk: 5", "match: {}, risk: 6"),
+    ] {
+        assert_eq!(two(a, b), Vec::<String>::new(), "{a} {b}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_another_again_is_warned_of() {
+    let again = ["`b` is `a` again"];
+    assert_eq!(
+        two(
+            "match: { postgres: { tables: [x, y], class: read } }, verdict: block, message: no",
+            "verdict: block, match: { postgres: { class: [read], tables: [y, x] } }, description: d",
+        ),
+        again
+    );
+    let yaml = "lists: { both: [x, y] }
+rules:
+  - { name: a, match: { postgres: { tables: $both } }, risk: 1 }
+  - { name: b, match: { postgres: { tables: [x, y] } }, risk: 1 }
+";
+    let faults = faults(yaml);
+    assert_eq!(faults[0].message, again[0]);
+    assert!(
+        faults[0]
+            .help
+            .as_deref()
+            .unwrap()
+            .contains("rules/x.yaml:4")
+    );
+}
+
+#[test]
+fn effects_on_what_is_refused_are_warned_of() {
+    for (effect, message) in [
+        ("mask: [{ columns: x, with: hash }]", "masks nothing"),
+        ("limits: { rows: 1 }", "limits nothing"),
+        ("tag: x", "leaves no tag"),
+    ] {
+        expect(
+            &format!("rules:\n  - {{ name: r, match: {{}}, verdict: block, {effect} }}"),
+            Level::Warning,
+            message,
+            "",
+            "",
+        );
+        assert_eq!(
+            two(&format!("match: {{}}, {effect}"), "match: {}, risk: 1"),
+            Vec::<String>::new()
+        );
+    }
+}
+
+#[test]
+fn a_test_says_what_was_before_in_known_words() {
+    for (given, message, help, under) in [
+        ("after: [{ sql: x }]", "no `postgres`", "", "sql"),
+        (
+            "time: yesterday",
+            "no point in time",
+            "2026-01-05T10:00:00Z",
+            "yesterday",
+        ),
+        ("repeat: 0", "at least 1", "", "0"),
+        ("repaet: 2", "`repaet`", "`repeat`", "repaet"),
+    ] {
+        let yaml = format!(
+            "tests: [{{ name: t, given: {{ {given} }}, postgres: x, expect: {{ verdict: allow }} }}]"
+        );
+        let faults = faults(&yaml);
+        let fault = faults.iter().find(|fault| fault.message.contains(message));
+        let fault = fault.unwrap_or_else(|| panic!("{given}: {faults:#?}"));
+        assert!(
+            fault.help.as_deref().unwrap_or("").contains(help),
+            "{fault}"
+        );
+        let marked: String = fault
+            .source
+            .chars()
+            .skip(fault.at.column as usize - 1)
+            .collect();
+        assert!(marked.starts_with(under), "{given}: under {marked}");
+    }
+}
+
 #[test]
 fn a_test_names_a_rule_that_exists() {
     expect(
@@ -687,6 +862,9 @@ fn the_schema_knows_every_field() {
         ("/$defs/match/properties", 9),
         ("/$defs/rule/properties", 16),
         ("/properties", 5),
+        ("/$defs/test/properties", 4),
+        ("/$defs/test/properties/given/properties", 9),
+        ("/$defs/test/properties/expect/properties", 8),
     ] {
         assert_eq!(fields(path).len(), places, "{path}");
     }

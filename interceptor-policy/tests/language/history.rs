@@ -251,7 +251,12 @@ fn who_is_not_remembered_is_refused_where_the_rules_ask_what_was_before() {
     let mut second = Session::new(&memory, &asking, &other);
     let refused = second.judge(select(), at(0));
     assert_eq!(verdict(&refused), ("block", None));
-    let plain = rule("match: { postgres: { statement: DROP } }, verdict: block");
+    let plain = rules(
+        "rules:
+  - { name: a, match: { postgres: { statement: DROP } }, verdict: block }
+  - { name: b, match: { time: { weekdays: [sun] }, if: principal.uid == 1 }, verdict: block }
+",
+    );
     second.scope = plain.scope(&other);
     assert_eq!(second.says(select(), at(0)), "allow");
 }

@@ -209,3 +209,131 @@ fn an_unread_statement_is_the_reason_why_an_allow_rule_does_not_apply() {
         explained[0].2
     );
 }
+
+const HISTORY: &str = "rules:
+  - { name: reads, match: { postgres: { class: read } }, verdict: allow, limits: { rows: 10, duration: 30s } }
+  - { name: mark, match: { postgres: { tables: [users] } }, tag: seen, risk: 20 }
+  - { name: after, match: { postgres: { tables: [orders] }, after: { tag: seen, within: 5m } }, verdict: kill }
+  - { name: often, match: { postgres: { tables: [often] }, rate: { over: 3, per: 1m } }, verdict: block }
+  - { name: nights, match: { postgres: { tables: [dark] }, time: { between: '22:00-06:00' } }, verdict: block }
+  - { name: ask, match: { postgres: { tables: [ask] } }, verdict: hold, approval: { from: [dba], quorum: 2, timeout: 1m } }
+risk: { thresholds: [{ at: 50, verdict: hold, approval: { mode: ticket } }] }
+";
+
+fn of_history(test: &str) -> Outcome {
+    let rules = rules(&format!("{HISTORY}tests:\n  - {{ name: t, {test} }}\n"));
+    testing::run(&rules.tests()[0], &rules, classify)
+}
+
+#[test]
+fn a_test_says_what_was_before_it() {
+    for (test, passes) in [
+        (
+            "given: { after: [{ postgres: 'SELECT #users' }] }, postgres: 'SELECT #orders', expect: { verdict: kill, rule: after }",
+            true,
+        ),
+        (
+            "postgres: 'SELECT #orders', expect: { verdict: kill }",
+            false,
+        ),
+        (
+            "given: { after: [{ postgres: 'SELECT #users', ago: 4m }] }, postgres: 'SELECT #orders', expect: { verdict: kill }",
+            true,
+        ),
+        (
+            "given: { after: [{ postgres: 'SELECT #users', ago: 6m }] }, postgres: 'SELECT #orders', expect: { verdict: allow }",
+            true,
+        ),
+        (
+            "given: { repeat: 3 }, postgres: 'SELECT #often', expect: { verdict: allow }",
+            true,
+        ),
+        (
+            "given: { repeat: 4 }, postgres: 'SELECT #often', expect: { verdict: block, rule: often }",
+            true,
+        ),
+        (
+            "given: { time: '2026-01-05T23:00:00Z' }, postgres: 'SELECT #dark', expect: { rule: nights }",
+            true,
+        ),
+        (
+            "given: { time: 2026-01-05T12:00:00Z }, postgres: 'SELECT #dark', expect: { verdict: allow }",
+            true,
+        ),
+        (
+            "given: { risk: 40 }, postgres: 'SELECT #users', expect: { verdict: hold, rule: 'risk>=50' }",
+            true,
+        ),
+        (
+            "given: { risk: 20 }, postgres: 'SELECT #users', expect: { verdict: allow }",
+            true,
+        ),
+    ] {
+        let outcome = of_history(test);
+        assert_eq!(outcome.passed(), passes, "{test}: {:?}", outcome.failures);
+    }
+}
+
+#[test]
+fn a_test_expects_limits_tags_and_who_is_asked() {
+    for (expect, failure) in [
+        (
+            "postgres: 'SELECT #users', expect: { limits: { rows: 10 }, tags: [seen] }",
+            "",
+        ),
+        (
+            "postgres: 'SELECT #users', expect: { limits: { rows: 11 } }",
+            "expected rows to be limited to 11, got 10",
+        ),
+        (
+            "postgres: 'SELECT #users', expect: { limits: { bytes: 1KiB } }",
+            "expected bytes to be limited to 1024, got no limit",
+        ),
+        (
+            "postgres: 'SELECT #users', expect: { limits: { duration: 1m } }",
+            "limited to 1m, got 30s",
+        ),
+        (
+            "postgres: 'SELECT #users', expect: { tags: [] }",
+            "expected no tag, got seen",
+        ),
+        (
+            "postgres: 'SELECT #x', expect: { tags: [seen] }",
+            "expected the tag seen, got none",
+        ),
+        (
+            "postgres: 'SELECT #ask', expect: { approval: { from: [dba], quorum: 2, timeout: 1m, mode: wait } }",
+            "",
+        ),
+        (
+            "postgres: 'SELECT #ask', expect: { approval: { from: [others] } }",
+            "expected another approval than 2 of dba, 1m, block on silence, wait",
+        ),
+        (
+            "postgres: 'SELECT #ask', expect: { approval: { mode: ticket } }",
+            "expected another approval",
+        ),
+        (
+            "postgres: SELECT, expect: { approval: {} }",
+            "nobody is asked",
+        ),
+    ] {
+        let outcome = of_history(expect);
+        assert_eq!(
+            outcome.passed(),
+            failure.is_empty(),
+            "{expect}: {:?}",
+            outcome.failures
+        );
+        let first = outcome.failures.first().map_or("", String::as_str);
+        assert!(first.contains(failure), "{expect}: {first}");
+    }
+}
+
+#[test]
+fn what_was_before_counts_for_coverage() {
+    let outcome = of_history(
+        "given: { after: [{ postgres: 'SELECT #users' }] }, postgres: DROP, expect: { verdict: block }",
+    );
+    assert!(outcome.applied.iter().any(|rule| &**rule == "mark"));
+}

@@ -179,6 +179,11 @@ impl Expression {
         self.leaves.iter().any(Leaf::is_of_statements)
     }
 
+    /// Whether it asks for the score.
+    pub(crate) fn asks_past(&self) -> bool {
+        self.leaves.contains(&Leaf::Risk)
+    }
+
     /// Whether it looks at the text.
     pub(crate) fn looks_at_text(&self) -> bool {
         self.leaves.contains(&Leaf::Text)
