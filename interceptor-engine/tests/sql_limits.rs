@@ -94,3 +94,88 @@ fn names_without_end_do_not_take_time_without_end() {
         assert_eq!(sql.statements.len(), 1);
     }
 }
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "time is what this is about")]
+fn texts_in_texts_do_not_take_time_without_end() {
+    let many = 100_000;
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let mut nested = "SELECT E'\\\\' || ssn FROM users".to_owned();
+    for _ in 0..12 {
+        nested = format!("DO $a$ BEGIN EXECUTE {}; END $a$", quoted(&nested)).replace("$a$", "'");
+        nested.truncate(1 << 20);
+    }
+    let texts = [
+        // Many texts.
+        format!(
+            "SELECT {}1",
+            "query_to_xml('SELECT 1', true, true, ''), ".repeat(many)
+        ),
+        format!("DO $$ BEGIN {} END $$", "PERFORM 1; ".repeat(2_000)),
+        format!(
+            "DO $$ BEGIN {} END $$",
+            "EXECUTE 'SELECT 1'; ".repeat(1_000)
+        ),
+        // One that grows: each piece stands for all of the one before.
+        format!(
+            "DO $$ BEGIN EXECUTE format('{}', {}); END $$",
+            "%1$s".repeat(10_000),
+            quoted(&"SELECT 1;".repeat(1_000))
+        ),
+        format!(
+            "DO $$ BEGIN {} END $$",
+            format!("EXECUTE format('{}', 'SELECT 1;'); ", "%1$s".repeat(500)).repeat(20)
+        ),
+        // Every word looked up among many variables; every loop with one more.
+        format!(
+            "DO $$ DECLARE {} BEGIN PERFORM {}; END $$",
+            (0..8_000)
+                .map(|at| format!("v{at} int; "))
+                .collect::<String>(),
+            vec!["v1"; 10_000].join(" + ")
+        ),
+        format!(
+            "DO $$ DECLARE {} BEGIN {} END $$",
+            (0..6_000)
+                .map(|at| format!("v{at} int; "))
+                .collect::<String>(),
+            "FOR i IN 1 .. 2 LOOP NULL; END LOOP; ".repeat(950)
+        ),
+        // Deep.
+        format!(
+            "DO $$ {} NULL; {} $$",
+            "BEGIN ".repeat(990),
+            "END; ".repeat(990)
+        ),
+        format!(
+            "DO $$ BEGIN {} NULL; {} END $$",
+            "IF a THEN ".repeat(900),
+            "END IF; ".repeat(900)
+        ),
+        format!(
+            "DO $$ BEGIN x := {}1{}; END $$",
+            "(".repeat(20_000),
+            ")".repeat(20_000)
+        ),
+        nested,
+        format!(
+            "CREATE FUNCTION f({}) RETURNS int LANGUAGE plpgsql AS $$ BEGIN {} END $$",
+            (0..5_000)
+                .map(|at| format!("p{at} int"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            "RETURN NEXT p1; ".repeat(5_000)
+        ),
+    ];
+    for text in texts {
+        let start = std::time::Instant::now();
+        let read = classify(&text).statements.len();
+        assert!(read >= 1);
+        let took = start.elapsed();
+        assert!(
+            took.as_secs() < 20,
+            "{took:?}: {}",
+            text.get(..60).unwrap_or_default()
+        );
+    }
+}

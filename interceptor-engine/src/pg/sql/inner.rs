@@ -20,6 +20,9 @@ use super::{Dialect, Effect, constant};
 /// Texts in texts in texts: deeper ones are not seen.
 const MAX_DEPTH: u8 = 4;
 
+/// What it costs to begin with a text, in steps.
+const STEPS_PER_TEXT: usize = 1000;
+
 /// Reads a text inside of what `walker` walks. `None` where it cannot be seen.
 pub(super) fn read(
     walker: &mut Walker,
@@ -30,7 +33,10 @@ pub(super) fn read(
     if walker.setting.depth >= MAX_DEPTH {
         return None;
     }
-    walker.spend(text.len());
+    walker.spend(text.len().saturating_add(STEPS_PER_TEXT));
+    if walker.is_exhausted() {
+        return None;
+    }
     let setting = Setting {
         dialect: walker.setting.dialect,
         depth: walker.setting.depth + 1,

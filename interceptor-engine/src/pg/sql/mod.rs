@@ -23,6 +23,7 @@
 //! * `where_clause`, `functions` — one question each;
 //! * `inner`, with `constant` — texts inside of a statement that run as SQL;
 //! * `body`, with `plpgsql` and `tokens` — `DO` blocks and functions' bodies;
+//! * `behind` — functions behind triggers, operators, casts;
 //! * `rights` — acting as somebody else by way of something else;
 //! * `effects` — what the session has to know (prepared names, cursors, `SET`);
 //! * `merge` — what an `EXECUTE` means, once it is known what it executes;
@@ -46,6 +47,7 @@
 //! names what it names, and does nothing yet.
 
 mod ast;
+mod behind;
 mod body;
 mod cache;
 mod constant;

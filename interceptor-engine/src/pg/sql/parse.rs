@@ -38,8 +38,9 @@ const MAX_SCAN: usize = 256 << 20;
 /// What the parser needs at most: it measures no more than 2 MiB.
 const STACK_INNER: usize = 4 << 20;
 
-/// Larger blocks of PL/pgSQL are not read …
-const MAX_BLOCK: usize = 1 << 20;
+/// Larger blocks of PL/pgSQL are not read: their compiler looks every word up
+/// in a list of all variables …
+const MAX_BLOCK: usize = 128 << 10;
 /// … nor such as could be nested deeper than that.
 const MAX_OPENINGS: usize = 2000;
 

@@ -128,6 +128,10 @@ impl Body<'_> {
         for (field, value) in statement.as_object().into_iter().flatten() {
             match (field.as_str(), name) {
                 ("body", Some(name)) if self.certain => {
+                    self.walker.spend(variables.certain.len());
+                    if self.walker.is_exhausted() {
+                        return;
+                    }
                     let mut inside = Variables::clone(variables);
                     inside.certain.insert(name.to_owned());
                     self.visit(field, value, &Arc::new(inside));

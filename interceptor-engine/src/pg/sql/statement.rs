@@ -12,7 +12,7 @@ use super::ast::{self, Ast};
 use super::query::select_tag;
 use super::scope::{Relation, Scope, all_of};
 use super::walk::{Setting, Walker};
-use super::{Effect, UNCLASSIFIED, body, effects, moves, rights, tags};
+use super::{Effect, UNCLASSIFIED, behind, body, effects, moves, rights, tags};
 
 /// What was read of one statement.
 #[derive(Debug, Default)]
@@ -108,6 +108,7 @@ impl Reader {
                 let (tag, classes) = tags::of(ast);
                 self.walker.tag(tag);
                 self.walker.found.classes = classes;
+                behind::name(&mut self.walker, ast);
                 self.utility(ast)?;
                 self.walker.moved_by(ast);
             }
