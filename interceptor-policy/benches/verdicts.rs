@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p interceptor-policy`
 #![allow(missing_docs, reason = "the macros of criterion document nothing")]
+#![allow(clippy::panic, reason = "without its rules there is nothing to time")]
 
 use std::hint::black_box;
 use std::net::IpAddr;

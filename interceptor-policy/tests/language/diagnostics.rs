@@ -647,6 +647,23 @@ fn a_rule_that_another_always_overrules_is_warned_of() {
 }
 
 #[test]
+fn nothing_is_warned_of_in_what_ships() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../rules");
+    let sources: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| Source {
+            text: std::fs::read_to_string(&path).unwrap(),
+            path,
+        })
+        .collect();
+    assert!(sources.len() >= 3, "{}", sources.len());
+    let rules = RuleSet::load(&sources).unwrap();
+    assert!(rules.warnings().is_empty(), "{}", rules.warnings());
+}
+
+#[test]
 fn a_rule_that_may_decide_is_not_warned_of() {
     for (a, b) in [
         (
