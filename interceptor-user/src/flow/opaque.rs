@@ -2,6 +2,7 @@
 //! otherwise.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use interceptor_engine::hold::{Decision, Question};
 use interceptor_engine::opaque::OpaqueSession;
@@ -39,11 +40,14 @@ pub(super) async fn serve(
     // `uninspected` unless a rule speaks.
     let mut subject = flow.subject(protocol, protocol == Protocol::Tls, default);
     subject.target.default = default;
-    let judgement = house
-        .rules
-        .current()
-        .scope(&subject)
-        .decide(&Operation::Opaque);
+    let now = house.moment(Instant::now());
+    let mut standing = house.memory.standing(&subject.principal, now);
+    let judgement =
+        house
+            .rules
+            .current()
+            .scope(&subject)
+            .judge(&Operation::Opaque, &mut standing, now);
     match judgement.verdict {
         Verdict::Allow(permit) => {
             drop(permit);
