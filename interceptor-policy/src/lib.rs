@@ -22,7 +22,7 @@ pub mod verdict;
 pub use approval::{Approval, Hold, HoldMode};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use explain::Explanation;
-pub use mask::{DetectPlan, Detector, Hit, Looks, MaskKey, Masked, Masks, Transform};
+pub use mask::{DetectPlan, DetectStream, Detector, Hit, Looks, MaskKey, Masked, Masks, Transform};
 pub use operation::{Operation, PgOperation};
 pub use principal::Principal;
 pub use rule::{Rule, RuleSet, RuleVerdict, Source};

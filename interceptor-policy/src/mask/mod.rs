@@ -11,7 +11,7 @@ mod transform;
 
 use std::sync::Arc;
 
-pub use detectors::{DetectPlan, Detector, Hit, Looks, Pattern};
+pub use detectors::{DetectPlan, DetectStream, Detector, Hit, Looks, Pattern};
 pub use transform::{MaskKey, Masked, Transform};
 
 use crate::matcher::Mode;

@@ -23,11 +23,15 @@ const PEM: &str = "-----BEGIN ";
 pub(super) const PEM_CUE: &str = "VATE KEY";
 
 /// Longest header that is decoded.
-const HEADER: usize = 16 << 10;
+const HEADER: usize = 3 << 10;
 /// How many places in one run of letters are tried as a token's beginning.
 const TRIES: usize = 8;
-/// Longest label of a PEM block.
+/// How a PEM block's last line begins.
+const PEM_END: &str = "-----END ";
+/// Longest label of a PEM block, with its dashes.
 const LABEL: usize = 64;
+/// As many bytes as tell whether a PEM block ends.
+pub(super) const PEM_LAST: usize = PEM_END.len() + LABEL;
 
 const fn is_base64url(byte: u8) -> bool {
     Class::Word.has(byte)
@@ -88,21 +92,42 @@ pub(super) fn private_keys(value: &[u8], into: &mut Vec<Range<usize>>) {
             from = begin + PEM.len();
             continue;
         };
-        let mut end = inside;
-        let end = loop {
-            match find(value, end, "-----END ") {
-                Some(footer) => {
-                    end = footer + 9;
-                    if let Some(behind) = label(value, end) {
-                        break behind;
-                    }
-                }
-                None => break value.len(),
-            }
-        };
+        let end = private_key_end(value, inside).unwrap_or(value.len());
         into.push(begin..end);
         from = end;
     }
+}
+
+/// The first private key that begins in `value`: its first dash, and the end of
+/// its first line's label.
+pub(super) fn private_key_begin(value: &[u8]) -> Option<Range<usize>> {
+    memmem::find_iter(value, PEM)
+        .find_map(|begin| label(value, begin + PEM.len()).map(|inside| begin..inside))
+}
+
+/// The end of the last line's label, from `from` on.
+pub(super) fn private_key_end(value: &[u8], from: usize) -> Option<usize> {
+    let mut from = from;
+    while let Some(footer) = find(value, from, PEM_END) {
+        from = footer + PEM_END.len();
+        if let Some(behind) = label(value, from) {
+            return Some(behind);
+        }
+    }
+    None
+}
+
+/// Where in `tail`, the end of a text that goes on, a token begins that is as
+/// yet without its end.
+pub(super) fn open_jwt(tail: &[u8]) -> Option<usize> {
+    let mut closed = tail.to_vec();
+    closed.push(b'.');
+    let mut found = Vec::new();
+    jwts(&closed, &mut found);
+    found
+        .last()
+        .filter(|range| range.end == closed.len())
+        .map(|range| range.start)
 }
 
 fn find(value: &[u8], from: usize, text: &str) -> Option<usize> {
@@ -113,6 +138,8 @@ fn find(value: &[u8], from: usize, text: &str) -> Option<usize> {
 fn label(value: &[u8], from: usize) -> Option<usize> {
     let rest = value.get(from..)?;
     let rest = rest.get(..LABEL).unwrap_or(rest);
+    let line = rest.iter().position(|byte| super::is_line_end(*byte));
+    let rest = rest.get(..line.unwrap_or(rest.len()))?;
     let dashes = memmem::find(rest, b"-----")?;
     memmem::find(rest.get(..dashes)?, b"PRIVATE KEY")?;
     Some(from + dashes + 5)

@@ -91,21 +91,35 @@ const BASIC: usize = 8;
 /// Longest name and password that is decoded.
 const BASIC_LIMIT: usize = 1024;
 
-/// What `detector` finds behind the word at `start`.
+/// Hands to `hit` what `detector` finds behind the word at `start`. What begins
+/// before `done` was found before.
 pub(super) fn find(
     detector: Detector,
     word: &Keyword,
     value: &[u8],
     start: usize,
-) -> Option<Range<usize>> {
+    done: usize,
+    hit: &mut dyn FnMut(Range<usize>),
+) {
     let from = start + word.text.len();
     match detector {
-        AwsKey => aws_secret(value, from),
-        HighEntropySecret => drawn(value, from),
-        KeyValuePassword => password::find(value, start, word.text),
-        BearerToken if word.text == BASIC_WORD => basic(value, start, from),
-        BearerToken => bearer(value, start, from),
-        _ => None,
+        AwsKey => runs_behind(value, from, is_aws, AWS_SECRET + 1)
+            .filter(|run| run.len() == AWS_SECRET)
+            .for_each(hit),
+        HighEntropySecret => runs_behind(value, from, drawn::is_letter, drawn::WEIGHED)
+            .filter(|run| run.start >= done)
+            .filter_map(|run| drawn(value, run))
+            .for_each(hit),
+        // A run of beginnings must not be gone through from each.
+        _ if start < done => {}
+        KeyValuePassword => password::find(value, start, word.text)
+            .into_iter()
+            .for_each(hit),
+        BearerToken if word.text == BASIC_WORD => {
+            basic(value, start, from).into_iter().for_each(hit);
+        }
+        BearerToken => bearer(value, start, from).into_iter().for_each(hit),
+        _ => {}
     }
 }
 
@@ -152,25 +166,16 @@ const fn is_aws(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'/' || byte == b'+'
 }
 
-/// A run of exactly 40 letters of base64; the first long one is it, or none is.
-fn aws_secret(value: &[u8], from: usize) -> Option<Range<usize>> {
-    runs_behind(value, from, is_aws, AWS_SECRET + 1)
-        .find(|run| run.len() >= AWS_SECRET)
-        .filter(|run| run.len() == AWS_SECRET)
-}
-
-/// The first run that looks drawn at random, whole.
-fn drawn(value: &[u8], from: usize) -> Option<Range<usize>> {
-    runs_behind(value, from, drawn::is_letter, drawn::WEIGHED).find_map(|found| {
-        let text = value.get(found.clone())?;
-        let lead = text
-            .iter()
-            .take_while(|byte| !byte.is_ascii_alphanumeric())
-            .count();
-        drawn::looks_drawn(text.get(lead..)?).then(|| {
-            let end = run(value, found.end, drawn::is_letter);
-            found.start + lead..short_run(value, end, 2, |byte| byte == b'=')
-        })
+/// A run whole, where it looks drawn at random.
+fn drawn(value: &[u8], found: Range<usize>) -> Option<Range<usize>> {
+    let text = value.get(found.clone())?;
+    let lead = text
+        .iter()
+        .take_while(|byte| !byte.is_ascii_alphanumeric())
+        .count();
+    drawn::looks_drawn(text.get(lead..)?).then(|| {
+        let end = run(value, found.end, drawn::is_letter);
+        found.start + lead..short_run(value, end, 2, |byte| byte == b'=')
     })
 }
 

@@ -9,34 +9,59 @@ use super::Detector::{AzureKey, Email, Iban, Ipv4, Ipv6, Phone, UrlPassword};
 use super::Set;
 use super::{address, email, iban, password, phone, tokens};
 
-/// Bytes of a block. Two blocks hold every IP address's dots or colons, so the
-/// greater half of them is in one.
+/// Bytes of a block. Two blocks hold every IPv6 address's colons, so three of
+/// six are in one.
 const BLOCK: usize = 32;
 /// Bytes behind a block that decide about its last.
-const AHEAD: usize = 3;
-/// Dots and colons in one block that may be an address's.
-const DOTS: u8 = 2;
+const AHEAD: usize = 5;
+/// Colons in one block that may be an address's.
 const COLONS: u8 = 3;
 
-/// What a block has.
-struct Block {
-    /// A mark by itself.
-    any: bool,
-    dots: bool,
-    colons: bool,
-}
+/// `@`.
+const AT: u8 = 1;
+/// `+` or `(` before two digits.
+const NUMBER: u8 = 2;
+/// Two capitals before two digits.
+const IBAN: u8 = 4;
+/// `::` beside what may be hexadecimal.
+const DOUBLE: u8 = 8;
+/// `Q~`.
+const AZURE: u8 = 16;
+/// A dot between digits, and another soon.
+const DOTS: u8 = 32;
+/// [`COLONS`] between what may be hexadecimal.
+const MANY: u8 = 64;
 
 /// The detectors of `on` that may find something in `chunk`; the first of them
 /// alone where `enough` is one.
 pub(super) fn seen(chunk: &[u8], on: Set, enough: bool) -> Set {
-    let mut seen = Set::default();
-    if !on.has_any(&[AzureKey, Email, Iban, Ipv4, Ipv6, Phone, UrlPassword]) {
-        return seen;
+    let wanted = wanted(on);
+    if wanted == 0 {
+        return Set::default();
     }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions that the function is
+        // compiled for.
+        return unsafe { seen_avx2(chunk, on, wanted, enough) };
+    }
+    seen_by(chunk, on, wanted, enough)
+}
+
+/// The same code in vectors of twice the length.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn seen_avx2(chunk: &[u8], on: Set, wanted: u8, enough: bool) -> Set {
+    seen_by(chunk, on, wanted, enough)
+}
+
+#[inline(always)]
+fn seen_by(chunk: &[u8], on: Set, wanted: u8, enough: bool) -> Set {
+    let mut seen = Set::default();
     let mut start = 0;
     while start < chunk.len() {
         let rest = chunk.get(start..).unwrap_or_default();
-        let block = match rest.first_chunk::<{ BLOCK + AHEAD }>() {
+        let marks = match rest.first_chunk::<{ BLOCK + AHEAD }>() {
             Some(window) => look(window),
             None => {
                 let mut window = [0; BLOCK + AHEAD];
@@ -46,8 +71,14 @@ pub(super) fn seen(chunk: &[u8], on: Set, enough: bool) -> Set {
                 look(&window)
             }
         };
-        if block.any || block.dots || block.colons {
-            look_closely(chunk, start, &block, on, &mut seen);
+        // What is before a block decides about its first two bytes, and nothing
+        // is before the chunk.
+        let marks = match rest {
+            [b':', b':', ..] if start == 0 => marks | DOUBLE,
+            _ => marks,
+        };
+        if marks & wanted != 0 {
+            look_closely(chunk, start, marks, on, &mut seen);
             if enough && !seen.is_empty() {
                 return seen;
             }
@@ -55,6 +86,24 @@ pub(super) fn seen(chunk: &[u8], on: Set, enough: bool) -> Set {
         start += BLOCK;
     }
     seen
+}
+
+/// The marks that anybody asks for.
+fn wanted(on: Set) -> u8 {
+    let mut wanted = 0;
+    for (detectors, marks) in [
+        (&[Email, UrlPassword][..], AT),
+        (&[Phone], NUMBER),
+        (&[Iban], IBAN),
+        (&[Ipv6], DOUBLE | MANY),
+        (&[AzureKey], AZURE),
+        (&[Ipv4], DOTS),
+    ] {
+        if on.has_any(detectors) {
+            wanted |= marks;
+        }
+    }
+    wanted
 }
 
 const fn is_digit(byte: u8) -> bool {
@@ -70,49 +119,48 @@ const fn is_hex_or_so(byte: u8) -> bool {
     byte.wrapping_sub(b'0') <= b'f' - b'0'
 }
 
+/// The marks of a block.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler sees that no index is out of the array, and makes vectors of the loop"
+)]
 #[inline(always)]
-fn look(window: &[u8; BLOCK + AHEAD]) -> Block {
-    let (mut any, mut dots, mut colons) = (0_u8, 0_u8, 0_u8);
-    // Four views of the same bytes, so that no index is checked.
-    let views = window
-        .iter()
-        .zip(window.iter().skip(1))
-        .zip(window.iter().skip(2).zip(window.iter().skip(3)));
-    for ((&a, &b), (&c, &d)) in views {
-        let at = a == b'@';
+fn look(window: &[u8; BLOCK + AHEAD]) -> u8 {
+    let (mut marks, mut colons) = (0_u8, 0_u8);
+    let mark = |is: bool, mark: u8| if is { mark } else { 0 };
+    for index in 0..BLOCK {
+        let [a, b, c] = [window[index], window[index + 1], window[index + 2]];
+        let [d, e, f] = [window[index + 3], window[index + 4], window[index + 5]];
         let number = ((a == b'+') | (a == b'(')) & is_digit(b) & is_digit(c);
         let iban = is_capital(a) & is_capital(b) & is_digit(c) & is_digit(d);
-        let double = (a == b':') & (b == b':');
-        let azure = (a == b'Q') & (b == b'~');
-        any |= u8::from(at | number | iban | double | azure);
-        dots += u8::from(is_digit(a) & (b == b'.') & is_digit(c));
+        // `std::vec` is no address.
+        let double = (b == b':') & (c == b':') & (is_hex_or_so(a) | is_hex_or_so(d));
+        let dot = is_digit(a) & (b == b'.') & is_digit(c);
+        let dots = dot & ((d == b'.') | (e == b'.') | (f == b'.'));
+        marks |= mark(a == b'@', AT)
+            | mark(number, NUMBER)
+            | mark(iban, IBAN)
+            | mark(double, DOUBLE)
+            | mark((a == b'Q') & (b == b'~'), AZURE)
+            | mark(dots, DOTS);
         colons += u8::from(is_hex_or_so(a) & (b == b':') & is_hex_or_so(c));
     }
-    Block {
-        any: any != 0,
-        dots: dots >= DOTS,
-        colons: colons >= COLONS,
-    }
+    marks | mark(colons >= COLONS, MANY)
 }
 
-fn look_closely(chunk: &[u8], start: usize, block: &Block, on: Set, seen: &mut Set) {
+/// Asks the detectors at every mark of a block.
+#[inline(never)]
+fn look_closely(chunk: &[u8], start: usize, marks: u8, on: Set, seen: &mut Set) {
     let mut ask = |detector, may: &dyn Fn() -> bool| {
         if on.has(detector) && !seen.has(detector) && may() {
             seen.insert(detector);
         }
     };
-    // The first of an address's dots and colons may be in the block before.
-    let from = if block.dots || block.colons {
-        start.saturating_sub(BLOCK)
-    } else {
-        start
-    };
-    let bytes = chunk
-        .iter()
-        .enumerate()
-        .skip(from)
-        .take(start + BLOCK + AHEAD - from);
-    for (index, byte) in bytes {
+    // The first of an address's colons may be in the block before.
+    let back = if marks & MANY != 0 { BLOCK } else { 0 };
+    let from = start.saturating_sub(back);
+    let bytes = chunk.iter().enumerate().skip(from);
+    for (index, byte) in bytes.take(start + BLOCK + AHEAD - from) {
         match byte {
             b'@' => {
                 ask(Email, &|| email::may_be(chunk, index));
@@ -120,10 +168,12 @@ fn look_closely(chunk: &[u8], start: usize, block: &Block, on: Set, seen: &mut S
             }
             b'+' => ask(Phone, &|| phone::may_be_international(chunk, index)),
             b'(' => ask(Phone, &|| phone::may_be_in_brackets(chunk, index)),
-            b'.' if block.dots => ask(Ipv4, &|| address::may_be_ipv4(chunk, index)),
+            b'.' if marks & DOTS != 0 => ask(Ipv4, &|| address::may_be_ipv4(chunk, index)),
             b':' => ask(Ipv6, &|| address::may_be_ipv6(chunk, index)),
-            b'Q' => ask(AzureKey, &|| tokens::may_be_azure_client(chunk, index)),
-            b'A'..=b'Z' => ask(Iban, &|| iban::may_be(chunk, index)),
+            b'Q' if marks & AZURE != 0 => {
+                ask(AzureKey, &|| tokens::may_be_azure_client(chunk, index));
+            }
+            b'A'..=b'Z' if marks & IBAN != 0 => ask(Iban, &|| iban::may_be(chunk, index)),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@
 //! than any of them, that none can hit in it: all texts at once (packed search
 //! of `aho-corasick`), all marks at once ([`marks`]), and a probe of every tenth
 //! byte for digits ([`numbers`]). [`DetectPlan::scan`] asks the same first and
-//! runs only what may find something.
+//! runs only what may find something. [`DetectStream`] does it over pieces.
 //!
 //! A detector is a net for what nobody listed by column, not a wall: what a
 //! query encodes (reversed, in base64, one character a row) passes it.
@@ -28,6 +28,7 @@ mod numbers;
 mod password;
 mod pattern;
 mod phone;
+mod stream;
 mod texts;
 mod tokens;
 
@@ -35,6 +36,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 pub use pattern::Pattern;
+pub use stream::DetectStream;
 use texts::Texts;
 
 use super::Transform;
@@ -148,6 +150,10 @@ impl Set {
         self.0 == 0
     }
 
+    fn remove(&mut self, detector: Detector) {
+        self.0 &= !(1 << detector as u32);
+    }
+
     fn unite(&mut self, other: Self) {
         self.0 |= other.0;
     }
@@ -255,6 +261,11 @@ impl DetectPlan {
     /// become one, with the strictest of their transforms.
     #[must_use]
     pub fn scan(&self, value: &[u8]) -> Vec<Hit<'_>> {
+        self.scan_for(value, self.on)
+    }
+
+    /// The same, of some detectors and the patterns.
+    fn scan_for(&self, value: &[u8], on: Set) -> Vec<Hit<'_>> {
         let mut hits: Vec<Hit<'_>> = Vec::new();
         let mut hit = |detector, range| {
             if let Some(transform) = self.transform(detector) {
@@ -276,7 +287,7 @@ impl DetectPlan {
         }
         let mut ranges = Vec::new();
         for ((_, detector), find) in Detector::NAMES.iter().zip(FINDERS) {
-            if let (true, Some(find)) = (ask.has(*detector), find) {
+            if let (true, Some(find)) = (ask.has(*detector) && on.has(*detector), find) {
                 find(value, &mut ranges);
                 ranges.drain(..).for_each(|range| hit(*detector, range));
             }

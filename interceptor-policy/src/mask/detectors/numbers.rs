@@ -226,62 +226,87 @@ pub(super) fn may_hit(chunk: &[u8], wanted: Wanted) -> bool {
     let shortest = wanted.shortest();
     let mut probe = shortest - 1;
     while let Some(byte) = chunk.get(probe) {
-        if is_within(chunk, *byte, probe, wanted.phones) {
-            let (start, end) = run_around(chunk, probe, wanted.phones);
-            if end - start >= shortest && run_may_hit(chunk, start, end, wanted) {
-                return true;
+        let within = byte.is_ascii_digit()
+            || (joins(*byte, wanted.phones)
+                && before(chunk, probe, 1).is_ascii_digit()
+                && at(chunk, probe + 1).is_ascii_digit());
+        if within {
+            match run_around(chunk, probe, wanted) {
+                Some(end) => probe = end,
+                None => return true,
             }
-            probe = end;
         }
         probe += shortest;
     }
     false
 }
 
-/// Whether the byte at `index` is a digit, or one separator between digits.
-fn is_within(chunk: &[u8], byte: u8, index: usize, wide: bool) -> bool {
-    byte.is_ascii_digit()
-        || ((is_separator(byte) || (wide && matches!(byte, b'.' | b'/')))
-            && before(chunk, index, 1).is_ascii_digit()
-            && at(chunk, index + 1).is_ascii_digit())
+const fn joins(byte: u8, wide: bool) -> bool {
+    is_separator(byte) || (wide && matches!(byte, b'.' | b'/'))
 }
 
-fn run_around(chunk: &[u8], index: usize, wide: bool) -> (usize, usize) {
+/// Where the run around a byte within it begins.
+fn run_start(chunk: &[u8], index: usize, wide: bool) -> usize {
     let mut start = index;
-    while let Some(previous) = start.checked_sub(1)
-        && is_within(chunk, at(chunk, previous), previous, wide)
-    {
-        start = previous;
-    }
-    let mut end = index + 1;
-    while is_within(chunk, at(chunk, end), end, wide) {
-        end += 1;
-    }
-    (start, end)
-}
-
-fn run_may_hit(chunk: &[u8], start: usize, end: usize, wanted: Wanted) -> bool {
-    let run = chunk.get(start..end).unwrap_or_default();
-    // Neighbours of a value in the chunk (a length byte that happens to be a
-    // digit's) can lengthen its run, and so say nothing here.
-    (wanted.cards && may_be_card(run))
-        || (wanted.ssns && (0..run.len()).any(|at| is_ssn_shape(run, at)))
-        || (wanted.phones && phone::may_be_in(run))
-}
-
-/// Digits enough in a row, in groups that a card number has.
-fn may_be_card(run: &[u8]) -> bool {
-    let mut digits = 0;
-    for group in run.split(|byte| !byte.is_ascii_digit()) {
-        digits += group.len();
-        if digits >= *CARD_DIGITS.start() {
-            return true;
+    let mut after_is_digit = at(chunk, index).is_ascii_digit();
+    let mut back = chunk
+        .get(..index)
+        .unwrap_or_default()
+        .iter()
+        .rev()
+        .peekable();
+    while let Some(byte) = back.next() {
+        let is_digit = byte.is_ascii_digit();
+        let mut joins = || {
+            after_is_digit
+                && joins(*byte, wide)
+                && back.peek().is_some_and(|byte| byte.is_ascii_digit())
+        };
+        if !is_digit && !joins() {
+            break;
         }
+        after_is_digit = is_digit;
+        start -= 1;
+    }
+    start
+}
+
+/// The end of the run around a byte within it; `None` where a number could be
+/// in it. Neighbours of a value in the chunk (a length byte that happens to be
+/// a digit's) can lengthen its first and last group, and so say nothing here.
+fn run_around(chunk: &[u8], index: usize, wanted: Wanted) -> Option<usize> {
+    let start = run_start(chunk, index, wanted.phones);
+    let mut group = start..group_end(chunk, start);
+    let mut before_it = start..start;
+    let mut first = true;
+    let mut digits = 0;
+    loop {
+        digits += group.len();
+        if wanted.cards && digits >= *CARD_DIGITS.start() {
+            return None;
+        }
+        // No card number has a group of fewer.
         if group.len() < GROUP {
             digits = 0;
         }
+        let joined =
+            joins(at(chunk, group.end), wanted.phones) && at(chunk, group.end + 1).is_ascii_digit();
+        if !joined {
+            return Some(group.end);
+        }
+        let next = group.end + 1..group_end(chunk, group.end + 1);
+        if wanted.ssns && may_be_ssn(&before_it, &group, &next)
+            || wanted.phones && phone::may_begin(chunk, &group, &next, first)
+        {
+            return None;
+        }
+        (before_it, group, first) = (group, next, false);
     }
-    false
+}
+
+/// Whether a social security number could end in the third of three groups.
+fn may_be_ssn(area: &Range<usize>, group: &Range<usize>, serial: &Range<usize>) -> bool {
+    area.len() >= 3 && group.len() == 2 && serial.len() >= 4
 }
 
 #[cfg(test)]

@@ -161,7 +161,8 @@ fn quoted_end(value: &[u8], start: usize, quote: u8, escaped: bool) -> Option<us
     }
 }
 
-const fn ends_bare(byte: u8) -> bool {
+/// Whether a value without quotes ends before this byte.
+pub(super) const fn ends_bare(byte: u8) -> bool {
     byte <= b' '
         || matches!(
             byte,

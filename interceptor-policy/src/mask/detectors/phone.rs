@@ -354,47 +354,46 @@ pub(super) fn may_be_in_brackets(chunk: &[u8], open: usize) -> bool {
     (3..=6).contains(&(close - open)) && at(chunk, close) == b')' && digits == close + 4 + space
 }
 
-/// Whether a national number could be in the run of digits and separators
-/// `text`, whose first group may have digits before it that are not the number's.
-pub(super) fn may_be_in(text: &[u8]) -> bool {
-    let mut start = 0;
-    let mut first = true;
-    while start < text.len() {
-        let end = run(text, start, |byte| byte.is_ascii_digit());
-        // No number begins with a longer group.
-        let tries = if first {
-            start.max(end.saturating_sub(5))..end
-        } else {
-            start..start + 1
-        };
-        if tries.into_iter().any(|start| may_begin(text, start)) {
-            return true;
-        }
-        first = false;
-        start = end + 1;
-    }
-    false
-}
-
-/// The shapes of [`is_national`], with a last group of any length.
-fn may_begin(text: &[u8], start: usize) -> bool {
-    let Some(first) = text.get(start) else {
-        return false;
+/// Whether a national number could begin in the group of digits `group`, the
+/// next one at `next`: the shapes of [`is_national`]. Where `group` is the
+/// first of its run, there may be digits before it that are not the number's.
+pub(super) fn may_begin(
+    chunk: &[u8],
+    group: &Range<usize>,
+    next: &Range<usize>,
+    first: bool,
+) -> bool {
+    // Where a group of `len` digits begins that ends here.
+    let begin = |len: usize| {
+        let fits = group.len() == len || (first && group.len() > len);
+        fits.then(|| group.end.saturating_sub(len))
     };
-    let mut lens = [0_usize; 4];
-    let mut index = start;
-    for len in &mut lens {
-        let end = run(text, index, |byte| byte.is_ascii_digit());
-        *len = end - index;
-        index = end + 1;
-    }
-    let left = text.len() - start;
-    let [a, b, c, d] = lens;
-    match first {
-        b'1' if a == 1 => b == 3 && c == 3 && d >= 4,
-        b'2'..=b'9' => a == 3 && b == 3 && c >= 4,
-        b'0' if lens == [2; 4] => left >= 14,
-        b'0' => (2..=5).contains(&a) && b >= 3 && left >= SHORTEST,
+    let group_end = |start| run(chunk, start, |byte| byte.is_ascii_digit());
+    let third = || group_end(next.end + 1).saturating_sub(next.end + 1);
+    match next.len() {
+        2 => begin(2).is_some_and(|start| {
+            let pair = |start: usize| {
+                group_end(start) == start + 2 && at(chunk, start + 2) == at(chunk, group.end)
+            };
+            at(chunk, start) == b'0'
+                && (0..4).all(|place| pair(start + 3 * place))
+                && group_end(start + 12) >= start + 14
+        }),
+        3.. => {
+            let america = next.len() == 3
+                && ((begin(3).is_some_and(|start| at(chunk, start) > b'1') && third() >= 4)
+                    || (begin(1).is_some_and(|start| at(chunk, start) == b'1') && third() == 3));
+            let trunk = |len| {
+                begin(len).is_some_and(|start| {
+                    let written = chunk.iter().skip(start).take(2 * NATIONAL.start());
+                    let digits = written
+                        .take_while(|byte| byte.is_ascii_digit() || b" -./".contains(byte))
+                        .filter(|byte| byte.is_ascii_digit());
+                    at(chunk, start) == b'0' && digits.count() >= *NATIONAL.start()
+                })
+            };
+            america || (2..=5).any(trunk)
+        }
         _ => false,
     }
 }

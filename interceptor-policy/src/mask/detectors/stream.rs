@@ -1,0 +1,623 @@
+//! Hiding what the detectors find in a text that comes in pieces.
+//!
+//! The text is cut where it says so itself, never where a piece ends, so that
+//! any pieces give the same: behind every line's end, since no hit goes on
+//! behind it; in a line longer than [`Limits::line`], at a place that its own
+//! bytes decide; around a private key, which goes over many lines. What is
+//! released was looked at with some of what came before it ([`CONTEXT`]), as far
+//! as any detector looks back.
+//!
+//! Memory is bounded: one line up to the limit, or one private key, and what is
+//! too long to be held is hidden whole: `redact` at once in its place, and
+//! nothing of it passes until its end is seen. What is no hit before its end is
+//! seen cannot be told so: an operator's pattern that asks for an end more than
+//! [`Limits::overlap`] away, in a line longer than [`Limits::line`], is missed.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::bytes::{Class, run_back};
+use super::credentials::{self, PEM_LAST, private_key_begin, private_key_end};
+use super::password::ends_bare;
+use super::{Detector, Hit, Looks, Set, is_line_end};
+use crate::mask::{MaskKey, Masked, Masks, Transform};
+
+/// How far back any detector looks, and somewhat more.
+const CONTEXT: usize = 256;
+
+/// How much is held.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Bytes of one line; a longer one is looked at in parts.
+    line: usize,
+    /// How much of a part is looked at again with the next one: longer than any
+    /// hit whose length is bounded.
+    overlap: usize,
+    /// Bytes of one private key.
+    private_key: usize,
+}
+
+const LIMITS: Limits = Limits {
+    line: 32 << 10,
+    overlap: 4 << 10,
+    private_key: 16 << 10,
+};
+
+/// What the next bytes are.
+#[derive(Clone, Debug, Default)]
+enum State {
+    /// Text.
+    #[default]
+    Text,
+    /// A private key's; what there is of it, or `None` where that was too much
+    /// and something already stands in its place.
+    PrivateKey(Option<Vec<u8>>),
+    /// The rest of something too long that was hidden: up to a byte that ends a
+    /// token, or to the line's end.
+    Rest { line: bool },
+}
+
+/// Hides what the detectors find in one text.
+#[derive(Clone, Debug)]
+pub struct DetectStream {
+    masks: Arc<Masks>,
+    limits: Limits,
+    state: State,
+    /// The end of what was released, and what is held.
+    buffer: Vec<u8>,
+    /// Where in it begins what is held.
+    start: usize,
+    /// Up to where there is no line's end in what is held.
+    searched: usize,
+    hidden: u64,
+}
+
+impl DetectStream {
+    /// A stream at its start.
+    #[must_use]
+    pub fn new(masks: Arc<Masks>) -> Self {
+        Self {
+            masks,
+            limits: LIMITS,
+            state: State::Text,
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            hidden: 0,
+        }
+    }
+
+    /// How many hits were hidden.
+    #[must_use]
+    pub fn hidden(&self) -> u64 {
+        self.hidden
+    }
+
+    /// How many bytes are held back until more is known.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let kept = match &self.state {
+            State::PrivateKey(Some(kept)) => kept.len(),
+            _ => 0,
+        };
+        kept + self.buffer.len() - self.start
+    }
+
+    /// Takes the next piece, and appends to `out` what is certain by now.
+    pub fn push(&mut self, piece: &[u8], key: &MaskKey, out: &mut Vec<u8>) {
+        if !self.masks.has_detectors() {
+            out.extend_from_slice(piece);
+            return;
+        }
+        self.buffer.extend_from_slice(piece);
+        while self.step(false, key, out) {}
+        self.forget();
+    }
+
+    /// The text is over: appends the rest.
+    pub fn finish(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        while self.step(true, key, out) {}
+        if let State::PrivateKey(kept) = std::mem::take(&mut self.state) {
+            self.close_private_key(kept, key, out);
+        }
+        self.buffer.clear();
+        (self.start, self.searched) = (0, 0);
+    }
+
+    /// Whoever sends waits for an answer, perhaps: appends what is held as if
+    /// the text ended here, but for a last word in which a secret has begun. A
+    /// number that comes in two parts with such a pause between is not seen; what
+    /// has no reader who waits is better off without this.
+    pub fn flush(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        if !matches!(self.state, State::Text) {
+            return;
+        }
+        let held = self.pending();
+        let word = held
+            .iter()
+            .rev()
+            .take_while(|byte| !ends_bare(**byte))
+            .count();
+        let last = held.len() - word;
+        let begun = held.get(last..).unwrap_or_default();
+        let plan = self.masks.detect();
+        let secret = plan.is_some_and(|plan| plan.texts().are_in(begun));
+        let end = if secret { last } else { held.len() };
+        // A private key's first line has spaces.
+        let dashes = memchr::memmem::rfind(held, b"-----").unwrap_or(end);
+        match private_key_begin(held) {
+            Some(_) => self.release_or_private_key(self.buffer.len(), key, out),
+            None => self.release(self.start + end.min(dashes), key, out),
+        }
+        self.forget();
+    }
+
+    fn pending(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Drops what was released but for the context.
+    fn forget(&mut self) {
+        let forgotten = self.start.saturating_sub(CONTEXT);
+        self.buffer.drain(..forgotten);
+        self.start -= forgotten;
+        self.searched = self.searched.saturating_sub(forgotten);
+    }
+
+    /// One step of what can be done by now; whether there may be another.
+    fn step(&mut self, over: bool, key: &MaskKey, out: &mut Vec<u8>) -> bool {
+        if self.pending().is_empty() {
+            return false;
+        }
+        match &mut self.state {
+            State::Text => self.text(over, key, out),
+            State::PrivateKey(_) => self.private_key(over, key, out),
+            State::Rest { line } => {
+                let line = *line;
+                let rest = self.pending();
+                let is_end = |byte: &u8| is_line_end(*byte) || (!line && ends_bare(*byte));
+                match rest.iter().position(is_end) {
+                    Some(end) => {
+                        self.start += end;
+                        self.state = State::Text;
+                    }
+                    None => self.start = self.buffer.len(),
+                }
+                true
+            }
+        }
+    }
+
+    /// Releases whole lines, or a part of a long one.
+    fn text(&mut self, over: bool, key: &MaskKey, out: &mut Vec<u8>) -> bool {
+        let from = self.searched.max(self.start);
+        let mut lines = self.start;
+        for end in memchr::memchr2_iter(b'\n', b'\r', self.buffer.get(from..).unwrap_or_default()) {
+            if from + end - lines >= self.limits.line {
+                break;
+            }
+            lines = from + end + 1;
+        }
+        let rest = self.buffer.len() - lines;
+        if lines == self.start {
+            self.searched = self.buffer.len().min(self.start + self.limits.line);
+        }
+        let whole = if over && rest < self.limits.line {
+            self.buffer.len()
+        } else {
+            lines
+        };
+        if whole > self.start {
+            self.release_or_private_key(whole, key, out);
+            true
+        } else if rest >= self.limits.line {
+            self.part(key, out);
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Releases up to `end`, or up to a private key that begins before.
+    fn release_or_private_key(&mut self, end: usize, key: &MaskKey, out: &mut Vec<u8>) {
+        match self.key_before(end) {
+            Some(found) => {
+                self.release(found.start, key, out);
+                self.start = found.end;
+                let first_line = self.buffer.get(found).unwrap_or_default();
+                self.state = State::PrivateKey(Some(first_line.to_vec()));
+            }
+            None => self.release(end, key, out),
+        }
+    }
+
+    fn key_before(&self, end: usize) -> Option<Range<usize>> {
+        let plan = self.masks.detect()?;
+        let text = self.buffer.get(self.start..end)?;
+        let found = plan
+            .on
+            .has(Detector::PrivateKey)
+            .then(|| private_key_begin(text))??;
+        Some(self.start + found.start..self.start + found.end)
+    }
+
+    /// Releases a part of a line of which the limit's worth is held.
+    fn part(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        let window = self.start + self.limits.line;
+        if self.key_before(window).is_some() {
+            self.release_or_private_key(window, key, out);
+            return;
+        }
+        let masks = Arc::clone(&self.masks);
+        let Some(plan) = masks.detect() else {
+            self.release(window, key, out);
+            return;
+        };
+        let text = self.buffer.get(..window).unwrap_or_default();
+        let mut cut = self.cut(text, window - self.limits.overlap);
+        // A token that is not yet one for want of its end.
+        if plan.on.has(Detector::Jwt) {
+            let is = |byte| Class::Dotted.has(byte);
+            let tail = run_back(text, window, self.limits.line, is);
+            let open = credentials::open_jwt(text.get(tail..).unwrap_or_default());
+            match open.map(|open| tail + open) {
+                Some(open) if open > self.start => cut = cut.min(open),
+                Some(_) => return self.hide_rest(false, window, key, out),
+                None => {}
+            }
+        }
+        for hit in hits(plan, text, self.start) {
+            if hit.range.start >= cut || hit.range.end <= cut {
+                continue;
+            }
+            if hit.range.start > self.start {
+                cut = hit.range.start;
+            } else if hit.range.end < window {
+                cut = hit.range.end;
+            } else {
+                // It fills all there is, and goes on.
+                let line = matches!(hit.looks, Looks::Pattern(_));
+                return self.hide_rest(line, window, key, out);
+            }
+        }
+        self.release(cut, key, out);
+    }
+
+    /// The last place up to `most` where a word ends, or that place itself where
+    /// there is none near.
+    fn cut(&self, text: &[u8], most: usize) -> usize {
+        let least = most.saturating_sub(self.limits.overlap).max(self.start + 1);
+        let near = text.get(least..most).unwrap_or_default();
+        let end = near
+            .iter()
+            .rposition(|byte| ends_bare(*byte) && *byte != b' ');
+        end.map_or(most, |end| least + end + 1)
+    }
+
+    fn hide_rest(&mut self, line: bool, end: usize, key: &MaskKey, out: &mut Vec<u8>) {
+        let _ = Transform::Redact.apply(b"", key, out);
+        self.hidden += 1;
+        self.start = end;
+        self.state = State::Rest { line };
+    }
+
+    /// Appends what is held up to `end`, with what the detectors find hidden.
+    fn release(&mut self, end: usize, key: &MaskKey, out: &mut Vec<u8>) {
+        let text = self.buffer.get(..end).unwrap_or_default();
+        let mut done = self.start;
+        if let Some(plan) = self.masks.detect() {
+            for hit in hits(plan, text, self.start) {
+                out.extend_from_slice(text.get(done..hit.range.start).unwrap_or_default());
+                let found = text.get(hit.range.clone()).unwrap_or_default();
+                put(hit.transform, found, key, out);
+                self.hidden += 1;
+                done = hit.range.end;
+            }
+        }
+        out.extend_from_slice(text.get(done..).unwrap_or_default());
+        self.start = end.min(self.buffer.len());
+    }
+
+    /// Takes what there is of a private key, to its end.
+    fn private_key(&mut self, over: bool, key: &MaskKey, out: &mut Vec<u8>) -> bool {
+        let held = self.pending();
+        let end = private_key_end(held, 0);
+        // Its last line may have begun.
+        let taken = match end {
+            Some(end) => end,
+            None if over => held.len(),
+            None => held.len().saturating_sub(PEM_LAST),
+        };
+        let part = self.start..self.start + taken;
+        let State::PrivateKey(kept) = &mut self.state else {
+            return false;
+        };
+        match kept {
+            Some(whole) if whole.len() + taken <= self.limits.private_key => {
+                whole.extend_from_slice(self.buffer.get(part).unwrap_or_default());
+            }
+            Some(_) => {
+                *kept = None;
+                put(&Transform::Redact, b"", key, out);
+                self.hidden += 1;
+            }
+            None => {}
+        }
+        self.start += taken;
+        if end.is_some()
+            && let State::PrivateKey(kept) = std::mem::take(&mut self.state)
+        {
+            self.close_private_key(kept, key, out);
+        }
+        taken > 0
+    }
+
+    fn close_private_key(&mut self, kept: Option<Vec<u8>>, key: &MaskKey, out: &mut Vec<u8>) {
+        if let Some(whole) = kept {
+            let plan = self.masks.detect();
+            let transform = plan.and_then(|plan| plan.transform(Detector::PrivateKey));
+            put(transform.unwrap_or(&Transform::Redact), &whole, key, out);
+            self.hidden += 1;
+        }
+    }
+}
+
+/// The hits of `text` from `start` on; of one that begins before, what is left.
+/// Private keys are the stream's own.
+fn hits<'p>(plan: &'p super::DetectPlan, text: &[u8], start: usize) -> Vec<Hit<'p>> {
+    if !plan.may_hit(text) {
+        return Vec::new();
+    }
+    let mut others = Set(plan.on.0);
+    others.remove(Detector::PrivateKey);
+    let mut hits = plan.scan_for(text, others);
+    hits.retain_mut(|hit| {
+        hit.range.start = hit.range.start.max(start);
+        !hit.range.is_empty()
+    });
+    hits
+}
+
+/// NULL has no place in a text.
+fn put(transform: &Transform, found: &[u8], key: &MaskKey, out: &mut Vec<u8>) {
+    if transform.apply(found, key, out) == Masked::Null {
+        out.extend_from_slice(b"[null]");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::corpus;
+    use super::*;
+    use crate::mask::{MaskEntry, MaskWhat, Pattern};
+
+    const KEY: MaskKey = MaskKey([7; 32]);
+
+    fn masks() -> Arc<Masks> {
+        let mut masks = Masks::default();
+        let all = Detector::NAMES.iter().map(|(_, detector)| *detector);
+        let pattern = Arc::new(Pattern::new(r"EMP-\d{6}|<<[^>]*").unwrap());
+        for what in [
+            MaskWhat::Detect(all.collect()),
+            MaskWhat::Patterns(vec![pattern]),
+        ] {
+            masks.add(&MaskEntry {
+                what,
+                with: Transform::Hash,
+            });
+        }
+        Arc::new(masks)
+    }
+
+    fn small() -> Limits {
+        Limits {
+            line: 300,
+            overlap: 100,
+            private_key: 200,
+        }
+    }
+
+    fn run(limits: Limits, pieces: &[&[u8]]) -> (String, u64) {
+        let mut stream = DetectStream::new(masks());
+        stream.limits = limits;
+        let mut out = Vec::new();
+        for piece in pieces {
+            stream.push(piece, &KEY, &mut out);
+            let bound = CONTEXT + limits.line + limits.private_key;
+            assert!(stream.buffer.len() <= bound, "{}", stream.buffer.len());
+            assert!(stream.held() <= bound);
+        }
+        stream.finish(&KEY, &mut out);
+        (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+    }
+
+    /// What a scan of the whole text would leave.
+    fn whole(text: &str) -> String {
+        let masks = masks();
+        let mut out = Vec::new();
+        let mut done = 0;
+        for hit in masks.detect().unwrap().scan(text.as_bytes()) {
+            out.extend_from_slice(&text.as_bytes()[done..hit.range.start]);
+            put(
+                hit.transform,
+                &text.as_bytes()[hit.range.clone()],
+                &KEY,
+                &mut out,
+            );
+            done = hit.range.end;
+        }
+        out.extend_from_slice(&text.as_bytes()[done..]);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn a_text_in_pieces_loses_what_a_whole_one_does() {
+        for text in corpus::texts() {
+            for text in [text.clone(), format!("{text}\n"), format!("a\n{text}\r\nb")] {
+                let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+                assert_eq!(run(LIMITS, &bytes).0, whole(&text), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_pass_as_soon_as_they_end() {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        stream.push(b"one\ntwo a@b", &KEY, &mut out);
+        assert_eq!(out, b"one\n");
+        assert_eq!(stream.held(), 7);
+        stream.push(b".co\n", &KEY, &mut out);
+        assert!(out.starts_with(b"one\ntwo [hash:") && out.ends_with(b"]\n"));
+        assert_eq!((stream.held(), stream.hidden()), (0, 1));
+    }
+
+    #[test]
+    fn without_detectors_everything_passes_at_once() {
+        let mut stream = DetectStream::new(Arc::default());
+        let mut out = Vec::new();
+        stream.push(b"a@b.co", &KEY, &mut out);
+        assert_eq!(out, b"a@b.co");
+    }
+
+    #[test]
+    fn who_waits_gets_what_is_held_but_for_a_secret_that_has_begun() {
+        for (text, passes) in [
+            ("login: ", "login: "),
+            ("root@host:~# ", "root@host:~# "),
+            ("key ghp_abcdef", "key "),
+            ("x -----BEGIN RSA PRI", "x "),
+            ("x -----BEGIN PRIVATE KEY-----", "x "),
+        ] {
+            let mut stream = DetectStream::new(masks());
+            let mut out = Vec::new();
+            stream.push(text.as_bytes(), &KEY, &mut out);
+            assert_eq!(out, b"");
+            stream.flush(&KEY, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), passes);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_to_hold_is_hidden_whole() {
+        // Letters in no order that anybody would write.
+        let mut state = 1_u32;
+        let mut letter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+            char::from(alphabet[(state >> 16) as usize % alphabet.len()])
+        };
+        let long: String = (0..200_000).map(|_| letter()).collect();
+        let samples: Vec<&str> = (0..long.len() - 6)
+            .step_by(997)
+            .map(|at| long.get(at..at + 6).unwrap())
+            .collect();
+        let header = "eyJhbGciOiJIUzI1NiJ9";
+        let lines = format!("{}\n", "MIIBaB3dE6gH9j".repeat(4)).repeat(4000);
+        for (before, secret, after) in [
+            ("t=", format!("{header}.{long}.{long}"), " after"),
+            ("Authorization: Bearer ", long.clone(), "\r\nafter"),
+            ("{\"api_key\":\"", long.clone(), "\",\"x\":1}"),
+            ("password=", long.clone(), "&x=1"),
+            ("glpat-", long.clone(), " x"),
+            ("x ", format!("<<{}", "lorem ".repeat(40_000)), "\nafter"),
+            (
+                "x\n",
+                format!("-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----"),
+                "\nafter",
+            ),
+        ] {
+            let text = format!("{before}{secret}{after}");
+            for size in [997, 50_000, text.len()] {
+                let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                let (got, hidden) = run_unbounded(&pieces);
+
+                assert!(
+                    !samples.iter().any(|sample| got.contains(sample)),
+                    "{before}"
+                );
+                assert!(!got.contains("lorem") && !got.contains("MIIB"), "{before}");
+                assert!(got.ends_with(after) && got.len() < 200, "{before}: {got}");
+                assert!(hidden >= 1);
+            }
+        }
+    }
+
+    fn run_unbounded(pieces: &[&[u8]]) -> (String, u64) {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        for piece in pieces {
+            stream.push(piece, &KEY, &mut out);
+        }
+        stream.finish(&KEY, &mut out);
+        (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_a_long_line_is_parted() {
+        let card = "4111 1111 1111 1111";
+        for offset in (0..LIMITS.line + 200).step_by(1021) {
+            let text = format!("{},{card},{}", "x ".repeat(offset / 2), "y".repeat(40_000));
+            let (got, hidden) = run_unbounded(&[text.as_bytes()]);
+            assert!(!got.contains("1111") && hidden == 1, "{offset}");
+        }
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let shard = prop_oneof![
+            4 => prop::sample::select(corpus::texts()),
+            2 => "[ -~]{0,40}",
+            1 => "[A-Za-z0-9+/]{0,400}",
+            1 => prop::sample::select(vec!["\n".to_owned(), "\r\n".to_owned(), " ".to_owned()]),
+            1 => prop::sample::select(vec![
+                "-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----", "-----END ", "eyJhbGciOiJIUzI1NiJ9.",
+                "secret", "api_key=", "password: ", "Bearer ", "<<", ">>", "EMP-123456",
+            ]).prop_map(str::to_owned),
+        ];
+        prop::collection::vec(shard, 0..16).prop_map(|shards| shards.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn any_pieces_give_the_same(text in text(), cuts in prop::collection::vec(1_usize..200, 1..20)) {
+            let text = text.as_bytes();
+            let mut pieces = Vec::new();
+            let mut rest = text;
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                pieces.push(piece);
+                rest = after;
+            }
+            let bytes: Vec<&[u8]> = text.chunks(1).collect();
+            for limits in [small(), LIMITS] {
+                let one = run_any(limits, &[text]);
+                prop_assert_eq!(&run_any(limits, &pieces), &one);
+                prop_assert_eq!(&run_any(limits, &bytes), &one);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..8)) {
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let _ = run_any(small(), &pieces);
+        }
+    }
+
+    fn run_any(limits: Limits, pieces: &[&[u8]]) -> (String, u64) {
+        let mut stream = DetectStream::new(masks());
+        stream.limits = limits;
+        let mut out = Vec::new();
+        for piece in pieces {
+            stream.push(piece, &KEY, &mut out);
+        }
+        stream.finish(&KEY, &mut out);
+        (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+    }
+}
