@@ -69,6 +69,7 @@ fn masks() -> Arc<Masks> {
         text: "",
         database: "",
         user: "",
+        meaning: None,
     }));
     judged.masks.expect("the rule masks")
 }
