@@ -115,7 +115,15 @@ impl Postgres {
     /// # Errors
     /// When a statement fails.
     pub fn sql(&self, sql: &str) -> Result<String> {
-        let output = self.psql(sql)?;
+        self.sql_in("postgres", sql)
+    }
+
+    /// The same in another database.
+    ///
+    /// # Errors
+    /// When a statement fails.
+    pub fn sql_in(&self, database: &str, sql: &str) -> Result<String> {
+        let output = self.psql(database, sql)?;
         if !output.status.success() {
             bail!(
                 "psql: {}\nrunning: {sql}",
@@ -127,7 +135,7 @@ impl Postgres {
             .to_owned())
     }
 
-    fn psql(&self, sql: &str) -> Result<Output> {
+    fn psql(&self, database: &str, sql: &str) -> Result<Output> {
         Command::new("psql")
             .args([
                 "-XqAt",
@@ -136,7 +144,7 @@ impl Postgres {
                 "-U",
                 "postgres",
                 "-d",
-                "postgres",
+                database,
             ])
             .arg("-h")
             .arg(&self.sockets)

@@ -139,8 +139,31 @@ impl Records {
     /// # Errors
     /// When Redis does not answer.
     pub fn keys_that_hold(&mut self, needle: &[u8]) -> Result<Vec<String>> {
-        let keys: Vec<String> = self.connection.keys("*")?;
         let mut holding = Vec::new();
+        for (key, value) in self.all()? {
+            if holds(&value, needle) || contains(key.as_bytes(), needle) {
+                holding.push(key);
+            }
+        }
+        Ok(holding)
+    }
+
+    /// Everything that stands in it, one after another, as text.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn everything(&mut self) -> Result<String> {
+        let mut text = String::new();
+        for (key, value) in self.all()? {
+            text.push_str(&key);
+            append(&value, &mut text);
+        }
+        Ok(text)
+    }
+
+    fn all(&mut self) -> Result<Vec<(String, Value)>> {
+        let keys: Vec<String> = self.connection.keys("*")?;
+        let mut all = Vec::with_capacity(keys.len());
         for key in keys {
             let kind: String = ::redis::cmd("TYPE").arg(&key).query(&mut self.connection)?;
             let read = match kind.as_str() {
@@ -160,12 +183,28 @@ impl Records {
                 }
             }
             let value: Value = command.query(&mut self.connection)?;
-            if holds(&value, needle) || contains(key.as_bytes(), needle) {
-                holding.push(key);
+            all.push((key, value));
+        }
+        Ok(all)
+    }
+}
+
+fn append(value: &Value, text: &mut String) {
+    match value {
+        Value::BulkString(bytes) => text.push_str(&String::from_utf8_lossy(bytes)),
+        Value::SimpleString(simple) => text.push_str(simple),
+        Value::Array(values) | Value::Set(values) => {
+            values.iter().for_each(|value| append(value, text));
+        }
+        Value::Map(pairs) => {
+            for (key, value) in pairs {
+                append(key, text);
+                append(value, text);
             }
         }
-        Ok(holding)
+        _ => {}
     }
+    text.push('\n');
 }
 
 fn recorded(mut fields: Fields) -> Result<Recorded> {

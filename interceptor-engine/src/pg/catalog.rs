@@ -22,6 +22,8 @@ pub struct TableInfo {
     /// tables, sorted. The catalog does not tell which of the view's own columns
     /// shows which of them.
     pub view_of: Vec<BaseColumn>,
+    /// For a view: which of the relations that it reads are views.
+    pub inner_views: Vec<TableName>,
     /// For a view: the statement that it stands for, as PostgreSQL prints it.
     pub definition: Option<String>,
     /// Tables that it inherits from or is a partition of, nearest first: a mask
@@ -57,6 +59,30 @@ impl TableInfo {
             .iter()
             .find(|(at, _)| *at == number)
             .map(|(_, name)| name.as_str())
+    }
+}
+
+impl TableInfo {
+    /// Whether these are all tables that the view reads columns of, and none is a
+    /// view: that one's columns come from elsewhere again.
+    #[must_use]
+    pub fn reads_only(&self, tables: &[Table]) -> bool {
+        let is = |table: &Table, schema: &str, name: &str| {
+            *table.name == *name
+                && table
+                    .schema
+                    .as_deref()
+                    .is_none_or(|written| written == schema)
+        };
+        tables.iter().all(|table| {
+            self.view_of
+                .iter()
+                .any(|base| is(table, &base.schema, &base.table))
+                && !self
+                    .inner_views
+                    .iter()
+                    .any(|view| is(table, &view.schema, &view.name))
+        })
     }
 }
 
@@ -127,10 +153,7 @@ fn columns_of(info: &TableInfo) -> Option<Vec<(Arc<str>, Vec<Column>)>> {
         return None;
     };
     // A view below it would need its own definition.
-    let tables_only = statement
-        .tables
-        .iter()
-        .all(|table| info.view_of.iter().any(|base| base.table == *table.name));
+    let tables_only = info.reads_only(&statement.tables);
     let Output::Items(items) = &statement.output else {
         return None;
     };

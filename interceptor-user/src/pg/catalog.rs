@@ -437,7 +437,7 @@ fn statements(oids: &[u32]) -> String {
               WHERE r.ev_class IN ({list}) AND r.ev_type = '1' \
              UNION SELECT reads.start, d.refobjid, d.refobjsubid FROM reads JOIN {reads} \
                 ON r.ev_class = reads.rel AND r.ev_type = '1') \
-         SELECT DISTINCT reads.start, n.nspname, c.relname, a.attname \
+         SELECT DISTINCT reads.start, n.nspname, c.relname, a.attname, c.relkind IN ('v', 'm') \
            FROM reads JOIN pg_class c ON c.oid = reads.rel JOIN pg_namespace n ON n.oid = c.relnamespace \
            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
                               AND reads.att IN (0, a.attnum) \
@@ -482,11 +482,21 @@ fn tables(results: Vec<Rows>) -> Result<Vec<TableInfo>> {
         }
     }
     for row in reads {
-        let [oid, schema, name, column] = fields(row)?;
+        let [oid, schema, name, column, is_view] = fields(row)?;
         if let Some(table) = tables.get_mut(&number(oid)?) {
+            let (schema, name) = (text(schema)?, text(name)?);
+            if text(is_view)? == "t" {
+                let view = TableName {
+                    schema: schema.clone(),
+                    name: name.clone(),
+                };
+                if !table.inner_views.contains(&view) {
+                    table.inner_views.push(view);
+                }
+            }
             table.view_of.push(BaseColumn {
-                schema: text(schema)?,
-                table: text(name)?,
+                schema,
+                table: name,
                 column: text(column)?,
             });
         }

@@ -73,30 +73,21 @@ impl Hide {
 /// How column `index` is hidden, if it is.
 pub(super) fn transform(fields: &Fields, index: usize, evidence: &Evidence<'_>) -> Option<Hide> {
     let field = fields.fields.get(index)?;
+    // A whole row has its table and no number. Of a column that the catalog's
+    // answer lacks, since it was added after, only the statement can speak.
     if field.table_oid != 0
         && let Some(Some(info)) = evidence.names.get(&field.table_oid)
+        && let Some(name) = info.column(field.attribute)
     {
-        return by_catalog(info, field.attribute, &field.name, evidence.masks);
+        return by_catalog(info, field.attribute, name, evidence.masks);
     }
     by_statement(fields, index, evidence)
 }
 
 /// By the catalog's name of the column, of the table, of the tables that it is
 /// a part of, and, for a view, of everything that the view reads.
-fn by_catalog(
-    info: &TableInfo,
-    attribute: i16,
-    field_name: &Arc<str>,
-    masks: &Masks,
-) -> Option<Hide> {
-    let name = info
-        .columns
-        .iter()
-        .find(|(number, _)| *number == attribute)
-        .map(|(_, name)| Arc::<str>::from(name.as_str()));
-    // A column that the catalog's answer lacks (added since) is judged by its
-    // name in the result as well as by nothing being known of it.
-    let name = name.unwrap_or_else(|| Arc::clone(field_name));
+fn by_catalog(info: &TableInfo, attribute: i16, name: &str, masks: &Masks) -> Option<Hide> {
+    let name = Arc::<str>::from(name);
     let own = std::iter::once((info.schema.as_str(), info.name.as_str()));
     let parents = info
         .parents
@@ -127,10 +118,7 @@ fn by_view(info: &TableInfo, attribute: i16, masks: &Masks) -> Option<Hide> {
         _ => return Some(Hide::redacted()),
     };
     // A view below it would need its own definition.
-    let reads_tables_only = statement
-        .tables
-        .iter()
-        .all(|table| info.view_of.iter().any(|base| base.table == *table.name));
+    let reads_tables_only = info.reads_only(&statement.tables);
     let item = match &statement.output {
         Output::Items(items) if reads_tables_only && items.len() == info.columns.len() => {
             usize::try_from(attribute - 1)
@@ -199,7 +187,8 @@ fn by_items(
     statement: &Statement,
     masks: &Masks,
 ) -> Option<Option<Hide>> {
-    let stored = fields.fields.get(index)?.table_oid != 0;
+    let field = fields.fields.get(index)?;
+    let stored = field.table_oid != 0 && field.attribute != 0;
     let one = |item: &OutputItem| {
         Some(match item {
             // What the server does not call a table's column is a function of

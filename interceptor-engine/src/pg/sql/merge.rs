@@ -72,9 +72,11 @@ pub fn merge(outer: &Statement, inner: &Statement) -> Statement {
     };
     match outer.tags.first() {
         Some(&("EXECUTE" | "FETCH")) => merged.output = inner.output.clone(),
-        Some(&"EXPLAIN") => {}
         // `CREATE TABLE … AS EXECUTE`
-        _ => more.extend(moves::of_output(inner, MoveTo::Table)),
+        Some(tag) if tag.starts_with("CREATE ") => {
+            more.extend(moves::of_output(inner, MoveTo::Table));
+        }
+        _ => {}
     }
     for moved in more {
         if !merged.moves.contains(&moved) {

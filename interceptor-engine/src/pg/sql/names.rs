@@ -162,6 +162,7 @@ impl Walker {
         let mut tables: Vec<Table> = Vec::new();
         let mut made = Reach::default();
         let mut only_made = true;
+        let mut blurred = false;
         let mut any = false;
         let mut certain: Option<Item> = None;
         let mut looked_at = 0;
@@ -186,7 +187,10 @@ impl Walker {
                         looked_at += shape.outs.len() / 8;
                         match shape.column(name) {
                             Found::Certain(item) => here.push(item),
-                            Found::Maybe(reach) => made_here.extend(&reach),
+                            Found::Maybe(reach) => {
+                                blurred = true;
+                                made_here.extend(&reach);
+                            }
                             Found::No => {}
                         }
                     }
@@ -228,7 +232,7 @@ impl Walker {
         // column of that name.
         let row = self.find(name);
         let only = match tables.as_slice() {
-            [table] if made.is_empty() => Some(table.clone()),
+            [table] if !blurred && made.is_empty() => Some(table.clone()),
             _ => None,
         };
         let plain = only.is_some() && row.is_none();
