@@ -92,6 +92,8 @@ pub struct Status {
     pub flows: usize,
     /// Agents' runs under way.
     pub runs: usize,
+    /// Questions that people are asked, and tickets.
+    pub questions: usize,
     /// Where recordings go.
     pub redis: String,
     /// Whether Redis took the last batch.

@@ -229,6 +229,7 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         rules: rules.rules().len(),
         flows: house.flows.len(),
         runs: house.runs.as_ref().map_or(0, |runs| runs.list().len()),
+        questions: house.desk.len(),
         redis: house.recorder.place().to_owned(),
         redis_connected: recorder.connected,
         queued_bytes: recorder.queued_bytes,

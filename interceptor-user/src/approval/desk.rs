@@ -142,8 +142,9 @@ impl Desk {
             id,
         };
         let patience = question.approval.timeout;
+        // Not the rest of it, which would wait along.
+        let cancelled = asker.cancelled;
         Box::pin(async move {
-            let Asker { cancelled, .. } = asker;
             let cancel = cancelled.notified();
             tokio::select! {
                 answer = answer => match answer {
@@ -298,6 +299,18 @@ impl Desk {
         let mut list: Vec<Facts> = table.open.values().map(|e| e.facts.clone()).collect();
         list.sort_by(|a, b| (a.asked_at, &a.id).cmp(&(b.asked_at, &b.id)));
         list
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// One question, also one that was closed lately.

@@ -36,7 +36,10 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
         ),
         (
             "agents",
-            format!("{} runs, {} sessions", status.runs, status.flows),
+            format!(
+                "{} runs, {} sessions, {} questions to people",
+                status.runs, status.flows, status.questions
+            ),
         ),
         (
             "redis",
