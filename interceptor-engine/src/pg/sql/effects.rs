@@ -476,6 +476,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_block_may_do_leaves_nothing_certain() {
+        let deallocate = Effect::Deallocate {
+            name: Some(Arc::from("p")),
+        };
+        let of = |text: &str| only(&format!("DO $$ BEGIN {text}; END $$"));
+        assert_eq!(of("EXECUTE 'PREPARE p AS SELECT 1'"), deallocate);
+        assert_eq!(of("EXECUTE 'DEALLOCATE p'"), deallocate);
+        assert!(matches!(
+            of("SET standard_conforming_strings = off"),
+            Effect::SetParameter { name, .. } if &*name == "standard_conforming_strings"
+        ));
+        assert!(matches!(
+            of("PERFORM set_config('standard_conforming_strings', 'off', true)"),
+            Effect::SetParameter { name, .. } if &*name == "standard_conforming_strings"
+        ));
+        assert!(matches!(
+            of("CREATE TEMP TABLE t (a int)"),
+            Effect::Temporary { .. }
+        ));
+        // The session would put in what `p` is, and take the doubt out.
+        assert!(effects("DO $$ BEGIN EXECUTE 'EXECUTE p'; END $$").is_empty());
+        assert!(effects("DO $$ BEGIN COMMIT; END $$").is_empty());
+        assert!(
+            effects("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'SET ROLE x'").is_empty()
+        );
+    }
+
+    #[test]
     fn an_execute_inside_another_statement_is_told() {
         for text in [
             "EXPLAIN EXECUTE p",
