@@ -210,17 +210,21 @@ fn what_an_exception_excepts_the_rate_of_the_match_does_not_count() {
 
 #[test]
 fn of_two_sessions_at_once_only_so_many_pass() {
-    let rules = rules(
-        "rules: [{ name: often, match: { rate: { over: 100, per: 1h } }, verdict: block }]\n",
-    );
+    const ROUNDS: u64 = 500;
+    let rules =
+        rules("rules: [{ name: once, match: { rate: { over: 1, per: 1s } }, verdict: block }]\n");
     let memory = Memory::new();
+    let round = std::sync::Barrier::new(4);
     let allowed = std::thread::scope(|scope| {
-        let sessions: Vec<_> = (0..8)
+        let sessions: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
                     let mut session = Session::new(&memory, &rules, &allowing());
-                    (0..100)
-                        .filter(|_| session.says(select(), at(1)) == "allow")
+                    (0..ROUNDS)
+                        .filter(|second| {
+                            round.wait();
+                            session.says(select(), at(*second)) == "allow"
+                        })
                         .count()
                 })
             })
@@ -228,7 +232,8 @@ fn of_two_sessions_at_once_only_so_many_pass() {
         let counts = sessions.into_iter().map(|session| session.join().unwrap());
         counts.sum::<usize>()
     });
-    assert_eq!(allowed, 100);
+    // One of each second.
+    assert_eq!(allowed as u64, ROUNDS);
 }
 
 #[test]

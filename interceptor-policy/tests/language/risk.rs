@@ -35,6 +35,19 @@ fn a_score_adds_up_and_leads_to_a_hold_and_then_to_the_end() {
 }
 
 #[test]
+fn a_threshold_is_reached_by_exactly_its_points() {
+    for (points, expected) in [(49, "allow"), (50, "block"), (51, "block")] {
+        let rules = rules(&format!(
+            "rules: [{{ name: r, match: {{}}, risk: {points} }}]
+risk: {{ thresholds: [{{ at: 50, verdict: block }}] }}
+"
+        ));
+        let mut session = Session::new(&Memory::new(), &rules, &allowing());
+        assert_eq!(session.says(select(), at(0)), expected, "{points}");
+    }
+}
+
+#[test]
 fn a_score_is_the_principals_and_fades() {
     let (rules, memory) = (rules(RISKY), Memory::new());
     let mut first = Session::new(&memory, &rules, &allowing());
