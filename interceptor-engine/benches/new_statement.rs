@@ -18,7 +18,7 @@ use interceptor_policy::{
 /// A report: two common tables, joins, sixty lines.
 fn text() -> String {
     let mut text = "WITH recent AS (\n  SELECT o.id, o.customer_id, o.total\n  FROM sales.orders o\n  WHERE o.placed_at > now() - interval '30 days'\n), spent AS (\n  SELECT customer_id, sum(total) AS total\n  FROM recent\n  GROUP BY customer_id\n)\nSELECT\n".to_owned();
-    for number in 0..35 {
+    for number in 0..40 {
         text.push_str(&format!(
             "  coalesce(c.field_{number}, 'none') AS field_{number},\n"
         ));
