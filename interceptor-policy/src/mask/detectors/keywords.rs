@@ -62,7 +62,6 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     word("PI_KEY",       DRAWN),
     word("PIKEY",        DRAWN),
     word("ccess_key",    DRAWN),
-    word("ccess-key",    DRAWN),
     word("ccessKey",     DRAWN),
     word("CCESS_KEY",    DRAWN),
     word("rivate_key",   DRAWN),
@@ -70,13 +69,10 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     word("RIVATE_KEY",   DRAWN),
     word("ncryption_key", DRAWN),
     word("NCRYPTION_KEY", DRAWN),
-    word("igning_key",   DRAWN),
-    word("IGNING_KEY",   DRAWN),
     word("redential",    DRAWN),
     word("REDENTIAL",    DRAWN),
-    word("earer ",       BEARER),
-    word("EARER ",       BEARER),
-    word("earer%20",     BEARER),
+    word("earer",        BEARER),
+    word("EARER",        BEARER),
     word(BASIC_WORD,     BEARER),
 ];
 
@@ -132,9 +128,11 @@ pub(super) fn may_find(detector: Detector, word: &Keyword, chunk: &[u8], start: 
             .any(|run| run.len() == drawn::MIN),
         KeyValuePassword => password::may_be(chunk, start, word.text),
         BearerToken => {
-            let token = run(chunk, from, is_space);
-            let end = short_run(chunk, token, BASIC, |byte| Class::Bearer.has(byte));
-            end - token == BASIC
+            let from = from - usize::from(word.text == BASIC_WORD);
+            behind_space(chunk, from).is_some_and(|token| {
+                let end = short_run(chunk, token, BASIC, |byte| Class::Bearer.has(byte));
+                end - token == BASIC
+            })
         }
         _ => false,
     }
@@ -183,10 +181,19 @@ const fn is_space(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
+/// Where what is behind the space at `from` begins, as it is or as in a URL.
+fn behind_space(value: &[u8], from: usize) -> Option<usize> {
+    let rest = value.get(from..)?;
+    match rest.strip_prefix(b"%20") {
+        Some(_) => Some(from + 3),
+        None => Some(run(value, from, is_space)).filter(|start| *start > from),
+    }
+}
+
 /// RFC 6750, section 2.1. Prose about bearer tokens has neither their length
 /// nor their digits.
 fn bearer(value: &[u8], word: usize, from: usize) -> Option<Range<usize>> {
-    let start = run(value, from, is_space);
+    let start = behind_space(value, from)?;
     let end = run(value, start, |byte| Class::Bearer.has(byte));
     let token = value.get(start..end)?;
     let drawn = token.len() >= BEARER_LEN.end || token.iter().any(u8::is_ascii_digit);

@@ -156,25 +156,42 @@ fn look_closely(chunk: &[u8], start: usize, marks: u8, on: Set, seen: &mut Set) 
             seen.insert(detector);
         }
     };
-    // The first of an address's colons may be in the block before.
-    let back = if marks & MANY != 0 { BLOCK } else { 0 };
-    let from = start.saturating_sub(back);
-    let bytes = chunk.iter().enumerate().skip(from);
-    for (index, byte) in bytes.take(start + BLOCK + AHEAD - from) {
-        match byte {
-            b'@' => {
-                ask(Email, &|| email::may_be(chunk, index));
-                ask(UrlPassword, &|| password::may_be_url(chunk, index));
-            }
-            b'+' => ask(Phone, &|| phone::may_be_international(chunk, index)),
-            b'(' => ask(Phone, &|| phone::may_be_in_brackets(chunk, index)),
-            b'.' if marks & DOTS != 0 => ask(Ipv4, &|| address::may_be_ipv4(chunk, index)),
-            b':' => ask(Ipv6, &|| address::may_be_ipv6(chunk, index)),
-            b'Q' if marks & AZURE != 0 => {
-                ask(AzureKey, &|| tokens::may_be_azure_client(chunk, index));
-            }
-            b'A'..=b'Z' if marks & IBAN != 0 => ask(Iban, &|| iban::may_be(chunk, index)),
-            _ => {}
+    let end = chunk.len().min(start + BLOCK + AHEAD);
+    let block = chunk.get(start..end).unwrap_or_default();
+    if marks & AT != 0 {
+        for at in memchr::memchr_iter(b'@', block).map(|at| start + at) {
+            ask(Email, &|| email::may_be(chunk, at));
+            ask(UrlPassword, &|| password::may_be_url(chunk, at));
+        }
+    }
+    if marks & NUMBER != 0 {
+        for at in memchr::memchr2_iter(b'+', b'(', block).map(|at| start + at) {
+            ask(Phone, &|| phone::may_be_international(chunk, at));
+            ask(Phone, &|| phone::may_be_in_brackets(chunk, at));
+        }
+    }
+    if marks & DOTS != 0 {
+        for at in memchr::memchr_iter(b'.', block).map(|at| start + at) {
+            ask(Ipv4, &|| address::may_be_ipv4(chunk, at));
+        }
+    }
+    if marks & (DOUBLE | MANY) != 0 {
+        // The first of an address's colons may be in the block before.
+        let back = if marks & MANY != 0 { BLOCK } else { 0 };
+        let from = start.saturating_sub(back);
+        let block = chunk.get(from..end).unwrap_or_default();
+        for at in memchr::memchr_iter(b':', block).map(|at| from + at) {
+            ask(Ipv6, &|| address::may_be_ipv6(chunk, at));
+        }
+    }
+    if marks & AZURE != 0 {
+        for at in memchr::memchr_iter(b'Q', block).map(|at| start + at) {
+            ask(AzureKey, &|| tokens::may_be_azure_client(chunk, at));
+        }
+    }
+    if marks & IBAN != 0 {
+        for at in start..end {
+            ask(Iban, &|| iban::may_be(chunk, at));
         }
     }
 }

@@ -10,6 +10,8 @@ const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 /// Fewest digits of one group, where a card number is written in groups. Keeps
 /// dates and lists of small numbers out.
 const GROUP: usize = 3;
+/// Half of the shortest number of all, less one.
+const HALF: usize = (phone::SHORTEST - 1) / 2;
 /// Length of `ddd-dd-dddd`, the shortest of all matches here.
 const SSN_LEN: usize = 11;
 
@@ -226,10 +228,12 @@ pub(super) fn may_hit(chunk: &[u8], wanted: Wanted) -> bool {
     let shortest = wanted.shortest();
     let mut probe = shortest - 1;
     while let Some(byte) = chunk.get(probe) {
-        let within = byte.is_ascii_digit()
-            || (joins(*byte, wanted.phones)
-                && before(chunk, probe, 1).is_ascii_digit()
-                && at(chunk, probe + 1).is_ascii_digit());
+        let is = |byte: &u8| byte.is_ascii_digit() || joins(*byte, wanted.phones);
+        // Of a number around the probe, more than half is before it or behind.
+        let near = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| bytes.iter().all(is));
+        let within = is(byte)
+            && (near(chunk.get(probe..=probe + HALF)) || near(chunk.get(probe - HALF..=probe)))
+            && (byte.is_ascii_digit() || is_between(chunk, probe));
         if within {
             match run_around(chunk, probe, wanted) {
                 Some(end) => probe = end,
@@ -241,41 +245,74 @@ pub(super) fn may_hit(chunk: &[u8], wanted: Wanted) -> bool {
     false
 }
 
+fn is_between(chunk: &[u8], index: usize) -> bool {
+    before(chunk, index, 1).is_ascii_digit() && at(chunk, index + 1).is_ascii_digit()
+}
+
 const fn joins(byte: u8, wide: bool) -> bool {
     is_separator(byte) || (wide && matches!(byte, b'.' | b'/'))
 }
 
 /// Where the run around a byte within it begins.
+#[inline]
 fn run_start(chunk: &[u8], index: usize, wide: bool) -> usize {
-    let mut start = index;
-    let mut after_is_digit = at(chunk, index).is_ascii_digit();
-    let mut back = chunk
-        .get(..index)
-        .unwrap_or_default()
-        .iter()
-        .rev()
-        .peekable();
-    while let Some(byte) = back.next() {
-        let is_digit = byte.is_ascii_digit();
-        let mut joins = || {
-            after_is_digit
-                && joins(*byte, wide)
-                && back.peek().is_some_and(|byte| byte.is_ascii_digit())
-        };
-        if !is_digit && !joins() {
-            break;
+    // A separator within a run has a digit before it.
+    let mut start = index + usize::from(at(chunk, index).is_ascii_digit());
+    loop {
+        let back = chunk.get(..start).unwrap_or_default().iter().rev();
+        start -= back.take_while(|byte| byte.is_ascii_digit()).count();
+        let joined =
+            joins(before(chunk, start, 1), wide) && before(chunk, start, 2).is_ascii_digit();
+        if !joined {
+            return start;
         }
-        after_is_digit = is_digit;
         start -= 1;
     }
-    start
 }
 
 /// The end of the run around a byte within it; `None` where a number could be
 /// in it. Neighbours of a value in the chunk (a length byte that happens to be
 /// a digit's) can lengthen its first and last group, and so say nothing here.
+#[inline]
 fn run_around(chunk: &[u8], index: usize, wanted: Wanted) -> Option<usize> {
     let start = run_start(chunk, index, wanted.phones);
+    // Most runs are dates, times and figures, told by nothing but lengths: no
+    // number is without a later group of three, but for a card's in one piece
+    // and pairs.
+    let (mut groups, mut len, mut first, mut later) = (0, 0, 0, 0);
+    let mut end = chunk.len();
+    let mut rest = chunk.get(start..).unwrap_or_default().iter();
+    while let Some(byte) = rest.next() {
+        if byte.is_ascii_digit() {
+            len += 1;
+            continue;
+        }
+        let next_is_digit = rest.as_slice().first().is_some_and(u8::is_ascii_digit);
+        if !(next_is_digit && joins(*byte, wanted.phones)) {
+            end -= rest.as_slice().len() + 1;
+            break;
+        }
+        if groups == 0 {
+            first = len;
+        } else {
+            later = later.max(len);
+        }
+        groups += 1;
+        len = 0;
+    }
+    let last_len = if groups == 0 { 0 } else { len };
+    let first = if groups == 0 { len } else { first };
+    let told = first >= *CARD_DIGITS.start() || later.max(last_len) >= GROUP || groups >= 4;
+    let long = end - start >= wanted.shortest();
+    if told && long && run_may_hit(chunk, start, wanted) {
+        return None;
+    }
+    Some(end)
+}
+
+/// Whether a number could be in the run that starts at `start`.
+#[inline(never)]
+fn run_may_hit(chunk: &[u8], start: usize, wanted: Wanted) -> bool {
     let mut group = start..group_end(chunk, start);
     let mut before_it = start..start;
     let mut first = true;
@@ -283,7 +320,7 @@ fn run_around(chunk: &[u8], index: usize, wanted: Wanted) -> Option<usize> {
     loop {
         digits += group.len();
         if wanted.cards && digits >= *CARD_DIGITS.start() {
-            return None;
+            return true;
         }
         // No card number has a group of fewer.
         if group.len() < GROUP {
@@ -292,13 +329,13 @@ fn run_around(chunk: &[u8], index: usize, wanted: Wanted) -> Option<usize> {
         let joined =
             joins(at(chunk, group.end), wanted.phones) && at(chunk, group.end + 1).is_ascii_digit();
         if !joined {
-            return Some(group.end);
+            return false;
         }
         let next = group.end + 1..group_end(chunk, group.end + 1);
         if wanted.ssns && may_be_ssn(&before_it, &group, &next)
             || wanted.phones && phone::may_begin(chunk, &group, &next, first)
         {
-            return None;
+            return true;
         }
         (before_it, group, first) = (group, next, false);
     }

@@ -338,6 +338,9 @@ fn is_national(read: &Groups) -> bool {
 
 /// Whether the `+` at `plus` could begin a number.
 pub(super) fn may_be_international(chunk: &[u8], plus: usize) -> bool {
+    if at(chunk, plus) != b'+' {
+        return false;
+    }
     let behind = chunk.get(plus + 1..).unwrap_or_default();
     let written = behind.iter().take(INTERNATIONAL.start() + GROUPS);
     let digits = written
@@ -348,6 +351,9 @@ pub(super) fn may_be_international(chunk: &[u8], plus: usize) -> bool {
 
 /// Whether the `(` at `open` could.
 pub(super) fn may_be_in_brackets(chunk: &[u8], open: usize) -> bool {
+    if at(chunk, open) != b'(' {
+        return false;
+    }
     let close = short_run(chunk, open + 1, 6, |byte| byte.is_ascii_digit());
     let space = usize::from(at(chunk, close + 1) == b' ');
     let digits = short_run(chunk, close + 1 + space, 3, |byte| byte.is_ascii_digit());

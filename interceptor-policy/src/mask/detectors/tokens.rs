@@ -81,8 +81,7 @@ pub(super) const TOKENS: &[Token] = &[
     token(SlackToken,   "xoxr-",                     Class::Word,   24, ANY),
     token(SlackToken,   "xoxs-",                     Class::Word,   24, ANY),
     token(SlackToken,   "xoxc-",                     Class::Word,   24, ANY),
-    token(SlackToken,   "xoxe-",                     Class::Word,   24, ANY),
-    token(SlackToken,   "xoxe.xox",                  Class::Dotted, 24, ANY),
+    token(SlackToken,   "xoxe",                      Class::Dotted, 25, ANY), // `xoxe-`, `xoxe.xoxp-`
     token(SlackToken,   "xapp-",                     Class::Word,   24, ANY),
     token(SlackToken,   "hooks.slack.com/services/", Class::Path,   30, ANY),
     token(StripeKey,    "sk_live_",                  Class::Alnum,  16, ANY),
