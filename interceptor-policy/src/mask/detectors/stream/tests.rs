@@ -1,0 +1,235 @@
+//! Texts in pieces of all sizes, and what is too long for any.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mask::detectors::corpus;
+use crate::mask::{MaskEntry, MaskWhat, Pattern};
+
+const KEY: MaskKey = MaskKey([7; 32]);
+
+fn masks() -> Arc<Masks> {
+    let mut masks = Masks::default();
+    let all = Detector::NAMES.iter().map(|(_, detector)| *detector);
+    let pattern = Arc::new(Pattern::new(r"EMP-\d{6}|<<[^>]*").unwrap());
+    for what in [
+        MaskWhat::Detect(all.collect()),
+        MaskWhat::Patterns(vec![pattern]),
+    ] {
+        masks.add(&MaskEntry {
+            what,
+            with: Transform::Hash,
+        });
+    }
+    Arc::new(masks)
+}
+
+fn small() -> Limits {
+    Limits {
+        line: 300,
+        overlap: 100,
+        private_key: 200,
+    }
+}
+
+fn run(limits: Limits, pieces: &[&[u8]]) -> (String, u64) {
+    let mut stream = DetectStream::new(masks());
+    stream.limits = limits;
+    let mut out = Vec::new();
+    for piece in pieces {
+        stream.push(piece, &KEY, &mut out);
+        let bound = CONTEXT + limits.line + limits.private_key;
+        assert!(stream.buffer.len() <= bound, "{}", stream.buffer.len());
+        assert!(stream.held() <= bound);
+    }
+    stream.finish(&KEY, &mut out);
+    (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+}
+
+/// What a scan of the whole text would leave.
+fn whole(text: &str) -> String {
+    let masks = masks();
+    let mut out = Vec::new();
+    let mut done = 0;
+    for hit in masks.detect().unwrap().scan(text.as_bytes()) {
+        out.extend_from_slice(&text.as_bytes()[done..hit.range.start]);
+        put(
+            hit.transform,
+            &text.as_bytes()[hit.range.clone()],
+            &KEY,
+            &mut out,
+        );
+        done = hit.range.end;
+    }
+    out.extend_from_slice(&text.as_bytes()[done..]);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[test]
+fn a_text_in_pieces_loses_what_a_whole_one_does() {
+    for text in corpus::texts() {
+        for text in [text.clone(), format!("{text}\n"), format!("a\n{text}\r\nb")] {
+            let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert_eq!(run(LIMITS, &bytes).0, whole(&text), "{text}");
+        }
+    }
+}
+
+#[test]
+fn lines_pass_as_soon_as_they_end() {
+    let mut stream = DetectStream::new(masks());
+    let mut out = Vec::new();
+    stream.push(b"one\ntwo a@b", &KEY, &mut out);
+    assert_eq!(out, b"one\n");
+    assert_eq!(stream.held(), 7);
+    stream.push(b".co\n", &KEY, &mut out);
+    assert!(out.starts_with(b"one\ntwo [hash:") && out.ends_with(b"]\n"));
+    assert_eq!((stream.held(), stream.hidden()), (0, 1));
+}
+
+#[test]
+fn without_detectors_everything_passes_at_once() {
+    let mut stream = DetectStream::new(Arc::default());
+    let mut out = Vec::new();
+    stream.push(b"a@b.co", &KEY, &mut out);
+    assert_eq!(out, b"a@b.co");
+}
+
+#[test]
+fn who_waits_gets_what_is_held_but_for_a_secret_that_has_begun() {
+    for (text, passes) in [
+        ("login: ", "login: "),
+        ("root@host:~# ", "root@host:~# "),
+        ("key ghp_abcdef", "key "),
+        ("x -----BEGIN RSA PRI", "x "),
+        ("x -----BEGIN PRIVATE KEY-----", "x "),
+    ] {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        stream.push(text.as_bytes(), &KEY, &mut out);
+        assert_eq!(out, b"");
+        stream.flush(&KEY, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), passes);
+    }
+}
+
+#[test]
+fn what_is_too_long_to_hold_is_hidden_whole() {
+    // Letters in no order that anybody would write.
+    let mut state = 1_u32;
+    let mut letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        char::from(alphabet[(state >> 16) as usize % alphabet.len()])
+    };
+    let long: String = (0..200_000).map(|_| letter()).collect();
+    let samples: Vec<&str> = (0..long.len() - 6)
+        .step_by(997)
+        .map(|at| long.get(at..at + 6).unwrap())
+        .collect();
+    let header = "eyJhbGciOiJIUzI1NiJ9";
+    let lines = format!("{}\n", "MIIBaB3dE6gH9j".repeat(4)).repeat(4000);
+    for (before, secret, after) in [
+        ("t=", format!("{header}.{long}.{long}"), " after"),
+        ("Authorization: Bearer ", long.clone(), "\r\nafter"),
+        ("{\"api_key\":\"", long.clone(), "\",\"x\":1}"),
+        ("password=", long.clone(), "&x=1"),
+        ("glpat-", long.clone(), " x"),
+        ("x ", format!("<<{}", "lorem ".repeat(40_000)), "\nafter"),
+        (
+            "x\n",
+            format!("-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----"),
+            "\nafter",
+        ),
+    ] {
+        let text = format!("{before}{secret}{after}");
+        for size in [997, 50_000, text.len()] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            let (got, hidden) = run_unbounded(&pieces);
+
+            assert!(
+                !samples.iter().any(|sample| got.contains(sample)),
+                "{before}"
+            );
+            assert!(!got.contains("lorem") && !got.contains("MIIB"), "{before}");
+            assert!(got.ends_with(after) && got.len() < 200, "{before}: {got}");
+            assert!(hidden >= 1);
+        }
+    }
+}
+
+fn run_unbounded(pieces: &[&[u8]]) -> (String, u64) {
+    let mut stream = DetectStream::new(masks());
+    let mut out = Vec::new();
+    for piece in pieces {
+        stream.push(piece, &KEY, &mut out);
+    }
+    stream.finish(&KEY, &mut out);
+    (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+}
+
+#[test]
+fn a_secret_is_found_wherever_a_long_line_is_parted() {
+    let card = "4111 1111 1111 1111";
+    for offset in (0..LIMITS.line + 200).step_by(1021) {
+        let text = format!("{},{card},{}", "x ".repeat(offset / 2), "y".repeat(40_000));
+        let (got, hidden) = run_unbounded(&[text.as_bytes()]);
+        assert!(!got.contains("1111") && hidden == 1, "{offset}");
+    }
+}
+
+fn text() -> impl Strategy<Value = String> {
+    let shard = prop_oneof![
+        4 => prop::sample::select(corpus::texts()),
+        2 => "[ -~]{0,40}",
+        1 => "[A-Za-z0-9+/]{0,400}",
+        1 => prop::sample::select(vec!["\n".to_owned(), "\r\n".to_owned(), " ".to_owned()]),
+        1 => prop::sample::select(vec![
+            "-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----", "-----END ", "eyJhbGciOiJIUzI1NiJ9.",
+            "secret", "api_key=", "password: ", "Bearer ", "<<", ">>", "EMP-123456",
+        ]).prop_map(str::to_owned),
+    ];
+    prop::collection::vec(shard, 0..16).prop_map(|shards| shards.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_pieces_give_the_same(text in text(), cuts in prop::collection::vec(1_usize..200, 1..20)) {
+        let text = text.as_bytes();
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at(rest.len().min(*cut));
+            pieces.push(piece);
+            rest = after;
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        for limits in [small(), LIMITS] {
+            let one = run_any(limits, &[text]);
+            prop_assert_eq!(&run_any(limits, &pieces), &one);
+            prop_assert_eq!(&run_any(limits, &bytes), &one);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..8)) {
+        let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        let _ = run_any(small(), &pieces);
+    }
+}
+
+fn run_any(limits: Limits, pieces: &[&[u8]]) -> (String, u64) {
+    let mut stream = DetectStream::new(masks());
+    stream.limits = limits;
+    let mut out = Vec::new();
+    for piece in pieces {
+        stream.push(piece, &KEY, &mut out);
+    }
+    stream.finish(&KEY, &mut out);
+    (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
+}
