@@ -235,6 +235,7 @@ impl RuleSet {
         if faults.errors() == 0 {
             tests_name_rules(&tests, &rules, &risk, text_of, &mut faults);
             traces_lead_somewhere(&rules, text_of, &mut faults);
+            scores_are_given(&rules, text_of, &mut faults);
             shadow::warn(&rules, text_of, &mut faults);
         }
         faults.sort();
@@ -418,6 +419,31 @@ fn traces_lead_somewhere<'s>(
                     );
                 }
             }
+        }
+    }
+}
+
+/// A `risk` in a match where no rule gives points asks for what is always 0.
+fn scores_are_given<'s>(
+    rules: &[Arc<Rule>],
+    text_of: impl Fn(&Path) -> &'s str,
+    faults: &mut Diagnostics,
+) {
+    if rules.iter().any(|rule| rule.risk > 0 && !rule.observe) {
+        return;
+    }
+    for rule in rules {
+        let parts = [Some(&rule.matches), rule.unless.as_ref()];
+        let fields = parts
+            .into_iter()
+            .flatten()
+            .flat_map(|part| &part.circumstances.fields);
+        for field in fields.filter(|field| matches!(field.asks, Asks::Risk(_))) {
+            Report::new(&rule.path, text_of(&rule.path), faults).warning(
+                field.at,
+                "no rule gives points: the score is always 0",
+                Some("give some, as in `risk: 10`, to the rules of what is risky".to_owned()),
+            );
         }
     }
 }

@@ -405,6 +405,16 @@ fn what_is_asked_of_the_past_and_of_people_says_what_it_lacks() {
 }
 
 #[test]
+fn a_score_that_nothing_adds_to_is_warned_of() {
+    let asks = "match: { risk: { over: 5 } }, verdict: block";
+    assert_eq!(
+        two(asks, "match: {}, severity: low"),
+        ["no rule gives points: the score is always 0"]
+    );
+    assert_eq!(two(asks, "match: {}, risk: 1"), Vec::<String>::new());
+}
+
+#[test]
 fn bad_patterns_are_refused_where_they_stand() {
     refused(
         "match: { principal: { agent: '[a' } }, verdict: block",
