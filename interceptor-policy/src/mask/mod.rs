@@ -104,8 +104,9 @@ pub(crate) struct MaskEntry {
 }
 
 impl MaskEntry {
-    /// Whether a column that chooses rows may be one that it hides. A `*` is
-    /// that only as all columns of a table: `count(*)` tells of none.
+    /// Whether a column that chooses rows may be one that it hides. A `*` is all
+    /// columns of its table, and without one it is any column there is:
+    /// `count(*)` chooses by none, and never gets here.
     pub(crate) fn may_hide(&self, predicate: &Column) -> bool {
         let MaskWhat::Columns(patterns) = &self.what else {
             return false;
@@ -113,7 +114,7 @@ impl MaskEntry {
         patterns
             .iter()
             .any(|pattern| match (&*predicate.name, &predicate.table) {
-                ("*", None) => false,
+                ("*", None) => true,
                 ("*", Some(table)) => pattern.may_be_of(table),
                 _ => pattern.holds(predicate, Mode::May),
             })

@@ -12,6 +12,10 @@ use crate::event::FlowTime;
 use crate::pg::catalog::TableInfo;
 use crate::session::{Outbox, Side};
 
+/// How long an answer counts, in microseconds: a renamed column is masked by its
+/// new name within this time and that of the shell's own memory.
+const FRESH: u64 = 10_000_000;
+
 /// A row description that cannot be judged before names are known.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -22,15 +26,24 @@ pub(super) struct Waiting {
 }
 
 impl PgSession {
-    /// Tables of this result whose names are not known yet.
-    pub(super) fn unknown_tables(&self, description: &RowDescription<'_>) -> Vec<u32> {
+    /// Tables of this result whose names are not known yet, or for too long.
+    pub(super) fn unknown_tables(
+        &self,
+        now: FlowTime,
+        description: &RowDescription<'_>,
+    ) -> Vec<u32> {
         if !self.has_catalog {
             return Vec::new();
         }
         let mut oids: Vec<u32> = description
             .fields()
             .map(|field| field.table_oid)
-            .filter(|oid| *oid != 0 && !self.tables.contains_key(oid))
+            .filter(|oid| *oid != 0)
+            .filter(|oid| {
+                self.tables_since
+                    .get(oid)
+                    .is_none_or(|since| now.0.saturating_sub(since.0) > FRESH)
+            })
             .collect();
         oids.sort_unstable();
         oids.dedup();
@@ -58,7 +71,9 @@ impl PgSession {
             return;
         };
         for oid in waiting.oids {
-            self.tables.insert(oid, None);
+            // What was known stays known where nobody could be asked this time.
+            self.tables.entry(oid).or_insert(None);
+            self.tables_since.insert(oid, now);
         }
         for table in tables {
             self.tables.insert(table.oid, Some(Arc::new(table)));

@@ -145,6 +145,8 @@ pub struct PgSession {
     dialect: judge::SessionDialect,
     /// Names of tables in results.
     tables: crate::pg::mask::TableNames,
+    /// When each of them was told.
+    tables_since: HashMap<u32, FlowTime>,
     waiting: Option<catalog::Waiting>,
     /// Which tables names mean.
     names: naming::Names,
@@ -193,6 +195,7 @@ impl PgSession {
             ready_sent: 1,
             dialect: judge::SessionDialect::default(),
             tables: HashMap::new(),
+            tables_since: HashMap::new(),
             waiting: None,
             names: naming::Names::default(),
             held: None,

@@ -1,16 +1,18 @@
 //! Errors and notices of the server: passed as they are, without what a mask
 //! hides, or replaced where they answer something that was refused.
 
+use interceptor_policy::operation::{Operation, PgOperation, Sql};
 use interceptor_proto::pg::backend::notice::code;
-use interceptor_proto::pg::backend::{Notice, NoticeBuilder};
+use interceptor_proto::pg::backend::{Notice, NoticeBuilder, Notification};
 use interceptor_proto::pg::frame;
+use interceptor_proto::pg::tag::backend as tag;
 
 use super::inbox::Source;
 use super::owed::Owed;
 use super::statements::Undo;
 use super::{PgSession, refuse};
 use crate::event::FlowTime;
-use crate::pg::mask::without_values;
+use crate::pg::mask::{mask_text, without_values};
 use crate::session::{Outbox, Side};
 
 impl PgSession {
@@ -23,6 +25,46 @@ impl PgSession {
                 out.write(Side::Downstream, &framed);
             }
         }
+    }
+
+    /// What another session said, without what detectors find in it. It answers
+    /// nothing that was asked, so the masks are those of an empty message.
+    pub(super) fn notification(
+        &mut self,
+        now: FlowTime,
+        notification: &Notification<'_>,
+        source: Source<'_>,
+        out: &mut Outbox,
+    ) {
+        let nothing = Sql::default();
+        let operation = Operation::Postgres(PgOperation {
+            sql: &nothing,
+            meaning: None,
+            text: "",
+            database: &self.database,
+            user: &self.user,
+        });
+        let masks = match self.scope.masks_possible() {
+            true => {
+                let now = self.opened.after(now.0);
+                self.scope.preview(&operation, &self.standing, now).masks
+            }
+            false => None,
+        };
+        let masked = masks.and_then(|masks| mask_text(&masks, notification.payload, &self.key));
+        let Some(masked) = masked else {
+            return source.forward(Side::Downstream, out);
+        };
+        let mut body = notification.process_id.to_be_bytes().to_vec();
+        for text in [notification.channel, &masked] {
+            body.extend(text.iter().filter(|byte| **byte != 0));
+            body.push(0);
+        }
+        let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+        let mut framed = vec![tag::NOTIFICATION_RESPONSE];
+        framed.extend_from_slice(&length.to_be_bytes());
+        framed.extend_from_slice(&body);
+        out.write(Side::Downstream, &framed);
     }
 
     pub(super) fn error(

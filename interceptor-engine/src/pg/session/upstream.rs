@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use interceptor_policy::verdict::Severity;
 use interceptor_proto::pg::backend::{
-    CommandComplete, CopyResponse, FunctionCallResponse, Notice, ParameterStatus, ReadyForQuery,
-    RowDescription, TransactionStatus,
+    CommandComplete, CopyResponse, FunctionCallResponse, Notice, Notification, ParameterStatus,
+    ReadyForQuery, RowDescription, TransactionStatus,
 };
 use interceptor_proto::pg::frame::Head;
 use interceptor_proto::pg::tag::backend as tag;
@@ -61,8 +61,7 @@ impl PgSession {
             }),
             tag::NOTICE_RESPONSE => Notice::parse(body).map(|n| self.notice(&n, source, out)),
             tag::NOTIFICATION_RESPONSE => {
-                source.forward(Side::Downstream, out);
-                Ok(())
+                Notification::parse(body).map(|n| self.notification(now, &n, source, out))
             }
             tag::ERROR_RESPONSE => Notice::parse(body).map(|n| self.error(now, &n, source, out)),
             tag::READY_FOR_QUERY => {
@@ -169,7 +168,7 @@ impl PgSession {
             }
         };
         if masked {
-            let unknown = self.unknown_tables(description);
+            let unknown = self.unknown_tables(now, description);
             if !unknown.is_empty() {
                 return self.wait_for_names(source, unknown, out);
             }

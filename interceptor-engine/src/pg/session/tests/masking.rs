@@ -259,6 +259,42 @@ rules:
 }
 
 #[test]
+fn what_another_session_says_goes_through_detectors() {
+    let mut talk = Talk::new(
+        "
+version: 1
+rules:
+  - name: cards
+    match: { protocol: postgres }
+    mask:
+      - { detect: [credit_card], with: redact }
+",
+    );
+    for (said, heard) in [
+        ("card 4111 1111 1111 1111 ok", "card [redacted] ok"),
+        ("nothing of note", "nothing of note"),
+    ] {
+        let body = [
+            &7_u32.to_be_bytes()[..],
+            b"channel\0",
+            said.as_bytes(),
+            b"\0",
+        ]
+        .concat();
+        talk.server(&message(b'A', &body));
+        let got = talk.agent_got();
+        let expected = [
+            &7_u32.to_be_bytes()[..],
+            b"channel\0",
+            heard.as_bytes(),
+            b"\0",
+        ]
+        .concat();
+        assert_eq!(got.last(), Some(&(b'A', expected)));
+    }
+}
+
+#[test]
 fn an_execution_whose_columns_were_not_described_is_described_first() {
     let mut talk = Talk::new(SSN);
     talk.agent(
