@@ -73,6 +73,10 @@ impl PgSession {
     }
 
     /// Keeps an exchange back and asks about it.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, and each is one fact of it"
+    )]
     pub(super) fn hold(
         &mut self,
         now: FlowTime,
