@@ -41,7 +41,7 @@ pub(super) const COLUMNS: [(&str, &str); 7] = [
 
 /// Every way to read `column`; those that do not name it only for the first.
 pub(super) fn ways(column: &str, in_view: &str) -> Result<Vec<Entry>> {
-    let guess = format!("({column}::text ~ '(219-09|4111111|40717|11111111-aaaa|first|1815)')");
+    let guess = format!("({column}::text ~ '(219-09|4111111|40717|11111111-aaaa|DE1|ada@|1815)')");
     let fill = |text: &str| {
         text.replace("{c}", column)
             .replace("{v}", in_view)

@@ -186,19 +186,19 @@ fn no_way_to_read_a_masked_column_returns_its_value() -> Result<()> {
         let mut faults = String::new();
         let mut received = String::new();
         for (column, in_view) in COLUMNS {
-            let entries = corpus::ways(column, in_view)?;
-            assert!(entries.len() >= 40, "{} ways of {column}", entries.len());
-            let all: Vec<&Entry> = entries.iter().collect();
-            let direct = gone(world.postgres.port, &all)?;
-            for target in ["by-text", "by-catalog"] {
+            for (target, catalog) in [("by-text", false), ("by-catalog", true)] {
+                let entries: Vec<Entry> = corpus::ways(column, in_view)?
+                    .into_iter()
+                    .filter(|entry| catalog || !entry.catalog)
+                    .collect();
+                assert!(entries.len() >= 40, "{} ways of {column}", entries.len());
+                let all: Vec<&Entry> = entries.iter().collect();
+                let direct = gone(world.postgres.port, &all)?;
                 let through = gone(port_of(world, target)?, &all)?;
                 for (at, entry) in entries.iter().enumerate() {
                     for (simple, extended) in through.iter().map(|texts| &texts[at]) {
                         received.push_str(simple);
                         received.push_str(extended.as_deref().unwrap_or_default());
-                    }
-                    if entry.catalog && target == "by-text" {
-                        continue;
                     }
                     compare(
                         &mut faults,
