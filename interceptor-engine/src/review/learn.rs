@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Opened;
 use crate::replay::Entry;
 
-/// Different tables of one rule; past it the rule says any.
+/// Different tables of one rule; past it none is written: it would say nothing.
 const TABLES: usize = 200;
 /// Longest statement that serves as an example.
 const EXAMPLE: usize = 300;
@@ -163,7 +163,7 @@ impl Learner {
             self.refused, self.left_out
         );
         out.push_str("version: 1\n\nrules:\n");
-        if self.seen.is_empty() {
+        if self.seen.values().all(|seen| seen.tables.len() > TABLES) {
             out.truncate(out.len() - "\nrules:\n".len());
             out.push_str("\nrules: []\n");
             return out;
@@ -171,6 +171,14 @@ impl Learner {
         let mut names = BTreeSet::new();
         let mut tests = String::new();
         for (kind, seen) in &self.seen {
+            if seen.tables.len() > TABLES {
+                let _ = writeln!(
+                    out,
+                    "  # Not learned, for it is about more than {TABLES} tables: {}",
+                    kind.name()
+                );
+                continue;
+            }
             let name = unique(&kind.name(), &mut names);
             kind.rule(&name, seen, &mut out);
             if let Some((text, target)) = &seen.example {
@@ -232,9 +240,12 @@ impl Kind {
         let _ = writeln!(out, "        class: [{}]", self.classes.join(", "));
         let tags: Vec<String> = seen.tags.iter().map(|tag| quoted(tag)).collect();
         let _ = writeln!(out, "        statement: [{}]", tags.join(", "));
-        if self.with_tables && seen.tables.len() <= TABLES {
+        if self.with_tables {
             let tables: Vec<String> = seen.tables.iter().map(|table| pattern(table)).collect();
             let _ = writeln!(out, "        tables: [{}]", tables.join(", "));
+        } else {
+            // Of no table, and not of any.
+            out.push_str("        tables: { not: \"*\" }\n");
         }
         out.push_str("    verdict: allow\n");
     }
