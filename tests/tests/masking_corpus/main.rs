@@ -113,8 +113,11 @@ fn port_of(world: &World, target: &str) -> Result<u16> {
     Ok(std::fs::read_to_string(world.place.path(target))?.parse()?)
 }
 
+/// What came back by the simple protocol, and by the extended one where that can ask it.
+type Came = (String, Option<String>);
+
 /// Runs `entries` on both databases, by both protocols.
-fn gone(port: u16, entries: &[&Entry]) -> Result<[Vec<(String, Option<String>)>; 2]> {
+fn gone(port: u16, entries: &[&Entry]) -> Result<[Vec<Came>; 2]> {
     let mut both = Vec::new();
     for database in DATABASES {
         let road = Road { port, database };
@@ -173,7 +176,11 @@ fn base64(bytes: &[u8]) -> String {
             let bits = three
                 .iter()
                 .fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte));
-            [18, 12, 6, 0].map(|shift| char::from(LETTERS[(bits >> shift) & 63]))
+            [18, 12, 6, 0].map(|shift| {
+                LETTERS
+                    .get((bits >> shift) & 63)
+                    .map_or('?', |letter| char::from(*letter))
+            })
         })
         .collect()
 }

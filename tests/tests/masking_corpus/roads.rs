@@ -89,7 +89,7 @@ pub(super) fn simple(road: Road, entries: &[&Entry]) -> Result<Vec<String>> {
     for told in stderr.lines() {
         let number = told
             .strip_prefix("psql:")
-            .and_then(|rest| rest.splitn(3, ':').nth(1))
+            .and_then(|rest| rest.split(':').nth(1))
             .and_then(|number| number.parse::<usize>().ok());
         if let Some(number) = number {
             entry = at_line
