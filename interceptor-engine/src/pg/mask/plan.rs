@@ -72,6 +72,8 @@ pub(super) struct ColumnPlan {
 pub struct RowPlan {
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) hides_columns: bool,
+    /// Numbers come as bytes that do not look like them: frames tell nothing.
+    pub(super) binary_numbers: bool,
     pub(super) detect: Option<Arc<Masks>>,
 }
 
@@ -82,6 +84,7 @@ impl RowPlan {
         Self {
             columns: Vec::new(),
             hides_columns: false,
+            binary_numbers: false,
             detect: None,
         }
     }
@@ -116,6 +119,10 @@ impl RowPlan {
             .collect();
         Self {
             hides_columns: columns.iter().any(|column| column.hide.is_some()),
+            // A card's number has 13 digits and more, which shorter integers have not.
+            binary_numbers: columns
+                .iter()
+                .any(|column| column.binary && column.kind == TypeKind::Integer { size: 8 }),
             columns,
             detect: masks.has_detectors().then(|| Arc::clone(masks)),
         }
@@ -145,7 +152,7 @@ impl RowPlan {
                 .detect
                 .as_ref()
                 .and_then(|masks| masks.detect())
-                .is_none_or(|plan| !plan.may_hit(frames))
+                .is_none_or(|plan| !self.binary_numbers && !plan.may_hit(frames))
     }
 
     /// How many columns are hidden whole.

@@ -45,7 +45,7 @@ impl RowPlan {
             .detect
             .as_ref()
             .and_then(|masks| masks.detect())
-            .filter(|plan| plan.may_hit(body));
+            .filter(|plan| self.binary_numbers || plan.may_hit(body));
         let start = out.len();
         out.push(tag::backend::DATA_ROW);
         out.extend_from_slice(&[0; 4]);

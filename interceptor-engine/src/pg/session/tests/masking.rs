@@ -429,3 +429,49 @@ fn a_row_that_does_not_fit_its_description_is_never_passed() {
     assert!(!String::from_utf8_lossy(&talk.to_agent).contains("078-05"));
     assert!(matches!(talk.end, Some(End::Refused(_))));
 }
+
+#[test]
+fn a_card_s_number_in_eight_bytes_is_found_as_one_in_digits_is() {
+    let mut talk = Talk::new(
+        "
+version: 1
+rules:
+  - name: cards
+    match: {}
+    mask: [{ detect: credit_card, with: redact }]
+",
+    );
+    talk.agent(
+        &[
+            parse("", "SELECT n FROM t"),
+            binding_binary(),
+            execute(""),
+            sync(),
+        ]
+        .concat(),
+    );
+    let mut answer = Vec::new();
+    empty(&mut answer, b"12");
+    description(&mut answer, &[("n", 0, 0, 20, 1)]);
+    row(
+        &mut answer,
+        &[Some(&4_111_111_111_111_111_i64.to_be_bytes())],
+    );
+    row(&mut answer, &[Some(&7_i64.to_be_bytes())]);
+    talk.server(&answer);
+    let got = talk.agent_got();
+    let rows: Vec<_> = got
+        .iter()
+        .filter(|(tag, _)| *tag == b'D')
+        .map(|(_, body)| values(body))
+        .collect();
+    assert_eq!(rows, [vec![None], vec![Some(7_i64.to_be_bytes().to_vec())]]);
+}
+
+/// `Bind` of no parameters that asks for everything in binary.
+fn binding_binary() -> Vec<u8> {
+    let mut body = vec![0, 0];
+    body.extend_from_slice(&[0; 4]);
+    body.extend_from_slice(&[0, 1, 0, 1]);
+    message(b'B', &body)
+}
