@@ -5,6 +5,7 @@
 //! asked for have answered.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,16 @@ pub struct Requirement {
     pub from: Vec<Arc<str>>,
     /// How many different people; at least 1.
     pub quorum: u32,
+}
+
+impl fmt::Display for Requirement {
+    /// Who is asked, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.from.as_slice() {
+            [] => write!(f, "{} of any approver", self.quorum),
+            groups => write!(f, "{} of {}", self.quorum, groups.join(", ")),
+        }
+    }
 }
 
 /// Everything that the rules which hold one exchange ask for together: every

@@ -90,7 +90,7 @@ fn because(
             .iter()
             .map(|statement| Some((postgres, statement)))
             .collect(),
-        Operation::Opaque => vec![None],
+        Operation::Http(_) | Operation::Opaque => vec![None],
     };
     if statements.is_empty() {
         return match applied {

@@ -139,6 +139,23 @@ impl Agent {
         })
     }
 
+    /// Starts `psql` against `port` on 127.0.0.1 as the database user `agent`, and
+    /// leaves it running: it reads SQL from its input, and rows come unaligned.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_psql(&self, port: u16) -> Result<Running> {
+        let connection = format!("host=127.0.0.1 port={port} user=agent dbname=postgres");
+        self.start(&[
+            "psql",
+            "-XqAt",
+            "-v",
+            "VERBOSITY=verbose",
+            "-d",
+            &connection,
+        ])
+    }
+
     /// Runs `psql` against `port` on 127.0.0.1 as the database user `agent`, with
     /// an input of SQL or commands of psql. Rows come unaligned.
     ///

@@ -81,12 +81,7 @@ fn a_held_statement_runs_when_it_is_approved_and_not_before() -> Result<()> {
     WORLD.test(|world| {
         let port = world.postgres.port;
         let agent = world.agent("builder");
-        let mut running = agent.start(&[
-            "psql",
-            "-XqAt",
-            "-d",
-            &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-        ])?;
+        let mut running = agent.start_psql(port)?;
         running.write("CREATE TABLE built (a int);\nSELECT 'after';\n")?;
         let asked = question(world, "builder")?;
         assert_eq!(asked["text"], "CREATE TABLE built (a int);");
@@ -140,14 +135,7 @@ fn a_no_and_silence_are_errors_with_the_reason_and_the_session_goes_on() -> Resu
     WORLD.test(|world| {
         let port = world.postgres.port;
         let agent = world.agent("refused");
-        let mut running = agent.start(&[
-            "psql",
-            "-XqAt",
-            "-v",
-            "VERBOSITY=verbose",
-            "-d",
-            &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-        ])?;
+        let mut running = agent.start_psql(port)?;
         running.write("CREATE TABLE never (a int);\nVACUUM users;\nSELECT 'on';\n")?;
         let asked = question(world, "refused")?;
         world.daemon.ask(&[
@@ -258,12 +246,7 @@ fn two_people_are_two_people() -> Result<()> {
     WORLD.test(|world| {
         let port = world.postgres.port;
         let agent = world.agent("truncator");
-        let mut running = agent.start(&[
-            "psql",
-            "-XqAt",
-            "-d",
-            &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-        ])?;
+        let mut running = agent.start_psql(port)?;
         running.write("BEGIN;\nTRUNCATE orders;\nROLLBACK;\nSELECT 'done';\n")?;
         let asked = question(world, "truncator")?;
         world.daemon.ask(&["approvals", "approve", id(&asked)])?;
@@ -297,12 +280,7 @@ fn an_answer_in_redis_that_is_not_signed_is_not_taken() -> Result<()> {
     WORLD.test(|world| {
         let port = world.postgres.port;
         let agent = world.agent("forger");
-        let mut running = agent.start(&[
-            "psql",
-            "-XqAt",
-            "-d",
-            &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-        ])?;
+        let mut running = agent.start_psql(port)?;
         running.write("CREATE TABLE forged (a int);\n")?;
         let asked = question(world, "forger")?;
         let client = redis::Client::open(world.redis.url())?;
@@ -362,9 +340,8 @@ fn a_question_survives_the_daemon_as_a_ticket() -> Result<()> {
     alone(&plan(), |world| {
         let port = world.postgres.port;
         let agent = world.agent("patient");
-        let connection = format!("host=127.0.0.1 port={port} user=agent dbname=postgres");
         let create = "CREATE TABLE survived (a int);\n";
-        let mut running = agent.start(&["psql", "-XqAt", "-d", &connection])?;
+        let mut running = agent.start_psql(port)?;
         running.write(create)?;
         let asked = question(world, "patient")?;
         eventually("the question is in Redis", SOON, || {
@@ -389,12 +366,7 @@ fn an_agent_that_is_killed_takes_its_question_with_it() -> Result<()> {
     WORLD.test(|world| {
         let port = world.postgres.port;
         let agent = world.agent("mortal");
-        let mut running = agent.start(&[
-            "psql",
-            "-XqAt",
-            "-d",
-            &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-        ])?;
+        let mut running = agent.start_psql(port)?;
         running.write("CREATE TABLE mortal (a int);\n")?;
         let asked = question(world, "mortal")?;
         nix::sys::signal::killpg(running.pid(), Signal::SIGKILL)?;

@@ -196,12 +196,7 @@ fn every_verdict_on_record_names_the_rules_that_gave_it() -> Result<()> {
         |world| {
             let port = world.postgres.port;
             let agent = world.agent("reloaded");
-            let mut running = agent.start(&[
-                "psql",
-                "-XqAt",
-                "-d",
-                &format!("host=127.0.0.1 port={port} user=agent dbname=postgres"),
-            ])?;
+            let mut running = agent.start_psql(port)?;
             running.write("SELECT 'before';\n")?;
             eventually("the first statement", SOON, || {
                 Ok(world.postgres.saw("SELECT 'before'"))

@@ -258,7 +258,7 @@ impl Scope {
                 .iter()
                 .map(|statement| self.find_one(Some((postgres, statement)), default))
                 .collect(),
-            Operation::Opaque => [self.find_one(None, default)].into(),
+            Operation::Http(_) | Operation::Opaque => [self.find_one(None, default)].into(),
         }
     }
 
@@ -423,6 +423,6 @@ fn statement<'o>(operation: &'o Operation<'_>, place: usize) -> Asked<'o> {
             let statement = postgres.sql.statements.get(place);
             Some((postgres, statement.unwrap_or(&NO_STATEMENT)))
         }
-        Operation::Opaque => None,
+        Operation::Http(_) | Operation::Opaque => None,
     }
 }

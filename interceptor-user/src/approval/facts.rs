@@ -171,7 +171,7 @@ impl Facts {
             message: question.message.to_string(),
             text: cut(&question.text),
             parameters: question.parameters.as_deref().map(cut),
-            meta: serde_json::from_str(&question.meta).unwrap_or_default(),
+            meta: question.meta.clone(),
             digest: question.digest.to_string(),
             asks: approval
                 .requirements

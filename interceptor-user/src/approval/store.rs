@@ -36,8 +36,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ENTRIES: usize = 100_000;
 /// How long a closed question can be looked up.
 const KEEP_SECONDS: i64 = 30 * 24 * 3600;
-/// No question stands for longer: how far back a new daemon looks.
-pub const LONGEST_SECONDS: i64 = 8 * 24 * 3600;
+/// How far back a new daemon looks: what was asked before that is not taken over.
+const LOOK_BACK_SECONDS: i64 = 8 * 24 * 3600;
 /// Entries of one page.
 const PAGE: usize = 1_000;
 
@@ -339,7 +339,7 @@ fn take(settings: &Settings, desk: &Desk, field: &dyn Fn(&str) -> String) {
 /// What this host's daemon before this one left open; where to read on from.
 fn restore(settings: &Settings, desk: &Desk, connection: &mut Connection) -> RedisResult<String> {
     let key = stream_key(&settings.prefix);
-    let since = desk::now().saturating_sub(LONGEST_SECONDS).max(0) * 1000;
+    let since = desk::now().saturating_sub(LOOK_BACK_SECONDS).max(0) * 1000;
     let mut from = since.to_string();
     let mut last = from.clone();
     let mut oldest: Option<String> = None;

@@ -338,14 +338,8 @@ fn escaped(text: &str) -> String {
 }
 
 fn asks(facts: &Facts) -> String {
-    let each: Vec<String> = facts
-        .asks
-        .iter()
-        .map(|asks| match asks.from.as_slice() {
-            [] => format!("{} of any approver", asks.quorum),
-            groups => format!("{} of {}", asks.quorum, groups.join(", ")),
-        })
-        .collect();
+    let requirements = facts.approval().requirements;
+    let each: Vec<String> = requirements.iter().map(ToString::to_string).collect();
     each.join("; ")
 }
 

@@ -95,10 +95,7 @@ impl PgSession {
         let groups: Vec<String> = approval
             .requirements
             .iter()
-            .map(|requirement| match requirement.from.as_slice() {
-                [] => format!("{} of any approver", requirement.quorum),
-                groups => format!("{} of {}", requirement.quorum, groups.join(", ")),
-            })
+            .map(ToString::to_string)
             .collect();
         let question = Question {
             id: id.clone(),
@@ -110,7 +107,7 @@ impl PgSession {
             digest: self.digest(asked, &exchange),
             text,
             parameters,
-            meta: json!({"database": &*self.database, "user": &*self.user}).to_string(),
+            meta: json!({"database": &*self.database, "user": &*self.user}),
         };
         let severity = exchange.severity.unwrap_or(Severity::Medium);
         let meta = json!({

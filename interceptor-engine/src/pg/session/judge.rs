@@ -344,24 +344,24 @@ impl PgSession {
 
     /// Texts of what `EXECUTE` and `FETCH` stand for, in order.
     pub(super) fn stands_for(&self, classified: &Classified) -> Vec<Arc<str>> {
-        let referred = classified
-            .effects
-            .iter()
-            .filter_map(|(_, effect)| self.referred(effect));
-        referred
+        self.all_referred(classified)
             .map(|prepared| Arc::clone(&prepared.text))
             .collect()
     }
 
     /// Meanings of what `EXECUTE` and `FETCH` stand for, where known.
     pub(super) fn inner_meanings(&self, classified: &Classified) -> Vec<Arc<Classified>> {
-        let inner = classified
-            .effects
-            .iter()
-            .filter_map(|(_, effect)| self.referred(effect));
-        inner
+        self.all_referred(classified)
             .map(|prepared| Arc::clone(&prepared.classified))
             .collect()
+    }
+
+    fn all_referred<'a>(
+        &'a self,
+        classified: &'a Classified,
+    ) -> impl Iterator<Item = &'a Arc<Prepared>> {
+        let effects = classified.effects.iter();
+        effects.filter_map(|(_, effect)| self.referred(effect))
     }
 
     /// The statement that `EXECUTE` or `FETCH` stands for.
@@ -381,19 +381,13 @@ impl PgSession {
     pub(super) fn resolve(&self, classified: &Classified) -> Option<Arc<Sql>> {
         let mut sql: Option<Sql> = None;
         for (place, effect) in &classified.effects {
-            let inner = match effect {
-                Effect::Execute { name } => self
-                    .statements
-                    .statement(name)
-                    .map(|prepared| Arc::clone(&prepared.classified)),
-                Effect::Fetch { cursor } => self
-                    .statements
-                    .portal(cursor.as_bytes())
-                    .and_then(|portal| portal.statement.as_ref())
-                    .map(|prepared| Arc::clone(&prepared.classified)),
-                _ => continue,
-            };
-            let inner = inner.unwrap_or_else(|| self.dialect.unclassified());
+            if !matches!(effect, Effect::Execute { .. } | Effect::Fetch { .. }) {
+                continue;
+            }
+            let inner = self.referred(effect).map_or_else(
+                || self.dialect.unclassified(),
+                |prepared| Arc::clone(&prepared.classified),
+            );
             let sql = sql.get_or_insert_with(|| classified.sql.clone());
             let Some(outer) = sql.statements.get_mut(*place) else {
                 continue;

@@ -28,7 +28,7 @@ fn question(exchange: u64, approval: Approval) -> Question {
         digest: Digest([7; 32]),
         text: "DROP TABLE orders".into(),
         parameters: None,
-        meta: "{}".into(),
+        meta: serde_json::json!({}),
     }
 }
 

@@ -26,6 +26,16 @@ fn view(oid: u32, name: &str, definition: &str, reads: &[(&str, &str)]) -> Table
     }
 }
 
+/// A view of the users.
+fn people() -> TableInfo {
+    view(
+        3,
+        "people",
+        " SELECT users.id\n   FROM public.users;",
+        &[("users", "id")],
+    )
+}
+
 fn talk(rules: &str, catalog: Vec<TableInfo>) -> Talk {
     let mut talk = Talk::with(&format!("version: 1\nrules:\n{rules}"), true);
     talk.catalog = catalog;
@@ -62,12 +72,7 @@ fn a_name_of_another_schema_s_table_is_not_taken_for_ours() {
 
 #[test]
 fn a_view_is_as_forbidden_as_what_it_reads() {
-    let people = view(
-        3,
-        "people",
-        " SELECT users.id\n   FROM public.users;",
-        &[("users", "id")],
-    );
+    let people = people();
     let mut talk = talk(NOT_USERS, vec![people]);
     assert!(refused(&mut talk, "SELECT id FROM people"));
 }
@@ -76,12 +81,7 @@ fn a_view_is_as_forbidden_as_what_it_reads() {
 fn what_the_catalog_does_not_know_is_asked_again() {
     let mut talk = talk(NOT_USERS, Vec::new());
     assert!(!refused(&mut talk, "SELECT id FROM people"));
-    talk.catalog = vec![view(
-        3,
-        "people",
-        " SELECT users.id\n   FROM public.users;",
-        &[("users", "id")],
-    )];
+    talk.catalog = vec![people()];
     assert!(refused(&mut talk, "SELECT id FROM people"));
 }
 
@@ -90,23 +90,13 @@ fn a_change_of_the_schema_makes_answers_old() {
     let mut talk = talk(NOT_USERS, vec![table(1, "public", "people", &["id"])]);
     assert!(!refused(&mut talk, "SELECT id FROM people"));
     assert!(!refused(&mut talk, "DROP TABLE people"));
-    talk.catalog = vec![view(
-        3,
-        "people",
-        " SELECT users.id\n   FROM public.users;",
-        &[("users", "id")],
-    )];
+    talk.catalog = vec![people()];
     assert!(refused(&mut talk, "SELECT id FROM people"));
 }
 
 #[test]
 fn what_is_executed_by_name_is_asked_for_too() {
-    let people = view(
-        3,
-        "people",
-        " SELECT users.id\n   FROM public.users;",
-        &[("users", "id")],
-    );
+    let people = people();
     let mut talk = talk(NOT_USERS, vec![people]);
     talk.agent(
         &[

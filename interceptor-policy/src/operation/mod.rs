@@ -1,7 +1,11 @@
 //! What a message asks to do, in the words that rules match on.
 
+pub mod http;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use http::HttpOperation;
 
 /// One thing that an agent asks to do.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +13,8 @@ use std::sync::Arc;
 pub enum Operation<'a> {
     /// One message of SQL, or a prepared statement's execution.
     Postgres(PgOperation<'a>),
+    /// A request, its response's head, or a message of a WebSocket.
+    Http(HttpOperation<'a>),
     /// The opening of a session whose protocol has no operations of its own
     /// (`tls`, `unknown`).
     Opaque,
