@@ -60,9 +60,22 @@ INSERT INTO orders VALUES (5, 3, 'compiler', 9900, 'open');
 TRUNCATE orders;
 SELECT count(*) FROM orders;
 ROLLBACK;
+\echo # Changing the schema waits until a person has said yes
+ALTER TABLE orders ADD COLUMN note text;
 \echo # And nothing was lost
 SELECT count(*) AS orders FROM orders;
 ";
+
+/// Beside the shipped rules: there is nobody whom these could name.
+const ASK_FIRST: &str = r#"
+version: 1
+rules:
+  - name: schema-changes-need-a-person
+    match: { postgres: { statement: ALTER TABLE } }
+    verdict: hold
+    message: Changes to the schema are asked about.
+    approval: { from: [dba], timeout: 60s }
+"#;
 
 fn demo(cli: &Cli) -> Result<()> {
     let style = Style::new();
@@ -122,7 +135,12 @@ fn world() -> Result<World> {
     let postgres = Postgres::start(&place, "postgres", &options)?;
     let mut config = one_target(&postgres, &place);
     if let Some(config) = config.as_object_mut() {
-        config.insert("rules".to_owned(), json!([rules()]));
+        let ask_first = place.file("ask-first.yaml", ASK_FIRST)?;
+        config.insert("rules".to_owned(), json!([rules(), ask_first]));
+        config.insert(
+            "approvals".to_owned(),
+            json!({ "groups": { "dba": ["root"] } }),
+        );
     }
     let daemon = Daemon::start(&place, &redis.url(), "version: 1\nrules: []\n", &config)?;
     Ok(World {
@@ -173,6 +191,9 @@ fn agent_at_work(style: &Style, world: &World) -> Result<String> {
             }
             None => println!("   {}", style.transcript(&line)),
         }
+        if line.contains(HELD) {
+            approve(style, world)?;
+        }
         transcript.push_str(&line);
         transcript.push('\n');
     }
@@ -183,6 +204,35 @@ fn agent_at_work(style: &Style, world: &World) -> Result<String> {
         world.daemon.server().log_end(30)
     );
     Ok(transcript)
+}
+
+/// What a client is told while it waits.
+const HELD: &str = "held until a person decides";
+
+/// The person whom the agent waits for. Nothing else comes from it before that.
+fn approve(style: &Style, world: &World) -> Result<()> {
+    ensure!(
+        !world.postgres.saw("ADD COLUMN note"),
+        "what is held reached the database"
+    );
+    let questions: serde_json::Value =
+        serde_json::from_str(&world.daemon.ask(&["approvals", "--json"])?)?;
+    let id = questions
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["state"] == "open"))
+        .and_then(|one| one["id"].as_str())
+        .context("nobody was asked")?;
+    println!();
+    style.command(&format!("interceptor approvals show {id}"));
+    for line in world.daemon.ask(&["approvals", "show", id])?.lines() {
+        println!("   {line}");
+    }
+    style.command(&format!("interceptor approvals approve {id}"));
+    for line in world.daemon.ask(&["approvals", "approve", id])?.lines() {
+        println!("   {}", style.paint(GREEN, line));
+    }
+    println!();
+    Ok(())
 }
 
 /// The demo claims something: is it so?
@@ -211,6 +261,10 @@ fn check_transcript(world: &World, transcript: &str) -> Result<()> {
     ensure!(
         world.postgres.saw("SET status = 'sent' WHERE id = 2"),
         "the allowed UPDATE was not done"
+    );
+    ensure!(
+        transcript.contains(HELD) && world.postgres.saw("ADD COLUMN note"),
+        "the schema was not changed after a person said yes"
     );
     ensure!(
         world.postgres.sql("SELECT count(*) FROM orders")? == "4",
