@@ -1,6 +1,8 @@
 //! What a message asks to do, in the words that rules match on.
 
 pub mod http;
+pub mod json;
+pub mod path;
 
 use std::fmt;
 use std::sync::Arc;
