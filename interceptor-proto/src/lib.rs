@@ -1,6 +1,7 @@
 //! Wire formats: bytes to messages and back. No state, no I/O, no clock.
 //!
 //! * [`detect`] says which protocol a flow speaks;
+//! * [`http`] is HTTP/1's;
 //! * [`pg`] is PostgreSQL's;
 //! * [`tls`] is what of TLS is legible before anything is encrypted.
 //!
@@ -11,5 +12,6 @@
 pub mod detect;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod http;
 pub mod pg;
 pub mod tls;

@@ -6,8 +6,10 @@
 //! of PostgreSQL's own loop, records are taken apart by arithmetic. That a
 //! parser does not panic is a by-product.
 
+mod http;
 mod pg;
 
+pub use http::{http_request, http_response};
 pub use pg::{pg_backend, pg_frame, pg_frontend, pg_startup};
 
 use crate::{
@@ -123,6 +125,16 @@ mod tests {
     #[test]
     fn the_corpus_of_client_hellos_holds() {
         run("client_hello", client_hello);
+    }
+
+    #[test]
+    fn the_corpus_of_requests_holds() {
+        run("http_request", http_request);
+    }
+
+    #[test]
+    fn the_corpus_of_responses_holds() {
+        run("http_response", http_response);
     }
 
     #[test]
