@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::matcher::Mode;
 use crate::matcher::circumstances::{CircumstanceField, Circumstances};
-use crate::operation::Statement;
+use crate::matcher::{Asked, Mode};
 use crate::rule::{Match, Rule};
 use crate::state::Record;
-use crate::{Moment, Operation, PgOperation, Scope, Standing, Subject};
+use crate::{Moment, Operation, Scope, Standing, Subject};
 
 /// Why a rule did or did not apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl Scope {
             session: standing.past(),
             principal: &record.past,
             subject: self.subject(),
-            statement: None,
+            asked: Asked::Session,
         };
         self.rules()
             .rules()
@@ -83,14 +82,20 @@ fn because(
     } else {
         Mode::Must
     };
+    if let Operation::Http(operation) = operation
+        && let Some(when) = rule.asked_later(operation)
+    {
+        return when.to_owned();
+    }
     let statements: Vec<_> = match operation {
         Operation::Postgres(postgres) => postgres
             .sql
             .statements
             .iter()
-            .map(|statement| Some((postgres, statement)))
+            .map(|statement| Asked::Statement(postgres, statement))
             .collect(),
-        Operation::Http(_) | Operation::Opaque => vec![None],
+        Operation::Http(http) => vec![Asked::Http(http)],
+        Operation::Opaque => vec![Asked::Session],
     };
     if statements.is_empty() {
         return match applied {
@@ -102,7 +107,7 @@ fn because(
     let mut reasons: Vec<String> = Vec::new();
     for (number, asked) in (1..).zip(&statements) {
         let now = &Circumstances {
-            statement: *asked,
+            asked: *asked,
             ..*now
         };
         let place = match several {
@@ -127,6 +132,11 @@ fn because(
     }
     reasons.dedup();
     let reasons = reasons.join("; ");
+    if let Operation::Http(_) = operation
+        && applied
+    {
+        return format!("it blocks, since nobody can say whether it applies: {reasons}");
+    }
     match applied {
         true => {
             format!("it blocks where the catalog does not say which tables those are: {reasons}")
@@ -134,8 +144,6 @@ fn because(
         false => reasons,
     }
 }
-
-type Asked<'o> = Option<(&'o PgOperation<'o>, &'o Statement)>;
 
 /// The first thing that keeps a rule from applying.
 fn against(
@@ -176,7 +184,9 @@ fn fails(
             ));
         }
     }
-    fails_statement(part, mode, asked).or_else(|| fails_now(part, now))
+    fails_statement(part, mode, asked)
+        .or_else(|| fails_http(part, mode, asked))
+        .or_else(|| fails_now(part, now))
 }
 
 /// The first circumstance that does not hold.
@@ -197,7 +207,7 @@ fn fails_now(part: &Match, now: &Circumstances<'_>) -> Option<String> {
 
 fn fails_statement(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String> {
     let postgres = part.postgres.as_ref()?;
-    let Some((operation, statement)) = asked else {
+    let Some((operation, statement)) = asked.statement() else {
         return Some("it asks for `postgres` fields".to_owned());
     };
     let field = postgres
@@ -207,6 +217,25 @@ fn fails_statement(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String>
     let is = field.is(operation, statement);
     // What makes things milder has to be certain.
     if mode == Mode::Must && field.holds(Mode::May, operation, statement) {
+        return Some(format!(
+            "{} is {is}, which is not certainly, or not only, {}",
+            field.name, field.shown
+        ));
+    }
+    Some(format!("{} is {is}, not {}", field.name, field.shown))
+}
+
+fn fails_http(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String> {
+    let http = part.http.as_ref()?;
+    let Some(operation) = asked.http() else {
+        return Some("it asks for `http` fields".to_owned());
+    };
+    let field = http
+        .fields
+        .iter()
+        .find(|field| field.holds(mode, operation) != Ok(true))?;
+    let is = field.is(operation);
+    if mode == Mode::Must && field.holds(Mode::May, operation) == Ok(true) {
         return Some(format!(
             "{} is {is}, which is not certainly, or not only, {}",
             field.name, field.shown
@@ -231,7 +260,11 @@ fn all(part: &Match, subject: &Subject, asked: Asked<'_>, now: &Circumstances<'_
         .iter()
         .map(|field| format!("{} is {}", field.name, field.is(subject)))
         .collect();
-    if let (Some(postgres), Some((operation, statement))) = (&part.postgres, asked) {
+    if let (Some(http), Some(operation)) = (&part.http, asked.http()) {
+        let fields = http.fields.iter();
+        said.extend(fields.map(|field| format!("{} is {}", field.name, field.is(operation))));
+    }
+    if let (Some(postgres), Some((operation, statement))) = (&part.postgres, asked.statement()) {
         said.extend(
             postgres
                 .fields

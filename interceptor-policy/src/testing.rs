@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::approval::OnTimeout;
 use crate::diagnostic::At;
-use crate::mask::{Detector, Masks};
-use crate::operation::{Column, Sql, Table};
+use crate::mask::{Detector, Direction, JsonMask, Masks, Transform};
+use crate::operation::sample::Sample;
+use crate::operation::{Column, HttpOperation, Sql, Table};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
 use crate::state::micros;
 use crate::verdict::RecordLevel;
 use crate::{
-    Approval, HoldMode, Judgement, Limits, Memory, Moment, Operation, PgOperation, Standing,
+    Approval, HoldMode, Judgement, Limits, Memory, Moment, Operation, PgOperation, Scope, Standing,
     Subject, Verdict,
 };
 
@@ -32,8 +33,8 @@ pub struct TestCase {
     /// Whose session it is; where the test does not say, an agent named `agent`
     /// at a target without a name whose default is `block`.
     pub subject: Subject,
-    /// The statement, or statements, that it asks about.
-    pub sql: String,
+    /// What it asks about.
+    pub asks: Exchange,
     /// The session's database.
     pub database: String,
     /// The session's user.
@@ -51,11 +52,20 @@ pub struct TestCase {
     pub expect: Expect,
 }
 
+/// What a test asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// A statement, or statements.
+    Sql(String),
+    /// A request, and perhaps its response.
+    Http(Box<Sample>),
+}
+
 /// An earlier exchange.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
-    /// Its statement, or statements.
-    pub sql: String,
+    /// What it was.
+    pub exchange: Exchange,
     /// How long before the one that the test is about.
     pub ago: Duration,
 }
@@ -99,8 +109,8 @@ pub struct ApprovalExpectation {
 /// One mask that a test expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskExpectation {
-    /// A detector's name, a pattern as it is written, or a column as
-    /// `table.column` or `schema.table.column`.
+    /// A detector's name, a pattern or a JSON pointer as it is written, a
+    /// header's name, or a column as `table.column` or `schema.table.column`.
     pub what: String,
     /// The transform's name, where the test says one.
     pub with: Option<String>,
@@ -135,23 +145,26 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
         unix: case.unix,
     };
     let mut standing = Memory::with_room_for(1).standing(&case.subject.principal, now);
-    let judge = |sql: &str, standing: &mut Standing, now: Moment| {
-        let meaning = classify(sql);
-        let operation = Operation::Postgres(PgOperation {
-            sql: &meaning,
-            text: sql,
-            database: &case.database,
-            user: &case.user,
-            meaning: None,
-        });
-        scope.judge(&operation, standing, now)
+    let judge = |exchange: &Exchange, standing: &mut Standing, now: Moment| match exchange {
+        Exchange::Sql(sql) => {
+            let meaning = classify(sql);
+            let operation = Operation::Postgres(PgOperation {
+                sql: &meaning,
+                text: sql,
+                database: &case.database,
+                user: &case.user,
+                meaning: None,
+            });
+            scope.judge(&operation, standing, now)
+        }
+        Exchange::Http(sample) => judge_sample(&scope, sample, standing, now),
     };
     let mut earlier = Vec::new();
     let begin = case.before.iter().map(|before| before.ago).max();
     standing.start_with(case.risk, ago(now, begin.unwrap_or_default()));
     for before in &case.before {
         let then = ago(now, before.ago);
-        let judged = judge(&before.sql, &mut standing, then);
+        let judged = judge(&before.exchange, &mut standing, then);
         if matches!(judged.verdict, Verdict::Hold(_)) {
             standing.tag(&judged.tags, then);
         }
@@ -159,13 +172,13 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
         earlier.extend(judged.observed);
     }
     for _ in 1..case.repeat {
-        let judged = judge(&case.sql, &mut standing, now);
+        let judged = judge(&case.asks, &mut standing, now);
         earlier.extend(judged.applied);
         earlier.extend(judged.observed);
         earlier.sort_unstable();
         earlier.dedup();
     }
-    let judgement = judge(&case.sql, &mut standing, now);
+    let judgement = judge(&case.asks, &mut standing, now);
     let mut failures = Vec::new();
     let (verdict, refused_by) = match &judgement.verdict {
         Verdict::Allow(_) => (RuleVerdict::Allow, None),
@@ -224,6 +237,62 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
     applied.extend(judgement.observed);
     applied.extend(earlier);
     Outcome { failures, applied }
+}
+
+/// Judges a request, and where that is let pass its response, as one.
+pub fn judge_sample(
+    scope: &Scope,
+    sample: &Sample,
+    standing: &mut Standing,
+    now: Moment,
+) -> Judgement {
+    let request = sample.request();
+    let response = sample.response();
+    let operation = HttpOperation {
+        request: &request,
+        response: None,
+        message: None,
+    };
+    let asked = scope.judge(&Operation::Http(operation), standing, now);
+    let passes = matches!(asked.verdict, Verdict::Allow(_) | Verdict::Hold(_));
+    let Some(response) = response.as_ref().filter(|_| passes) else {
+        return asked;
+    };
+    let operation = HttpOperation {
+        response: Some(response),
+        ..operation
+    };
+    let answered = scope.judge(&Operation::Http(operation), standing, now);
+    let mut both = asked;
+    both.applied.extend(answered.applied);
+    both.observed.extend(answered.observed);
+    both.risk = both.risk.saturating_add(answered.risk);
+    both.score = answered.score;
+    both.severity = both.severity.max(answered.severity);
+    both.record = both.record.max(answered.record);
+    both.ban = both.ban.max(answered.ban);
+    match answered.verdict {
+        Verdict::Allow(_) => {}
+        // Whoever approves the request is asked of its response again.
+        other => both.verdict = other,
+    }
+    match &both.verdict {
+        Verdict::Allow(_) | Verdict::Hold(_) => {
+            both.masks = Masks::united(both.masks, answered.masks);
+            both.limits = both.limits.unite(answered.limits);
+            let new = answered.tags.into_iter();
+            let new = new
+                .filter(|tag| !both.tags.contains(tag))
+                .collect::<Vec<_>>();
+            both.tags.extend(new);
+        }
+        _ => {
+            both.masks = None;
+            both.limits = Limits::default();
+            both.tags.clear();
+        }
+    }
+    both
 }
 
 /// So long before.
@@ -327,10 +396,12 @@ fn masks(expected: &[MaskExpectation], masks: Option<&Masks>, failures: &mut Vec
         let detector = Detector::NAMES.iter().find(|(name, _)| name == what);
         let got = masks.and_then(|masks| match detector {
             Some((_, detector)) => masks.detect()?.transform(*detector),
-            None => masks
-                .detect()
-                .and_then(|plan| plan.patterns().find(|(source, _)| source == what))
-                .map(|(_, transform)| transform)
+            None => place(masks, what)
+                .or_else(|| {
+                    let mut patterns = masks.detect()?.patterns();
+                    let found = patterns.find(|(source, _)| source == what);
+                    found.map(|(_, transform)| transform)
+                })
                 .or_else(|| masks.column(&column(what))),
         });
         match (got, with) {
@@ -342,6 +413,19 @@ fn masks(expected: &[MaskExpectation], masks: Option<&Masks>, failures: &mut Vec
             _ => {}
         }
     }
+}
+
+/// The transform of a pointer, as it is written in a rule, or of a header.
+fn place<'m>(masks: &'m Masks, what: &str) -> Option<&'m Transform> {
+    let ways = [Direction::Response, Direction::Request];
+    ways.into_iter().find_map(|way| {
+        let hidden = masks.of(way);
+        let mut pointers = hidden.json().into_iter().flat_map(JsonMask::pointers);
+        let pointer = pointers.find(|(source, _)| *source == what);
+        pointer
+            .map(|(_, transform)| transform)
+            .or_else(|| hidden.header(&what.to_ascii_lowercase()))
+    })
 }
 
 fn column(text: &str) -> Column {

@@ -8,9 +8,9 @@ use super::clock::Clock;
 use super::expression::{About, Expression, Fault};
 use super::history::{After, Rate, Risk};
 use crate::diagnostic::At;
-use crate::operation::Statement;
+use crate::matcher::Asked;
 use crate::state::Past;
-use crate::{Moment, PgOperation, Subject};
+use crate::{Moment, Subject};
 
 /// What is known of the moment, of what was before, and of what is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +21,14 @@ pub(crate) struct Circumstances<'p> {
     pub(crate) session: &'p Past,
     pub(crate) principal: &'p Past,
     pub(crate) subject: &'p Subject,
-    pub(crate) statement: Option<(&'p PgOperation<'p>, &'p Statement)>,
+    pub(crate) asked: Asked<'p>,
 }
 
 impl Circumstances<'_> {
     fn about(&self) -> About<'_> {
         About {
             subject: self.subject,
-            statement: self.statement,
+            asked: self.asked,
             score: self.score,
         }
     }

@@ -14,12 +14,47 @@ pub(crate) mod circumstances;
 pub(crate) mod clock;
 pub(crate) mod expression;
 pub(crate) mod history;
+pub(crate) mod http;
 pub(crate) mod key;
 pub(crate) mod name;
+pub(crate) mod pointer;
 pub(crate) mod postgres;
 pub(crate) mod session;
 pub(crate) mod tags;
 pub(crate) mod text;
+
+use crate::PgOperation;
+use crate::operation::{HttpOperation, Statement};
+
+/// What a match is asked of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Asked<'o> {
+    /// Nothing but the session.
+    #[default]
+    Session,
+    /// A statement with its message.
+    Statement(&'o PgOperation<'o>, &'o Statement),
+    /// An HTTP exchange, at some moment of it.
+    Http(&'o HttpOperation<'o>),
+}
+
+impl<'o> Asked<'o> {
+    /// The statement, where it is one.
+    pub(crate) const fn statement(self) -> Option<(&'o PgOperation<'o>, &'o Statement)> {
+        match self {
+            Self::Statement(operation, statement) => Some((operation, statement)),
+            _ => None,
+        }
+    }
+
+    /// The exchange, where it is one of HTTP.
+    pub(crate) const fn http(self) -> Option<&'o HttpOperation<'o>> {
+        match self {
+            Self::Http(operation) => Some(operation),
+            _ => None,
+        }
+    }
+}
 
 /// How sure a match has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,6 +145,14 @@ pub(crate) struct SessionMatch {
 }
 
 impl SessionMatch {
+    /// Whether it could hold for a session of a protocol.
+    pub(crate) fn can_be(&self, protocol: Protocol) -> bool {
+        self.fields.iter().all(|field| match &field.asks {
+            Asks::Protocol(matcher) => matcher.holds(Mode::May, &|leaf, _| *leaf == protocol),
+            _ => true,
+        })
+    }
+
     pub(crate) fn holds(&self, mode: Mode, subject: &Subject) -> bool {
         self.fields.iter().all(|field| field.holds(mode, subject))
     }

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod json;
 pub mod path;
+pub mod sample;
 
 use std::fmt;
 use std::sync::Arc;

@@ -178,6 +178,11 @@ fn decode(text: &str, harmless: bool) -> String {
     decoded
 }
 
+/// A text of percent-encoding, decoded once.
+pub(super) fn decoded(text: &str) -> String {
+    decode(text, false)
+}
+
 /// The octet that a text begins with in percent-encoding.
 fn encoded(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else {

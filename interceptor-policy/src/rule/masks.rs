@@ -2,12 +2,25 @@
 
 use std::sync::Arc;
 
+use super::http::is_header_name;
 use super::reader::Reader;
 use super::yaml::{Node, Value};
-use crate::mask::{Detector, MaskEntry, MaskWhat, Pattern, Transform};
+use crate::diagnostic::At;
+use crate::mask::{Detector, Direction, MaskEntry, MaskWhat, Pattern, Transform};
 
-const MASK: &[&str] = &["columns", "detect", "pattern", "with", "direction"];
-const MASK_LATER: &[&str] = &["json", "header"];
+const MASK: &[&str] = &[
+    "columns",
+    "json",
+    "header",
+    "detect",
+    "pattern",
+    "with",
+    "direction",
+];
+const DIRECTIONS: &[(&str, Direction)] = &[
+    ("response", Direction::Response),
+    ("request", Direction::Request),
+];
 const TRANSFORMS: &str =
     "one of redact, hash, null, partial, { partial: { keep_last: 4 } }, { constant: text }";
 
@@ -24,36 +37,27 @@ impl<'a> Reader<'a> {
     fn mask(&mut self, node: &'a Node) -> Option<MaskEntry> {
         let mut what = None;
         let mut with = None;
+        let mut direction = None;
         let mut whole = true;
         for (key, value) in self.mapping(node, "a mask")? {
             match key.text.as_str() {
-                "columns" | "detect" | "pattern" if what.is_some() => {
+                "columns" | "json" | "header" | "detect" | "pattern" if what.is_some() => {
                     self.report.error(
                         key.at,
-                        "one mask names either `columns`, `detect` or `pattern`",
+                        "one mask names one of `columns`, `json`, `header`, `detect` and `pattern`",
                         Some("write two masks".to_owned()),
                     );
                     whole = false;
                 }
                 "columns" => what = Some(self.mask_columns(value)),
+                "json" => what = Some(self.mask_json(value)),
+                "header" => what = Some(self.mask_header(value)),
                 "detect" => what = Some(self.mask_detect(value)),
                 "pattern" => what = Some(self.mask_pattern(value)),
                 "with" => with = Some(self.transform(value)),
-                "direction" => match self.text(value, "`direction`") {
-                    Some("response") => {}
-                    // A statement in which a part is replaced is another
-                    // statement, and nobody knows which.
-                    Some("request") => self.report.error(
-                        value.at,
-                        "what an agent sends in SQL is not masked: it would be another statement",
-                        Some("refuse it instead: match it, with `verdict: block`".to_owned()),
-                    ),
-                    Some(_) => self.error(value.at, "`direction` is `response` or `request`"),
-                    None => {}
-                },
-                later if MASK_LATER.contains(&later) => {
-                    self.unsupported(key.at, &format!("mask by {later}"));
-                    whole = false;
+                "direction" => {
+                    let read = self.word(value, "`direction`", DIRECTIONS);
+                    direction = read.map(|read| (read, value.at));
                 }
                 _ => {
                     self.unknown(key, "a mask", MASK);
@@ -64,7 +68,7 @@ impl<'a> Reader<'a> {
         if what.is_none() && whole {
             self.error(
                 node.at,
-                "the mask says neither `columns`, `detect` nor `pattern`",
+                "the mask says none of `columns`, `json`, `header`, `detect` and `pattern`",
             );
         }
         if with.is_none() {
@@ -74,10 +78,58 @@ impl<'a> Reader<'a> {
                 Some(TRANSFORMS.to_owned()),
             );
         }
+        let what = what??;
+        if let Some((Direction::Request, at)) = direction
+            && matches!(what, MaskWhat::Columns(_))
+        {
+            self.no_sql_is_masked(at);
+        }
         Some(MaskEntry {
-            what: what??,
+            what,
             with: with??,
+            direction: direction
+                .map(|(direction, _)| direction)
+                .unwrap_or_default(),
         })
+    }
+
+    /// A statement in which a part is replaced is another statement, and nobody
+    /// knows which.
+    pub(super) fn no_sql_is_masked(&mut self, at: At) {
+        self.report.error(
+            at,
+            "what an agent sends in SQL is not masked: it would be another statement",
+            Some("refuse it instead: match it, with `verdict: block`".to_owned()),
+        );
+    }
+
+    fn mask_json(&mut self, node: &'a Node) -> Option<MaskWhat> {
+        let nodes = self.flat(node, "`json`")?;
+        let read: Vec<_> = nodes
+            .into_iter()
+            .map(|node| {
+                let text = self.text(node, "`json`")?;
+                self.pointer(node.at, text).map(Arc::new)
+            })
+            .collect();
+        read.into_iter().collect::<Option<_>>().map(MaskWhat::Json)
+    }
+
+    fn mask_header(&mut self, node: &'a Node) -> Option<MaskWhat> {
+        let nodes = self.flat(node, "`header`")?;
+        let read: Vec<_> = nodes
+            .into_iter()
+            .map(|node| {
+                let name = self.text(node, "`header`")?;
+                if !is_header_name(name) {
+                    self.error(node.at, format!("`{name}` is no name of a header"));
+                    return None;
+                }
+                Some(Arc::from(name.to_ascii_lowercase()))
+            })
+            .collect();
+        let names = read.into_iter().collect::<Option<_>>();
+        names.map(MaskWhat::Headers)
     }
 
     fn mask_columns(&mut self, node: &'a Node) -> Option<MaskWhat> {

@@ -6,23 +6,24 @@ use super::Match;
 use super::reader::{Reader, shown};
 use super::yaml::{Node, Value};
 use crate::Protocol;
+use crate::matcher::Matcher;
 use crate::matcher::circumstances::CircumstanceMatch;
 use crate::matcher::session::{self, Fact, Number, SessionField, SessionMatch};
 use crate::matcher::text::{Expression, Glob, Stars, Text};
-use crate::matcher::{Matcher, Mode};
 
 const FIELDS: &[&str] = &[
     "principal",
     "target",
     "protocol",
     "postgres",
+    "http",
     "after",
     "rate",
     "risk",
     "time",
     "if",
 ];
-const LATER: &[&str] = &["http", "ssh"];
+const LATER: &[&str] = &["ssh"];
 pub(super) const PRINCIPAL: &[&str] = &[
     "agent",
     "user",
@@ -47,6 +48,7 @@ impl<'a> Reader<'a> {
         let counted = key;
         let mut fields = Vec::new();
         let mut postgres = None;
+        let mut http = None;
         for (key, value) in self.mapping(node, what)? {
             match key.text.as_str() {
                 "principal" => whole &= self.principal(value, &mut fields),
@@ -57,6 +59,10 @@ impl<'a> Reader<'a> {
                 },
                 "postgres" => match self.postgres(value) {
                     Some(read) => postgres = Some(read),
+                    None => whole = false,
+                },
+                "http" => match self.http(value) {
+                    Some(read) => http = Some(read),
                     None => whole = false,
                 },
                 "rate" => {
@@ -83,22 +89,32 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let excluded = fields.iter().any(|field| match &field.asks {
-            session::Asks::Protocol(matcher) => {
-                !matcher.holds(Mode::May, &|leaf, _| *leaf == Protocol::Postgres)
+        let session = SessionMatch { fields };
+        for (there, word, protocol) in [
+            (postgres.is_some(), "postgres", Protocol::Postgres),
+            (http.is_some(), "http", Protocol::Http),
+        ] {
+            if there && !session.can_be(protocol) {
+                self.report.warning(
+                    node.at,
+                    format!(
+                        "{what} can never hold: it asks for `{word}` fields of another protocol"
+                    ),
+                    Some(format!("drop `protocol`; `{word}` implies it")),
+                );
             }
-            _ => false,
-        });
-        if postgres.is_some() && excluded {
+        }
+        if postgres.is_some() && http.is_some() {
             self.report.warning(
                 node.at,
-                format!("{what} can never hold: it asks for `postgres` fields of another protocol"),
-                Some("drop `protocol`; `postgres` implies it".to_owned()),
+                format!("{what} can never hold: nothing is both a statement and a request"),
+                Some("write two rules".to_owned()),
             );
         }
         whole.then_some(Match {
-            session: SessionMatch { fields },
+            session,
             postgres,
+            http,
             circumstances: CircumstanceMatch::new(circumstances, rate),
         })
     }

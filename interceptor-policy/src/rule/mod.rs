@@ -6,6 +6,7 @@
 
 mod circumstances;
 mod effects;
+mod http;
 mod masks;
 mod matches;
 mod postgres;
@@ -25,17 +26,19 @@ use std::time::Duration;
 pub(crate) use risk::{Risk, Threshold};
 pub(crate) use units::spoken;
 
-use crate::Subject;
 use crate::approval::Approval;
 use crate::diagnostic::{At, Diagnostics, Report};
 use crate::mask::MaskEntry;
 use crate::matcher::circumstances::{Asks, CircumstanceField, CircumstanceMatch};
+use crate::matcher::expression::Expression;
 use crate::matcher::history::Trace;
+use crate::matcher::http::HttpMatch;
 use crate::matcher::postgres::{PgField, PgMatch};
 use crate::matcher::session::SessionMatch;
 use crate::scope::{Index, Scope};
 use crate::testing::TestCase;
 use crate::verdict::{Limits, RecordLevel, Severity};
+use crate::{Protocol, Subject};
 
 /// One rule file, read.
 #[derive(Clone, Debug)]
@@ -68,6 +71,7 @@ pub struct Rule {
     pub(crate) at: At,
     pub(crate) matches: Match,
     pub(crate) unless: Option<Match>,
+    pub(crate) http: HttpAsks,
     pub(crate) verdict: Option<RuleVerdict>,
     /// With `kill`: for how long the principal may have no session.
     pub(crate) ban: Option<Duration>,
@@ -97,6 +101,8 @@ pub(crate) struct Match {
     pub(crate) session: SessionMatch,
     /// `None`: it says nothing of statements, and holds for any operation.
     pub(crate) postgres: Option<PgMatch>,
+    /// `None`: it says nothing of requests.
+    pub(crate) http: Option<HttpMatch>,
     /// Asked last: what may be otherwise at the next exchange.
     pub(crate) circumstances: CircumstanceMatch,
 }
@@ -107,6 +113,46 @@ impl Match {
         self.postgres
             .as_ref()
             .is_some_and(|postgres| postgres.fields.iter().any(PgField::names_tables))
+    }
+
+    /// Whether it could hold for something of a protocol.
+    fn can_be(&self, protocol: Protocol) -> bool {
+        let fields = match protocol {
+            Protocol::Postgres => self.http.is_none(),
+            Protocol::Http => self.postgres.is_none(),
+            _ => self.http.is_none() && self.postgres.is_none(),
+        };
+        fields && self.session.can_be(protocol)
+    }
+
+    /// Whether it asks for a response.
+    fn asks_response(&self) -> bool {
+        self.http.as_ref().is_some_and(HttpMatch::asks_response)
+            || self
+                .circumstances
+                .expressions()
+                .any(Expression::asks_response)
+    }
+}
+
+/// What of an HTTP exchange a rule asks for, which says when it is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HttpAsks {
+    /// Its match or its `unless` asks for the response: it is asked when that is
+    /// there, and not before.
+    pub(crate) response: bool,
+    /// Either asks for the body: it is asked of each message of a WebSocket.
+    pub(crate) body: bool,
+}
+
+impl HttpAsks {
+    fn of(matches: &Match, unless: Option<&Match>) -> Self {
+        let parts = || [Some(matches), unless].into_iter().flatten();
+        let body = |part: &Match| part.http.as_ref().is_some_and(HttpMatch::asks_body);
+        Self {
+            response: parts().any(Match::asks_response),
+            body: parts().any(body),
+        }
     }
 }
 

@@ -1,16 +1,28 @@
 //! The inline tests of a file, read.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Source;
 use super::effects::VERDICTS;
 use super::reader::Reader;
 use super::written::{RECORDS, RISK_LIMIT};
-use super::yaml::{Node, Value};
-use crate::testing::{ApprovalExpectation, Before, Expect, MaskExpectation, TestCase};
+use super::yaml::{Key, Node, Value};
+use crate::operation::sample::Sample;
+use crate::testing::{ApprovalExpectation, Before, Exchange, Expect, MaskExpectation, TestCase};
 use crate::{DefaultVerdict, Principal, Protocol, Subject, Target};
 
-const TEST: &[&str] = &["name", "given", "postgres", "expect"];
+const TEST: &[&str] = &["name", "given", "postgres", "http", "expect"];
+const SAMPLE: &[&str] = &[
+    "method",
+    "url",
+    "host",
+    "path",
+    "headers",
+    "body",
+    "host_mismatch",
+    "response",
+];
 const GIVEN: &[&str] = &[
     "principal",
     "target",
@@ -55,7 +67,7 @@ impl<'a> Reader<'a> {
                 },
                 protocol: Protocol::Postgres,
             },
-            sql: String::new(),
+            asks: Exchange::Sql(String::new()),
             database: "postgres".to_owned(),
             user: "postgres".to_owned(),
             before: Vec::new(),
@@ -64,21 +76,46 @@ impl<'a> Reader<'a> {
             repeat: 1,
             expect: Expect::default(),
         };
+        let mut asks = None;
+        let mut protocol = None;
         for (key, value) in entries {
             match key.text.as_str() {
                 "name" => {
                     case.name = self.line(value, "`name`", 200)?.to_owned();
                     case.at = value.at;
                 }
-                "given" => self.given(value, &mut case),
-                "postgres" => case.sql = self.text(value, "`postgres`")?.to_owned(),
+                "given" => {
+                    self.given(value, &mut case);
+                    if let Value::Map(given) = &value.value {
+                        protocol = given.iter().find(|(key, _)| key.text == "protocol");
+                    }
+                }
+                "postgres" | "http" if asks.is_some() => {
+                    self.error(key.at, "a test asks about one thing: `postgres` or `http`");
+                }
+                "postgres" | "http" => asks = Some(self.exchange(key, value)),
                 "expect" => self.expect(value, &mut case.expect),
-                later @ ("http" | "ssh" | "after") => self.unsupported(key.at, later),
+                later @ ("ssh" | "after") => self.unsupported(key.at, later),
                 _ => self.unknown(key, "a test", TEST),
             }
         }
-        for word in ["name", "postgres", "expect"] {
+        for word in ["name", "expect"] {
             self.required(entries, node, word, "the test");
+        }
+        match asks {
+            Some(Some(asks)) => case.asks = asks,
+            Some(None) => {}
+            None => {
+                let at = entries.first().map_or(node.at, |(key, _)| key.at);
+                self.error(at, "the test has neither `postgres` nor `http`");
+            }
+        }
+        if let (Exchange::Http(_), None) = (&case.asks, protocol) {
+            case.subject.protocol = Protocol::Http;
+            case.subject.target.port = match case.subject.target.port {
+                5432 => 443,
+                other => other,
+            };
         }
         (self.report.errors() == errors).then_some(case)
     }
@@ -115,19 +152,112 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A statement, or a request.
+    fn exchange(&mut self, key: &Key, node: &'a Node) -> Option<Exchange> {
+        match key.text.as_str() {
+            "http" => self.sample(node).map(Box::new).map(Exchange::Http),
+            _ => {
+                let sql = self.text(node, "`postgres`")?;
+                Some(Exchange::Sql(sql.to_owned()))
+            }
+        }
+    }
+
     /// An earlier exchange: `{ postgres: …, ago: 5m }`.
     fn before(&mut self, node: &'a Node) -> Option<Before> {
         let entries = self.mapping(node, "an earlier exchange")?;
-        self.required(entries, node, "postgres", "the earlier exchange");
-        let mut before = Before::default();
+        let mut exchange = None;
+        let mut ago = Duration::ZERO;
         for (key, value) in entries {
             match key.text.as_str() {
-                "postgres" => before.sql = self.text(value, "`postgres`")?.to_owned(),
-                "ago" => before.ago = self.span(value, "`ago`")?,
-                _ => self.unknown(key, "an earlier exchange", &["postgres", "ago"]),
+                "postgres" | "http" => exchange = Some(self.exchange(key, value)?),
+                "ago" => ago = self.span(value, "`ago`")?,
+                _ => self.unknown(key, "an earlier exchange", &["postgres", "http", "ago"]),
             }
         }
-        Some(before)
+        if exchange.is_none() {
+            self.error(
+                node.at,
+                "the earlier exchange has neither `postgres` nor `http`",
+            );
+        }
+        exchange.map(|exchange| Before { exchange, ago })
+    }
+
+    /// A request: `{ method: POST, url: "https://host/path", body: … }`.
+    fn sample(&mut self, node: &'a Node) -> Option<Sample> {
+        let mut sample = Sample::default();
+        let mut url = false;
+        for (key, value) in self.mapping(node, "`http`")? {
+            let what = format!("`{}`", key.text);
+            match key.text.as_str() {
+                "method" => self.set(value, &what, &mut sample.method),
+                "url" => {
+                    url = true;
+                    if !sample.set_url(self.text(value, &what)?) {
+                        self.report.error(
+                            value.at,
+                            "`url` has no host",
+                            Some("write it as in https://host/path?query".to_owned()),
+                        );
+                    }
+                }
+                "host" if !url => self.set(value, &what, &mut sample.host),
+                "path" if !url => self.set(value, &what, &mut sample.path),
+                "host" | "path" => self.error(key.at, "`url` says the host and the path already"),
+                "headers" => sample.headers = self.sample_headers(value)?,
+                "body" => {
+                    let body = match &value.value {
+                        Value::Map(_) | Value::List(_) => as_json(value).to_string(),
+                        _ => self.text(value, &what)?.to_owned(),
+                    };
+                    sample.body = Some(body);
+                }
+                "host_mismatch" => {
+                    sample.host_mismatch = self.boolean(value, &what).unwrap_or(false);
+                }
+                "response" => sample.response = self.sample_response(value),
+                _ => self.unknown(key, "`http`", SAMPLE),
+            }
+        }
+        if sample.host.is_empty() {
+            self.report.error(
+                node.at,
+                "the request has no host",
+                Some("give it a `url`, or `host` and `path`".to_owned()),
+            );
+        }
+        Some(sample)
+    }
+
+    fn sample_response(&mut self, node: &'a Node) -> Option<(u16, Vec<(String, String)>)> {
+        let (mut status, mut headers) = (200, Vec::new());
+        for (key, value) in self.mapping(node, "`response`")? {
+            match key.text.as_str() {
+                "status" => {
+                    let number = self.number(value, "`status`", 599)?;
+                    status = u16::try_from(number).unwrap_or(status);
+                }
+                "headers" => headers = self.sample_headers(value)?,
+                _ => self.unknown(key, "`response`", &["status", "headers"]),
+            }
+        }
+        Some((status, headers))
+    }
+
+    fn sample_headers(&mut self, node: &'a Node) -> Option<Vec<(String, String)>> {
+        let mut headers = Vec::new();
+        for (key, value) in self.mapping(node, "`headers`")? {
+            let values = match &value.value {
+                Value::List(items) => items.as_slice(),
+                _ => std::slice::from_ref(value),
+            };
+            for value in values {
+                let text = self.text(value, &format!("`{}`", key.text))?;
+                headers.push((key.text.clone(), text.to_owned()));
+            }
+        }
+        Some(headers)
     }
 
     /// Seconds since 1970 of a time with its zone.
@@ -304,5 +434,21 @@ impl<'a> Reader<'a> {
             }
         }
         Some(expected)
+    }
+}
+
+/// A body that is written as a mapping or a list.
+fn as_json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Null | Value::Number => serde_json::Value::Null,
+        Value::Bool(is) => (*is).into(),
+        Value::Int(number) => (*number).into(),
+        Value::Text(text) => text.as_str().into(),
+        Value::List(items) => items.iter().map(as_json).collect(),
+        Value::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.text.clone(), as_json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
     }
 }

@@ -8,9 +8,10 @@ use super::effects::{WrittenVerdict, asking_anybody};
 use super::reader::{List, Reader};
 use super::risk::WrittenRisk;
 use super::yaml::{self, Key, Node, Value};
-use super::{Match, Rule, RuleVerdict, Source};
+use super::{HttpAsks, Match, Rule, RuleVerdict, Source};
+use crate::Protocol;
 use crate::diagnostic::Report;
-use crate::mask::MaskWhat;
+use crate::mask::{Direction, MaskEntry, MaskWhat};
 use crate::testing::TestCase;
 use crate::verdict::{Limits, RecordLevel, Severity};
 
@@ -258,6 +259,7 @@ impl<'a> Reader<'a> {
             .iter()
             .any(|mask| matches!(mask.what, MaskWhat::Columns(_)));
         self.objects_to_something(entries, &matches, masks_columns);
+        self.masks_what_there_can_be(entries, &matches, &masks);
         if self.report.errors() > errors {
             return None;
         }
@@ -282,8 +284,11 @@ impl<'a> Reader<'a> {
             let said = approval.and_then(|(_, approval)| approval);
             Arc::new(said.unwrap_or_else(|| asking_anybody(&name)))
         });
+        let http = HttpAsks::of(&matches, unless.as_ref());
+        self.decides_in_time(entries, http, verdict.verdict);
         Some(Rule {
             name,
+            http,
             description: description.map(str::to_owned),
             path: source.path.clone(),
             at: name_node.at,
@@ -304,6 +309,76 @@ impl<'a> Reader<'a> {
             masked_in_predicate,
             written: self.written(entries),
         })
+    }
+
+    /// When a response is there, its request was let pass already.
+    fn decides_in_time(
+        &mut self,
+        entries: &'a [(Key, Node)],
+        http: HttpAsks,
+        verdict: Option<RuleVerdict>,
+    ) {
+        let verdict_at = entries.iter().find(|(key, _)| key.text == "verdict");
+        if let Some((key, _)) = verdict_at
+            && http.response
+            && verdict == Some(RuleVerdict::Allow)
+        {
+            self.report.warning(
+                key.at,
+                "this allows nothing: when there is a response, its request was let pass already",
+                Some("allow the request, and refuse responses that are not to pass".to_owned()),
+            );
+        }
+    }
+
+    /// A mask that hides nothing of what its rule matches is refused or warned of.
+    fn masks_what_there_can_be(
+        &mut self,
+        entries: &'a [(Key, Node)],
+        matches: &Match,
+        masks: &[MaskEntry],
+    ) {
+        let Some((
+            _,
+            Node {
+                value: Value::List(items),
+                ..
+            },
+        )) = entries.iter().find(|(key, _)| key.text == "mask")
+        else {
+            return;
+        };
+        for (item, mask) in items.iter().zip(masks) {
+            let Value::Map(parts) = &item.value else {
+                continue;
+            };
+            let direction = parts.iter().find(|(key, _)| key.text == "direction");
+            let requests = mask.direction == Direction::Request;
+            if let Some((_, at)) = direction.filter(|_| requests) {
+                if !matches.can_be(Protocol::Http) {
+                    self.no_sql_is_masked(at.at);
+                } else if matches.asks_response() {
+                    self.report.warning(
+                        at.at,
+                        "this masks nothing: when there is a response, its request was sent already",
+                        Some("write it as a rule of the request".to_owned()),
+                    );
+                }
+            } else if mask.is_of_http() && !matches.can_be(Protocol::Http) {
+                self.report.warning(
+                    item.at,
+                    "this masks nothing: only HTTP has it, and the rule is of another protocol",
+                    None,
+                );
+            }
+            if mask.is_of_sql() && !matches.can_be(Protocol::Postgres) {
+                self.report.warning(
+                    item.at,
+                    "this masks nothing: only PostgreSQL has columns, and the rule is of another protocol",
+                    Some("as in `json: [\"/customer/email\"]`".to_owned()),
+                );
+            }
+        }
     }
 
     /// What is refused has no answer that could be masked or limited.

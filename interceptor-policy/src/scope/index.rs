@@ -4,7 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bits::Bits;
+use crate::matcher::Asked;
+use crate::matcher::http::key::{Key as HttpKey, lower};
+use crate::matcher::http::{HttpMatch, methods};
 use crate::matcher::key::{Key, first_word, folded};
+use crate::operation::http::HttpRequest;
 use crate::operation::{Class, Statement};
 use crate::rule::Rule;
 
@@ -22,6 +26,62 @@ pub(crate) struct Index {
     any_column: Bits,
     words: HashMap<Box<str>, Vec<usize>>,
     classes: Vec<(Class, Bits)>,
+    http: HttpIndex,
+}
+
+/// Rules, by what a request has to have for them to apply.
+#[derive(Debug, Default)]
+struct HttpIndex {
+    /// Those that could concern any.
+    always: Bits,
+    hosts: HashMap<Box<str>, Vec<usize>>,
+    paths: HashMap<Box<str>, Vec<usize>>,
+    methods: HashMap<Box<str>, Vec<usize>>,
+}
+
+impl HttpIndex {
+    fn put(&mut self, place: usize, key: Option<HttpKey>) {
+        let (by, names) = match key {
+            None => {
+                self.always.set(place);
+                return;
+            }
+            Some(HttpKey::Hosts(names)) => (&mut self.hosts, names),
+            Some(HttpKey::Paths(names)) => (&mut self.paths, names),
+            Some(HttpKey::Methods(names)) => (&mut self.methods, names),
+        };
+        for name in names {
+            by.entry(name.into()).or_default().push(place);
+        }
+    }
+
+    fn candidates(&self, request: &HttpRequest) -> Bits {
+        let mut found = self.always.clone();
+        let mut add = |rules: Option<&Vec<usize>>| {
+            for rule in rules.into_iter().flatten() {
+                found.set(*rule);
+            }
+        };
+        if !self.hosts.is_empty() {
+            add(self.hosts.get(&*lower(&request.host)));
+        }
+        if !self.methods.is_empty() {
+            for method in methods(request) {
+                add(self.methods.get(&*lower(method)));
+            }
+        }
+        if !self.paths.is_empty() {
+            for path in &request.paths {
+                let path = lower(path);
+                let path = path.strip_suffix('/').unwrap_or(&path);
+                add(self.paths.get(path));
+                for (at, _) in path.match_indices('/') {
+                    add(path.get(..at).and_then(|above| self.paths.get(above)));
+                }
+            }
+        }
+        found
+    }
 }
 
 impl Index {
@@ -35,8 +95,16 @@ impl Index {
         };
         for (place, rule) in rules.iter().enumerate() {
             let postgres = rule.matches.postgres.as_ref();
+            let http = rule.matches.http.as_ref();
             if postgres.is_none() {
-                index.opaque.set(place);
+                if http.is_none() {
+                    index.opaque.set(place);
+                }
+                index.http.put(place, http.and_then(HttpMatch::key));
+            }
+            if http.is_some() {
+                // No statement is a request.
+                continue;
             }
             // A rule that blocks what could not be resolved does so whatever
             // the names are.
@@ -73,11 +141,21 @@ impl Index {
         }
     }
 
-    /// The rules that could concern a statement, in their order.
-    pub(super) fn candidates(&self, statement: Option<&Statement>) -> Bits {
-        let Some(statement) = statement else {
-            return self.opaque.clone();
-        };
+    /// The rules that could concern what is asked of, in their order.
+    pub(super) fn candidates(&self, asked: Asked<'_>) -> Bits {
+        match asked {
+            Asked::Session => self.opaque.clone(),
+            Asked::Http(operation) => self.http.candidates(operation.request),
+            Asked::Statement(_, statement) => self.of_statement(statement),
+        }
+    }
+
+    /// The rules that could concern a request.
+    pub(super) fn of_request(&self, request: &HttpRequest) -> Bits {
+        self.http.candidates(request)
+    }
+
+    fn of_statement(&self, statement: &Statement) -> Bits {
         let mut found = self.always.clone();
         let mut add = |by: &HashMap<Box<str>, Vec<usize>>, name: &str| {
             if let Some(rules) = by.get(&*folded(name)) {
@@ -252,11 +330,86 @@ mod tests {
             let sql = Sql { statements: vec![statement], resolved: false };
             let statement = &sql.statements[0];
             let operation = PgOperation { sql: &sql, text: "", database: "", user: "", meaning: None };
-            let candidates: Vec<_> = rules.index().candidates(Some(statement)).iter().collect();
+            let candidates: Vec<_> = rules.index().candidates(Asked::Statement(&operation, statement)).iter().collect();
             for (index, scoped) in scoped.iter().enumerate() {
-                let hit = scoped.as_ref().and_then(|scoped| scoped.hit(index, Some((&operation, statement)), false));
+                let hit = scoped.as_ref().and_then(|scoped| scoped.hit(index, Asked::Statement(&operation, statement), false));
                 prop_assert!(hit.is_none() || candidates.contains(&index), "{index}");
             }
         }
+    }
+
+    fn http_field() -> impl Strategy<Value = String> {
+        prop_oneof![
+            matcher(&["/a/b", "/a/*", "/A/**", "/a/", "/**", "{ regex: b }"])
+                .prop_map(|of| format!("path: {of}")),
+            matcher(&["a.com", "A.com", "*.com", "b.com"]).prop_map(|of| format!("host: {of}")),
+            matcher(&["GET", "POST", "P*", "get"]).prop_map(|of| format!("method: {of}")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_rule_that_applies_to_a_request_is_left_out(
+            rules in prop::collection::vec((http_field(), http_field(), select(&["verdict: block", "verdict: allow"][..])), 1..4),
+            path in select(&["/a/b", "/A/B", "/a", "/a/", "/a//b", "/x/../a/b", "/a/b;x", "/%61/b", "/", "/\u{212a}/b", "/a/b/"][..]),
+            host in select(&["a.com", "b.com", "c.org", ""][..]),
+            method in select(&["GET", "POST", "post"][..]),
+            overridden in any::<bool>(),
+        ) {
+            let mut yaml = "version: 1\nrules:\n".to_owned();
+            for (index, (one, two, effect)) in rules.iter().enumerate() {
+                let two = if one.split(':').next() == two.split(':').next() { String::new() } else { format!(", {two}") };
+                yaml.push_str(&format!("  - {{ name: r{index}, match: {{ http: {{ {one}{two} }} }}, {effect} }}\n"));
+            }
+            let source = Source { path: "x.yaml".into(), text: yaml };
+            let rules = Arc::new(RuleSet::load(&[source]).map_err(|faults| TestCaseError::fail(faults.to_string()))?);
+            let subject = Subject { protocol: Protocol::Http, ..subject() };
+            let request = HttpRequest {
+                method: method.into(),
+                host: host.into(),
+                paths: crate::operation::path::readings(path),
+                headers: match overridden {
+                    true => vec![("x-http-method-override".into(), "get".into())],
+                    false => Vec::new(),
+                },
+                ..HttpRequest::default()
+            };
+            let operation = crate::HttpOperation { request: &request, response: None, message: None };
+            let asked = Asked::Http(&operation);
+            let candidates: Vec<_> = rules.index().candidates(asked).iter().collect();
+            for (index, rule) in rules.rules().iter().enumerate() {
+                let scoped = Scoped::new(rule, &subject, false);
+                let hit = scoped.as_ref().and_then(|scoped| scoped.hit(index, asked, false));
+                prop_assert!(hit.is_none() || candidates.contains(&index), "{index}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_meets_few_of_a_thousand_rules() {
+        let mut yaml = "version: 1\nrules:\n".to_owned();
+        for index in 0..1000 {
+            let field = match index % 3 {
+                0 => format!("path: '/api/v1/r{index}/**'"),
+                1 => format!("host: [h{index}.com]"),
+                _ => format!("method: M{index}, header.x: y"),
+            };
+            yaml.push_str(&format!(
+                "  - {{ name: r{index}, match: {{ http: {{ {field} }} }}, verdict: block }}\n"
+            ));
+        }
+        let source = Source {
+            path: "x.yaml".into(),
+            text: yaml,
+        };
+        let rules = Arc::new(RuleSet::load(&[source]).unwrap());
+        let request = HttpRequest {
+            method: "M2".into(),
+            host: "h1.com".into(),
+            paths: vec!["/api/v1/r3/x".into()],
+            ..HttpRequest::default()
+        };
+        let met: Vec<_> = rules.index().of_request(&request).iter().collect();
+        assert_eq!(met, [1, 2, 3]);
     }
 }

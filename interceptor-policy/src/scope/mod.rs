@@ -6,6 +6,7 @@
 //! what they come to ([`Sum`]), and what is remembered of it.
 
 mod bits;
+mod http;
 mod index;
 mod judgement;
 mod kept;
@@ -16,11 +17,13 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use self::bits::Bits;
+pub use self::http::HttpNeeds;
 pub(crate) use self::index::Index;
 use self::kept::Kept;
-use self::scoped::{Asked, Hit, Scoped, parts};
+use self::scoped::{Hit, Scoped, Stage, parts};
 use self::sum::{Part, Reason, Sum};
 use crate::mask::Masks;
+use crate::matcher::Asked;
 use crate::matcher::circumstances::Circumstances;
 use crate::matcher::expression::Expression;
 use crate::matcher::history::By;
@@ -67,6 +70,8 @@ struct Found {
     hits: Vec<Hit>,
     unread: bool,
     default: DefaultVerdict,
+    /// Whether it only follows what was let pass: a response, a message.
+    follows: bool,
 }
 
 /// What an empty query is judged as.
@@ -99,10 +104,12 @@ impl Scope {
                 !scoped.rule.observe
                     && (subject.protocol == Protocol::Postgres
                         || scoped.rule.matches.postgres.is_none())
+                    && (subject.protocol == Protocol::Http || scoped.rule.matches.http.is_none())
             })
         };
         let refuses = |scoped: &Scoped| scoped.rule.verdict > Some(RuleVerdict::Hold);
         let lets_pass = |scoped: &Scoped| match scoped.rule.verdict {
+            _ if scoped.rule.http.response => false,
             Some(RuleVerdict::Allow) => scoped.loosens,
             verdict => verdict == Some(RuleVerdict::Hold),
         };
@@ -179,7 +186,7 @@ impl Scope {
         let found = self.find(operation);
         let Some(person) = standing.person().map(Arc::clone) else {
             let mut nobody = Record::default();
-            let (judgement, sum) = self.weigh(&found, operation, &nobody, standing, now);
+            let (judgement, sum) = self.weigh(&found, operation, &nobody, standing, now, false);
             self.keep(
                 &judgement,
                 &sum,
@@ -194,11 +201,12 @@ impl Scope {
             // Locked from the first question to the last count, so that of two
             // sessions only one is the hundredth.
             let mut record = person.record();
-            let (judgement, sum) = self.weigh(&found, operation, &record, standing, now);
+            let (judgement, sum) = self.weigh(&found, operation, &record, standing, now, false);
             self.keep(&judgement, &sum, &person, &mut record, standing, now);
             return judgement;
         }
-        let (mut judgement, sum) = self.weigh(&found, operation, &Record::default(), standing, now);
+        let nothing = Record::default();
+        let (mut judgement, sum) = self.weigh(&found, operation, &nothing, standing, now, false);
         if self.inner.keeping {
             let mut record = person.record();
             self.keep(&judgement, &sum, &person, &mut record, standing, now);
@@ -216,17 +224,24 @@ impl Scope {
         standing: &Standing,
         now: Moment,
     ) -> Judgement {
+        self.preview_at(operation, standing, now, false)
+    }
+
+    fn preview_at(
+        &self,
+        operation: &Operation<'_>,
+        standing: &Standing,
+        now: Moment,
+        early: bool,
+    ) -> Judgement {
         let found = self.find(operation);
-        match standing.person() {
+        let judged = match standing.person() {
             Some(person) if self.inner.keeping => {
-                self.weigh(&found, operation, &person.record(), standing, now)
-                    .0
+                self.weigh(&found, operation, &person.record(), standing, now, early)
             }
-            _ => {
-                self.weigh(&found, operation, &Record::default(), standing, now)
-                    .0
-            }
-        }
+            _ => self.weigh(&found, operation, &Record::default(), standing, now, early),
+        };
+        judged.0
     }
 
     fn scoped(&self, index: usize) -> Option<&Scoped> {
@@ -249,25 +264,34 @@ impl Scope {
         let default = self.inner.subject.target.default;
         match operation {
             Operation::Postgres(postgres) if postgres.sql.statements.is_empty() => {
-                let asked = Some((postgres, &NO_STATEMENT));
+                let asked = Asked::Statement(postgres, &NO_STATEMENT);
                 [self.find_one(asked, DefaultVerdict::Allow)].into()
             }
             Operation::Postgres(postgres) => postgres
                 .sql
                 .statements
                 .iter()
-                .map(|statement| self.find_one(Some((postgres, statement)), default))
+                .map(|statement| self.find_one(Asked::Statement(postgres, statement), default))
                 .collect(),
-            Operation::Http(_) | Operation::Opaque => [self.find_one(None, default)].into(),
+            Operation::Http(http) => {
+                let follows = Stage::of(http) != Stage::Request;
+                // What decides of the request is not asked again.
+                let default = match follows {
+                    true => DefaultVerdict::Allow,
+                    false => default,
+                };
+                let found = self.find_one(Asked::Http(http), default);
+                [Found { follows, ..found }].into()
+            }
+            Operation::Opaque => [self.find_one(Asked::Session, default)].into(),
         }
     }
 
     fn find_one(&self, asked: Asked<'_>, default: DefaultVerdict) -> Found {
-        let statement = asked.map(|(_, statement)| statement);
-        let unread = statement.is_some_and(|statement| {
+        let unread = asked.statement().is_some_and(|(_, statement)| {
             statement.classes.is_empty() || statement.classes.contains(Class::Unclassified)
         });
-        let candidates = self.inner.rules.index().candidates(statement);
+        let candidates = self.inner.rules.index().candidates(asked);
         let hits = candidates.iter().filter_map(|index| {
             let scoped = self.scoped(index)?;
             scoped.hit(index, asked, unread)
@@ -276,6 +300,7 @@ impl Scope {
             hits: hits.collect(),
             unread,
             default,
+            follows: false,
         }
     }
 
@@ -287,6 +312,7 @@ impl Scope {
         record: &Record,
         standing: &Standing,
         now: Moment,
+        early: bool,
     ) -> (Judgement, Sum) {
         let risk = self.inner.rules.risk();
         let circumstances = Circumstances {
@@ -295,25 +321,27 @@ impl Scope {
             session: standing.past(),
             principal: &record.past,
             subject: &self.inner.subject,
-            statement: None,
+            asked: Asked::Session,
         };
         let mut sum = Sum::default();
         for (place, found) in found.iter().enumerate() {
             let circumstances = Circumstances {
-                statement: statement(operation, place),
+                asked: asked(operation, place),
                 ..circumstances
             };
             let mut part = Part::default();
             for hit in &found.hits {
                 if let Some(scoped) = self.scoped(hit.index) {
-                    let settled = scoped.settle(*hit, &circumstances);
+                    let settled = scoped.settle(*hit, &circumstances, early);
                     sum.add(&mut part, hit.index, scoped, settled, found.unread);
                 }
             }
-            sum.close(part, found.unread, found.default);
+            sum.close(part, found);
         }
         let score = record.score.with(sum.risk, now, risk.half_life);
-        sum.score(score, &risk.thresholds);
+        let follows = found.iter().any(|found| found.follows);
+        let settled = follows.then_some(circumstances.score);
+        sum.score(score, settled, &risk.thresholds);
         match standing.person() {
             None if self.inner.remembering => {
                 let message = Arc::clone(&self.inner.refused_forgotten);
@@ -416,13 +444,14 @@ fn banned(person: &Person, left: Duration) -> Refusal {
     }
 }
 
-/// A statement of what is asked, by its place.
-fn statement<'o>(operation: &'o Operation<'_>, place: usize) -> Asked<'o> {
+/// What is asked of, by its place: a statement, or all there is.
+fn asked<'o>(operation: &'o Operation<'_>, place: usize) -> Asked<'o> {
     match operation {
         Operation::Postgres(postgres) => {
             let statement = postgres.sql.statements.get(place);
-            Some((postgres, statement.unwrap_or(&NO_STATEMENT)))
+            Asked::Statement(postgres, statement.unwrap_or(&NO_STATEMENT))
         }
-        Operation::Http(_) | Operation::Opaque => None,
+        Operation::Http(http) => Asked::Http(http),
+        Operation::Opaque => Asked::Session,
     }
 }

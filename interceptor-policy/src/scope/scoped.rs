@@ -4,15 +4,31 @@
 
 use std::sync::Arc;
 
-use crate::matcher::Mode;
+use crate::Subject;
 use crate::matcher::circumstances::Circumstances;
 use crate::matcher::expression::Fault;
-use crate::operation::Statement;
+use crate::matcher::http::NotKnown;
+use crate::matcher::{Asked, Mode};
+use crate::operation::http::{HttpBody, HttpOperation, HttpRequest};
 use crate::rule::{Match, Rule, RuleVerdict};
-use crate::{PgOperation, Subject};
 
-/// A statement with its message.
-pub(super) type Asked<'o> = Option<(&'o PgOperation<'o>, &'o Statement)>;
+/// A moment of an HTTP exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Request,
+    Response,
+    Message,
+}
+
+impl Stage {
+    pub(super) const fn of(operation: &HttpOperation<'_>) -> Self {
+        match (operation.message, operation.response) {
+            (Some(_), _) => Self::Message,
+            (None, Some(_)) => Self::Response,
+            (None, None) => Self::Request,
+        }
+    }
+}
 
 /// A rule whose session part may hold.
 #[derive(Debug)]
@@ -48,6 +64,8 @@ pub(super) struct Hit {
     except_unresolved: bool,
     /// Whether it blocks, if it applies, for a masked column that chooses rows.
     predicate: bool,
+    /// Why nobody can say whether it applies, where everything else holds.
+    unknown: Option<NotKnown>,
 }
 
 /// How a hit is settled by the circumstances.
@@ -61,6 +79,8 @@ pub(super) struct Settled {
     /// Whether the rates of its match and its `unless` count this exchange.
     pub(super) counts: bool,
     pub(super) unless_counts: bool,
+    /// Whether it may yet apply, once more is known.
+    pub(super) undecided: bool,
     /// Why it could not be settled.
     pub(super) fault: Option<Fault>,
 }
@@ -98,23 +118,28 @@ impl Scoped {
             traced,
             rule: Arc::clone(rule),
         };
-        let session_only = rule
-            .unless
-            .as_ref()
-            .is_some_and(|unless| unless.postgres.is_none() && unless.circumstances.is_empty());
+        let session_only = rule.unless.as_ref().is_some_and(|unless| {
+            unless.postgres.is_none() && unless.http.is_none() && unless.circumstances.is_empty()
+        });
         let excepted = scoped.unless_must && session_only;
         ((scoped.tightens || scoped.loosens || rule.unresolved) && !excepted).then_some(scoped)
     }
 
     /// Whether it applies, by all that the statement says of itself.
     pub(super) fn hit(&self, index: usize, asked: Asked<'_>, unread: bool) -> Option<Hit> {
-        let (may, except_may) = self.in_mode(self.tightens, Mode::May, asked);
+        if let Some(operation) = asked.http()
+            && !self.is_asked_at(operation)
+        {
+            return None;
+        }
+        let mut unknown = None;
+        let (may, except_may) = self.in_mode(self.tightens, Mode::May, asked, &mut unknown);
         // What could not be read is allowed only by who says so.
         let readable =
             !unread || self.names_unclassified || self.rule.verdict != Some(RuleVerdict::Allow);
         let loosens = self.loosens && (may || !self.tightens) && readable;
-        let (must, except_must) = self.in_mode(loosens, Mode::Must, asked);
-        let (unresolved, except_unresolved) = match asked {
+        let (must, except_must) = self.in_mode(loosens, Mode::Must, asked, &mut unknown);
+        let (unresolved, except_unresolved) = match asked.statement() {
             Some((operation, statement)) if self.rule.unresolved => {
                 let settled = operation.sql.resolved || statement.tables.is_empty();
                 let unsettled = !settled || !statement.unresolved.is_empty();
@@ -123,18 +148,18 @@ impl Scoped {
                     && matches
                         .as_ref()
                         .is_none_or(|postgres| postgres.may_hold_elsewhere(operation, statement));
-                self.unless_excepted(elsewhere, Mode::May, asked)
+                self.unless_excepted(elsewhere, Mode::May, asked, &mut unknown)
             }
             _ => (false, false),
         };
         let predicate = may
             && self.rule.masked_in_predicate
-            && asked.is_some_and(|(_, statement)| {
+            && asked.statement().is_some_and(|(_, statement)| {
                 let masks = &self.rule.masks;
                 let mut predicates = statement.predicates.iter();
                 predicates.any(|column| masks.iter().any(|mask| mask.may_hide(column)))
             });
-        (may || must || unresolved).then_some(Hit {
+        (may || must || unresolved || unknown.is_some()).then_some(Hit {
             index,
             may,
             must,
@@ -143,16 +168,41 @@ impl Scoped {
             unresolved,
             except_unresolved,
             predicate,
+            unknown,
         })
     }
 
     /// Whether the match holds, and whether the `unless` may yet hold against it.
-    fn in_mode(&self, asks: bool, mode: Mode, asked: Asked<'_>) -> (bool, bool) {
-        let holds = asks && part_holds(&self.rule.matches, mode, asked);
-        self.unless_excepted(holds, mode, asked)
+    fn in_mode(
+        &self,
+        asks: bool,
+        mode: Mode,
+        asked: Asked<'_>,
+        unknown: &mut Option<NotKnown>,
+    ) -> (bool, bool) {
+        // Loosening asks after tightening; where that is not known, this is not.
+        let holds = match asks && unknown.is_none() {
+            true => part_holds(&self.rule.matches, mode, asked),
+            false => Ok(false),
+        };
+        match holds {
+            Ok(holds) => self.unless_excepted(holds, mode, asked, unknown),
+            Err(why) => {
+                // An exception that is known to hold needs no more to be known.
+                let (stands, _) = self.unless_excepted(true, mode, asked, &mut None);
+                *unknown = stands.then_some(why);
+                (false, false)
+            }
+        }
     }
 
-    fn unless_excepted(&self, holds: bool, mode: Mode, asked: Asked<'_>) -> (bool, bool) {
+    fn unless_excepted(
+        &self,
+        holds: bool,
+        mode: Mode,
+        asked: Asked<'_>,
+        unknown: &mut Option<NotKnown>,
+    ) -> (bool, bool) {
         if !holds {
             return (false, false);
         }
@@ -163,7 +213,17 @@ impl Scoped {
             Mode::May => self.unless_may,
             Mode::Must => self.unless_must,
         };
-        let excepts = session && part_holds(unless, mode.flip(), asked);
+        let excepts = match session {
+            true => part_holds(unless, mode.flip(), asked),
+            false => Ok(false),
+        };
+        let excepts = match excepts {
+            Ok(excepts) => excepts,
+            Err(why) => {
+                *unknown = Some(why);
+                return (false, false);
+            }
+        };
         match unless.circumstances.is_empty() {
             true => (!excepts, false),
             false => (true, excepts),
@@ -173,7 +233,17 @@ impl Scoped {
     /// Asks the circumstances. The rate of an `unless` is asked when the match
     /// and the rest of it hold; the rate of the match last of all, when the rule
     /// would otherwise apply: so each counts what it is written beside.
-    pub(super) fn settle(&self, hit: Hit, now: &Circumstances<'_>) -> Settled {
+    /// `early`: what is not known yet may be known when it is asked again.
+    pub(super) fn settle(&self, hit: Hit, now: &Circumstances<'_>, early: bool) -> Settled {
+        if let Some(unknown) = hit.unknown {
+            return self.settle_unknown(unknown, early, now);
+        }
+        if early && self.reads_body_to_settle(now.asked) {
+            return Settled {
+                undecided: true,
+                ..Settled::default()
+            };
+        }
         let mut settled = Settled {
             may: hit.may,
             must: hit.must,
@@ -219,9 +289,63 @@ impl Scoped {
         settled
     }
 
+    /// A rule of which the operation does not say whether it applies: where the
+    /// circumstances keep it from that, that is no fault.
+    fn settle_unknown(&self, why: NotKnown, early: bool, now: &Circumstances<'_>) -> Settled {
+        match self.rule.matches.circumstances.hold(now) {
+            Ok(false) => Settled::default(),
+            _ if early && why == NotKnown::Yet => Settled {
+                undecided: true,
+                ..Settled::default()
+            },
+            _ => Settled::fault(match why {
+                NotKnown::Yet => "what it asks for has not been read",
+                NotKnown::Ever(why) => why,
+            }),
+        }
+    }
+
+    /// Whether an expression of it waits for a body that has not been read.
+    fn reads_body_to_settle(&self, asked: Asked<'_>) -> bool {
+        asked.http().is_some_and(|operation| {
+            let mut expressions =
+                parts(&self.rule).flat_map(|part| part.circumstances.expressions());
+            expressions.any(|expression| expression.reads_body(operation.request))
+        })
+    }
+
+    /// Whether it has something to say at this moment of an exchange: each rule
+    /// is asked once, when all that it asks for can be there, and of messages
+    /// once for each.
+    fn is_asked_at(&self, operation: &HttpOperation<'_>) -> bool {
+        self.rule.asked_later(operation).is_none()
+    }
+
+    /// Whether it may still apply to a request of which only the head is known.
+    pub(super) fn may_apply_later(&self, request: &HttpRequest) -> bool {
+        let http = self.rule.matches.http.as_ref();
+        let may = |mode| http.is_none_or(|http| http.may_hold_later(mode, request));
+        self.rule.matches.postgres.is_none()
+            && (self.tightens && may(Mode::May) || self.loosens && may(Mode::Must))
+    }
+
+    /// Whether the body has to be read for it to be decided.
+    pub(super) fn reads_body(&self, request: &HttpRequest) -> bool {
+        parts(&self.rule).any(|part| {
+            let http = part.http.as_ref();
+            let mut expressions = part.circumstances.expressions();
+            http.is_some_and(|http| http.reads_body(request))
+                || expressions.any(|expression| expression.reads_body(request))
+        })
+    }
+
     /// Whether it holds for everything in this session.
     pub(super) fn always(&self) -> bool {
-        self.rule.matches.postgres.is_none() && !self.unless_may && !self.circumstantial
+        self.rule.matches.postgres.is_none()
+            && self.rule.matches.http.is_none()
+            && !self.rule.http.response
+            && !self.unless_may
+            && !self.circumstantial
     }
 }
 
@@ -232,13 +356,40 @@ pub(super) fn parts(rule: &Rule) -> impl Iterator<Item = &Match> {
         .flatten()
 }
 
-/// The part of a match that asks of statements.
-fn part_holds(part: &Match, mode: Mode, asked: Asked<'_>) -> bool {
-    match (&part.postgres, asked) {
+impl Rule {
+    /// When it is asked, where that is at another moment of the exchange.
+    pub(crate) fn asked_later(&self, operation: &HttpOperation<'_>) -> Option<&'static str> {
+        let asks = self.http;
+        let messages = asks.body && opens_messages(operation.request);
+        match Stage::of(operation) {
+            Stage::Request if asks.response => Some("it is asked when there is a response"),
+            Stage::Request if messages => Some("it is asked of each message"),
+            Stage::Response if !asks.response => Some("it was asked of the request"),
+            Stage::Message if !asks.body || asks.response => Some("it was asked of the request"),
+            _ => None,
+        }
+    }
+}
+
+/// Whether messages follow a request, which rules that ask for the body are
+/// asked of instead.
+fn opens_messages(request: &HttpRequest) -> bool {
+    request.websocket && request.body == HttpBody::Absent
+}
+
+/// The part of a match that asks of statements or requests.
+fn part_holds(part: &Match, mode: Mode, asked: Asked<'_>) -> Result<bool, NotKnown> {
+    let of_statement = match (&part.postgres, asked.statement()) {
         (None, _) => true,
         (Some(postgres), Some((operation, statement))) => {
             postgres.holds(mode, operation, statement)
         }
         (Some(_), None) => false,
+    };
+    match (&part.http, asked.http()) {
+        _ if !of_statement => Ok(false),
+        (None, _) => Ok(true),
+        (Some(http), Some(operation)) => http.holds(mode, operation),
+        (Some(_), None) => Ok(false),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Found;
 use super::bits::Bits;
 use super::scoped::{Scoped, Settled};
 use crate::matcher::expression::Fault;
@@ -82,6 +83,11 @@ impl Sum {
         if settled.unless_counts {
             self.unless_counts.set(index);
         }
+        if settled.undecided {
+            // It may yet allow; what it may yet refuse is not refused yet.
+            part.allowed |= rule.verdict == Some(RuleVerdict::Allow) && !rule.observe;
+            return;
+        }
         if let Some(fault) = settled.fault {
             self.faulty(index, rule, fault);
             return;
@@ -151,8 +157,20 @@ impl Sum {
     }
 
     /// A statement's end: what no rule decided, the default does.
-    pub(super) fn close(&mut self, part: Part, unread: bool, default: DefaultVerdict) {
-        self.record = self.record.max(Some(part.record.unwrap_or_default()));
+    /// Of what only follows a request, the request's record is as complete as it
+    /// was, where no rule says more.
+    pub(super) fn close(&mut self, part: Part, found: &Found) {
+        let Found {
+            unread,
+            default,
+            follows,
+            ..
+        } = *found;
+        let level = match follows {
+            true => RecordLevel::Metadata,
+            false => RecordLevel::default(),
+        };
+        self.record = self.record.max(Some(part.record.unwrap_or(level)));
         match part.refused {
             Some((verdict, index)) => self.object(verdict, Reason::Rule(index)),
             None if part.allowed => {}
@@ -162,11 +180,15 @@ impl Sum {
         }
     }
 
-    /// What a score leads to.
-    pub(super) fn score(&mut self, score: u32, thresholds: &[Threshold]) {
+    /// What a score leads to; of thresholds at or below `settled` it was decided
+    /// before.
+    pub(super) fn score(&mut self, score: u32, settled: Option<u32>, thresholds: &[Threshold]) {
         for (index, threshold) in thresholds.iter().enumerate() {
             if threshold.at > score {
                 break;
+            }
+            if settled.is_some_and(|settled| threshold.at <= settled) {
+                continue;
             }
             if threshold.verdict == RuleVerdict::Hold {
                 self.threshold_holds.set(index);

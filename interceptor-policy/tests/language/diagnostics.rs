@@ -39,6 +39,17 @@ fn refused(rule: &str, message: &str, help: &str, under: &str) {
     );
 }
 
+/// As [`refused`], of what is only warned of.
+fn warned(rule: &str, message: &str, help: &str, under: &str) {
+    expect(
+        &format!("rules:\n  - {{ name: r, {rule} }}"),
+        Level::Warning,
+        message,
+        help,
+        under,
+    );
+}
+
 fn expect(yaml: &str, level: Level, message: &str, help: &str, under: &str) {
     let (fault, marked) = fault(yaml);
     assert_eq!(fault.level, level, "{yaml}: {fault}");
@@ -204,12 +215,7 @@ fn an_unknown_word_names_the_nearest_known_one() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_and_never_left_out() {
-    for (rule, word) in [
-        ("match: { http: { method: GET } }, verdict: block", "http"),
-        ("match: { ssh: { kind: exec } }, verdict: block", "ssh"),
-        ("match: {}, mask: [{ json: [/a], with: hash }]", "json"),
-        ("match: {}, mask: [{ header: x, with: hash }]", "header"),
-    ] {
+    for (rule, word) in [("match: { ssh: { kind: exec } }, verdict: block", "ssh")] {
         let (fault, _) = fault(&format!("rules:\n  - {{ name: r, {rule} }}"));
         assert_eq!(fault.level, Level::Error);
         assert!(
@@ -219,11 +225,11 @@ fn what_is_not_built_yet_is_refused_and_never_left_out() {
         assert!(fault.message.contains(word), "{rule}: {fault}");
     }
     expect(
-        "tests: [{ name: t, http: {}, postgres: x, expect: { verdict: allow } }]",
+        "tests: [{ name: t, ssh: {}, postgres: x, expect: { verdict: allow } }]",
         Level::Error,
-        "not supported yet: http",
+        "not supported yet: ssh",
         "",
-        "http",
+        "ssh",
     );
 }
 
@@ -513,11 +519,11 @@ fn masks_that_hide_nothing_are_refused() {
         "",
         "[",
     );
-    refused("match: {}, mask: [{ with: hash }]", "neither", "", "");
+    refused("match: {}, mask: [{ with: hash }]", "says none of", "", "");
     refused("match: {}, mask: [{ detect: jwt }]", "with", "redact", "");
     refused(
         "match: {}, mask: [{ columns: x, detect: jwt, with: hash }]",
-        "either",
+        "names one of",
         "two masks",
         "detect",
     );
@@ -527,6 +533,129 @@ fn masks_that_hide_nothing_are_refused() {
         "redact",
         "",
     );
+}
+
+#[test]
+fn what_could_never_be_of_a_request_is_told_when_the_rules_are_read() {
+    for (http, message, help, under) in [
+        ("{ methd: GET }", "`methd`", "`method`", "methd"),
+        ("{ headr.accept: x }", "`headr.accept`", "", "headr"),
+        (
+            "{ header.'a b': x }",
+            "no name of a header",
+            "",
+            "header.'a b'",
+        ),
+        ("{ header: {} }", "names none", "", "{"),
+        ("{ status: 42 }", "between 100 and 599", "", "42"),
+        ("{ status: 9xx }", "no status", "4xx", "9xx"),
+        ("{ status: { ovr: 1 } }", "`ovr`", "`over`", "ovr"),
+        ("{ body: { customer: x } }", "`/customer`", "", "customer"),
+        ("{ body: { '/a*': x } }", "stands alone", "", "'/a*'"),
+        ("{ body: {} }", "points at nothing", "", "{"),
+        ("{ grpc: { servce: x } }", "`servce`", "`service`", "servce"),
+        ("{ mcp: { tols: x } }", "`tols`", "`tool`", "tols"),
+        ("{ graphql: { field: x } }", "`field`", "`fields`", "field"),
+        ("{ websocket: 1 }", "true or false", "", "1"),
+    ] {
+        let rule = format!("match: {{ http: {http} }}, verdict: block");
+        refused(&rule, message, help, under);
+    }
+    for (rule, message, help, under) in [
+        (
+            "match: { http: { method: get } }, verdict: block",
+            "capitals",
+            "`GET`",
+            "get",
+        ),
+        (
+            "match: { http: { host: 'https://x.y' } }, verdict: block",
+            "no scheme",
+            "",
+            "'https",
+        ),
+        (
+            "match: { http: { host: 'x.y:80' } }, verdict: block",
+            "port",
+            "",
+            "'x.y",
+        ),
+        (
+            "match: { http: { path: admin } }, verdict: block",
+            "begins with `/`",
+            "",
+            "admin",
+        ),
+        (
+            "match: { http: { content_type: json } }, verdict: block",
+            "without parameters",
+            "",
+            "json",
+        ),
+        (
+            "match: { protocol: postgres, http: {} }, verdict: block",
+            "another protocol",
+            "`http` implies",
+            "{",
+        ),
+        (
+            "match: { postgres: {}, http: {} }, verdict: block",
+            "both a statement and a request",
+            "two rules",
+            "{",
+        ),
+        (
+            "match: { http: { status: 200 } }, verdict: allow",
+            "allows nothing",
+            "",
+            "verdict",
+        ),
+        (
+            "match: { http: {} }, mask: [{ columns: a.b, with: hash }]",
+            "only PostgreSQL",
+            "json",
+            "{",
+        ),
+        (
+            "match: { postgres: {} }, mask: [{ json: /a, with: hash }]",
+            "only HTTP",
+            "",
+            "{",
+        ),
+        (
+            "match: { http: { status: 200 } }, mask: [{ json: /a, with: hash, direction: request }]",
+            "sent already",
+            "",
+            "request",
+        ),
+    ] {
+        warned(rule, message, help, under);
+    }
+    for (mask, message, under) in [
+        ("{ json: a, with: hash }", "no JSON pointer", "a"),
+        (
+            "{ header: 'a b', with: hash }",
+            "no name of a header",
+            "'a b'",
+        ),
+        ("{ json: /a, with: hash, direction: up }", "`up`", "up"),
+        (
+            "{ columns: a.b, with: hash, direction: request }",
+            "is not masked",
+            "request",
+        ),
+    ] {
+        refused(&format!("match: {{}}, mask: [{mask}]"), message, "", under);
+    }
+    for matches in ["{ postgres: {} }", "{ protocol: [postgres, ssh] }"] {
+        let mask = "mask: [{ detect: jwt, with: hash, direction: request }]";
+        refused(
+            &format!("match: {matches}, {mask}"),
+            "is not masked",
+            "",
+            "request",
+        );
+    }
 }
 
 #[test]
@@ -773,7 +902,8 @@ fn effects_on_what_is_refused_are_warned_of() {
 #[test]
 fn a_test_says_what_was_before_in_known_words() {
     for (given, message, help, under) in [
-        ("after: [{ sql: x }]", "no `postgres`", "", "sql"),
+        ("after: [{ sql: x }]", "neither `postgres`", "", ""),
+        ("after: [{ sql: x }]", "`sql`", "known here", "sql"),
         (
             "time: yesterday",
             "no point in time",
@@ -905,6 +1035,27 @@ fn the_schema_knows_every_field_and_no_other() {
         (
             "/$defs/postgres/properties",
             "rules: [{ name: r, match: { postgres: { KEY: 1 } }, verdict: block }]",
+        ),
+        (
+            "/$defs/http/properties",
+            "rules: [{ name: r, match: { http: { KEY: 1 } }, verdict: block }]",
+        ),
+        (
+            "/$defs/http/properties/grpc/properties",
+            "rules: [{ name: r, match: { http: { grpc: { KEY: 1 } } }, verdict: block }]",
+        ),
+        (
+            "/$defs/http/properties/graphql/properties",
+            "rules: [{ name: r, match: { http: { graphql: { KEY: 1 } } }, verdict: block }]",
+        ),
+        (
+            "/$defs/http/properties/mcp/properties",
+            "rules: [{ name: r, match: { http: { mcp: { KEY: 1 } } }, verdict: block }]",
+        ),
+        ("/$defs/sample/properties", "tests: [{ http: { KEY: 1 } }]"),
+        (
+            "/$defs/sample/properties/response/properties",
+            "tests: [{ http: { response: { KEY: 1 } } }]",
         ),
         (
             "/$defs/match/properties/after/properties",

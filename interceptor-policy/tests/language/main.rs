@@ -11,6 +11,7 @@ mod effects;
 mod expression;
 mod history;
 mod holds;
+mod http;
 mod inline;
 mod masks;
 mod matching;

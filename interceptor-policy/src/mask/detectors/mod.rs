@@ -243,6 +243,18 @@ impl DetectPlan {
         }
     }
 
+    /// Adds what another one hides.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        for (_, detector) in Detector::NAMES {
+            if let Some(transform) = other.transform(*detector) {
+                self.add(*detector, transform);
+            }
+        }
+        for (pattern, transform) in &other.patterns {
+            self.add_pattern(pattern, transform);
+        }
+    }
+
     /// The operator's patterns in force, as they were written, and what each puts in
     /// place of its hits.
     pub fn patterns(&self) -> impl Iterator<Item = (&str, &Transform)> {

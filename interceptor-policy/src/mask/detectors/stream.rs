@@ -20,6 +20,7 @@ use super::bytes::{Class, run_back};
 use super::credentials::{self, PEM_LAST, private_key_begin, private_key_end};
 use super::password::ends_bare;
 use super::{Detector, Hit, Looks, Set, is_line_end};
+use crate::mask::Direction;
 use crate::mask::{MaskKey, Masked, Masks, Transform};
 
 /// How far back any detector looks, and somewhat more.
@@ -61,6 +62,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct DetectStream {
     masks: Arc<Masks>,
+    direction: Direction,
     limits: Limits,
     state: State,
     /// The end of what was released, and what is held.
@@ -73,11 +75,18 @@ pub struct DetectStream {
 }
 
 impl DetectStream {
-    /// A stream at its start.
+    /// A stream at its start, of what the agent gets.
     #[must_use]
     pub fn new(masks: Arc<Masks>) -> Self {
+        Self::towards(masks, Direction::Response)
+    }
+
+    /// A stream at its start, of what goes one way.
+    #[must_use]
+    pub fn towards(masks: Arc<Masks>, direction: Direction) -> Self {
         Self {
             masks,
+            direction,
             limits: LIMITS,
             state: State::Text,
             buffer: Vec::new(),
@@ -105,7 +114,7 @@ impl DetectStream {
 
     /// Takes the next piece, and appends to `out` what is certain by now.
     pub fn push(&mut self, piece: &[u8], key: &MaskKey, out: &mut Vec<u8>) {
-        if !self.masks.has_detectors() {
+        if self.masks.of(self.direction).detect().is_none() {
             out.extend_from_slice(piece);
             return;
         }
@@ -140,7 +149,7 @@ impl DetectStream {
             .count();
         let last = held.len() - word;
         let begun = held.get(last..).unwrap_or_default();
-        let plan = self.masks.detect();
+        let plan = self.masks.of(self.direction).detect();
         let secret = plan.is_some_and(|plan| plan.texts().are_in(begun));
         let end = if secret { last } else { held.len() };
         // A private key's first line has spaces.
@@ -232,7 +241,7 @@ impl DetectStream {
     }
 
     fn key_before(&self, end: usize) -> Option<Range<usize>> {
-        let plan = self.masks.detect()?;
+        let plan = self.masks.of(self.direction).detect()?;
         let text = self.buffer.get(self.start..end)?;
         let found = plan
             .on
@@ -305,7 +314,7 @@ impl DetectStream {
     fn release(&mut self, end: usize, key: &MaskKey, out: &mut Vec<u8>) {
         let text = self.buffer.get(..end).unwrap_or_default();
         let mut done = self.start;
-        if let Some(plan) = self.masks.detect() {
+        if let Some(plan) = self.masks.of(self.direction).detect() {
             for hit in hits(plan, text, self.start) {
                 out.extend_from_slice(text.get(done..hit.range.start).unwrap_or_default());
                 let found = text.get(hit.range.clone()).unwrap_or_default();
@@ -354,7 +363,7 @@ impl DetectStream {
 
     fn close_private_key(&mut self, kept: Option<Vec<u8>>, key: &MaskKey, out: &mut Vec<u8>) {
         if let Some(whole) = kept {
-            let plan = self.masks.detect();
+            let plan = self.masks.of(self.direction).detect();
             let transform = plan.and_then(|plan| plan.transform(Detector::PrivateKey));
             put(transform.unwrap_or(&Transform::Redact), &whole, key, out);
             self.hidden += 1;

@@ -289,8 +289,7 @@ fn dotted(expr: &Expr) -> Option<String> {
                 return None;
             };
             let of = dotted(of)?;
-            (of == "principal.labels" || of == "principal.claims")
-                .then(|| format!("{of}.{}", key.inner()))
+            super::facts::has_named_members(&of).then(|| format!("{of}.{}", key.inner()))
         }
         _ => None,
     }

@@ -12,6 +12,7 @@ use cel::context::VariableResolver;
 
 use super::{About, Fault, LIST_LIMIT, TEXT_LIMIT};
 use crate::Subject;
+use crate::operation::http::{HttpBody, HttpOperation, HttpRequest};
 
 /// What kind of value a field has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,39 @@ pub(crate) enum Leaf {
     Text,
     Statements,
     WritesInsideRead,
+    Method,
+    HttpHost,
+    Path,
+    Paths,
+    ContentType,
+    Size,
+    Websocket,
+    HostMismatch,
+    Status,
+    /// One of the query or of a head, by its name.
+    Query(String),
+    Header(String),
+    ResponseHeader(String),
+    GrpcService,
+    GrpcMethod,
+    GraphQlOperations,
+    GraphQlFields,
+    McpMethods,
+    McpTools,
 }
+
+/// Fields whose members have names of their own, and what one of them is.
+const NAMED: &[(&str, fn(String) -> Leaf)] = &[
+    ("principal.labels.", Leaf::Label),
+    ("principal.claims.", Leaf::Claim),
+    ("http.query.", Leaf::Query),
+    ("http.header.", |name| {
+        Leaf::Header(name.to_ascii_lowercase())
+    }),
+    ("http.response_header.", |name| {
+        Leaf::ResponseHeader(name.to_ascii_lowercase())
+    }),
+];
 
 /// The fields whose names stand fast.
 pub(super) const NAMES: &[(&str, Leaf, Kind)] = &[
@@ -109,6 +142,25 @@ pub(super) const NAMES: &[(&str, Leaf, Kind)] = &[
         Leaf::WritesInsideRead,
         Kind::Bool,
     ),
+    ("http.method", Leaf::Method, Kind::Text),
+    ("http.host", Leaf::HttpHost, Kind::Text),
+    ("http.path", Leaf::Path, Kind::Text),
+    ("http.paths", Leaf::Paths, Kind::List),
+    ("http.content_type", Leaf::ContentType, Kind::Text),
+    ("http.size", Leaf::Size, Kind::Number),
+    ("http.websocket", Leaf::Websocket, Kind::Bool),
+    ("http.host_mismatch", Leaf::HostMismatch, Kind::Bool),
+    ("http.status", Leaf::Status, Kind::Number),
+    ("http.grpc.service", Leaf::GrpcService, Kind::Text),
+    ("http.grpc.method", Leaf::GrpcMethod, Kind::Text),
+    (
+        "http.graphql.operation",
+        Leaf::GraphQlOperations,
+        Kind::List,
+    ),
+    ("http.graphql.fields", Leaf::GraphQlFields, Kind::List),
+    ("http.mcp.method", Leaf::McpMethods, Kind::List),
+    ("http.mcp.tool", Leaf::McpTools, Kind::List),
 ];
 
 impl Leaf {
@@ -117,11 +169,10 @@ impl Leaf {
         if let Some((_, leaf, kind)) = NAMES.iter().find(|(known, ..)| *known == name) {
             return Some((leaf.clone(), *kind));
         }
-        let of = |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty());
-        if let Some(label) = of("principal.labels.") {
-            return Some((Self::Label(label.to_owned()), Kind::Text));
-        }
-        of("principal.claims.").map(|claim| (Self::Claim(claim.to_owned()), Kind::Text))
+        NAMED.iter().find_map(|(prefix, leaf)| {
+            let member = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
+            Some((leaf(member.to_owned()), Kind::Text))
+        })
     }
 
     /// The name that an expression's variable has.
@@ -129,6 +180,9 @@ impl Leaf {
         match self {
             Self::Label(label) => Cow::Owned(format!("principal.labels.{label}")),
             Self::Claim(claim) => Cow::Owned(format!("principal.claims.{claim}")),
+            Self::Query(name) => Cow::Owned(format!("http.query.{name}")),
+            Self::Header(name) => Cow::Owned(format!("http.header.{name}")),
+            Self::ResponseHeader(name) => Cow::Owned(format!("http.response_header.{name}")),
             _ => Cow::Borrowed(
                 NAMES
                     .iter()
@@ -140,6 +194,25 @@ impl Leaf {
 
     pub(super) fn is_of_statements(&self) -> bool {
         self.name().starts_with("postgres.")
+    }
+
+    pub(super) fn is_of_http(&self) -> bool {
+        self.name().starts_with("http.")
+    }
+
+    pub(super) const fn is_of_response(&self) -> bool {
+        matches!(self, Self::Status | Self::ResponseHeader(_))
+    }
+
+    /// Whether the body has to be read for it to be known.
+    pub(super) const fn reads_body(&self, request: &HttpRequest) -> bool {
+        match self {
+            Self::GraphQlOperations | Self::GraphQlFields | Self::McpMethods | Self::McpTools => {
+                true
+            }
+            Self::Size => request.size.is_none(),
+            _ => false,
+        }
     }
 
     fn value<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
@@ -171,12 +244,14 @@ impl Leaf {
             Self::Tls => Box::new(CelBool::from(target.tls)),
             Self::Protocol => text(protocol.name())?,
             Self::Risk => number(u64::from(about.score)),
+            _ if self.is_of_http() => return self.of_http(about),
             _ => return self.of_statement(about),
         })
     }
 
     fn of_statement<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
-        let (operation, statement) = about.statement.ok_or("its `if` asks about no statement")?;
+        let asked = about.asked.statement();
+        let (operation, statement) = asked.ok_or("its `if` asks about no statement")?;
         Ok(match self {
             Self::Statement => list(&statement.tags, |tag| text(*tag))?,
             Self::Class => {
@@ -194,6 +269,70 @@ impl Leaf {
             Self::WritesInsideRead => Box::new(CelBool::from(statement.writes_inside_read)),
             _ => return Err("its `if` asks for what there is not"),
         })
+    }
+}
+
+impl Leaf {
+    fn of_http<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
+        let of: &'a HttpOperation<'a> =
+            about.asked.http().ok_or("its `if` asks about no request")?;
+        let request = of.request;
+        if self.reads_body(request) {
+            match request.body {
+                HttpBody::Unread => return Err("its `if` asks about a body that was not read"),
+                HttpBody::Unreadable(_) => {
+                    return Err("its `if` asks about a body that cannot be read");
+                }
+                _ => {}
+            }
+        }
+        let response = || of.response.ok_or("its `if` asks about no response");
+        Ok(match self {
+            Self::Method => text(&*request.method)?,
+            Self::HttpHost => text(&*request.host)?,
+            Self::Path => text(request.paths.first().map_or("", |path| &**path))?,
+            Self::Paths => list(&request.paths, |path| text(&**path))?,
+            Self::ContentType => text(request.content_type.as_deref().unwrap_or_default())?,
+            Self::Size => number(request.size.unwrap_or_default()),
+            Self::Websocket => Box::new(CelBool::from(request.websocket)),
+            Self::HostMismatch => Box::new(CelBool::from(request.host_mismatch)),
+            Self::Status => number(u64::from(response()?.status)),
+            Self::Query(name) => joined(&request.query, name)?,
+            Self::Header(name) => joined(&request.headers, name)?,
+            Self::ResponseHeader(name) => joined(&response()?.headers, name)?,
+            Self::GrpcService => text(request.grpc.as_ref().map_or("", |call| &*call.service))?,
+            Self::GrpcMethod => text(request.grpc.as_ref().map_or("", |call| &*call.method))?,
+            Self::GraphQlOperations => list(&request.graphql, |of| text(&*of.kind))?,
+            Self::GraphQlFields => {
+                let fields = request.graphql.iter().flat_map(|of| &of.fields);
+                list(&fields.collect::<Vec<_>>(), |field| text(&***field))?
+            }
+            Self::McpMethods => list(&request.mcp, |of| text(&*of.method))?,
+            Self::McpTools => {
+                let tools = request.mcp.iter().flat_map(|of| &of.tool);
+                list(&tools.collect::<Vec<_>>(), |tool| text(&***tool))?
+            }
+            _ => return Err("its `if` asks for what there is not"),
+        })
+    }
+}
+
+/// The values of a name; several of them as one, with a comma and a space between.
+fn joined<'a>(
+    of: &'a [(std::sync::Arc<str>, std::sync::Arc<str>)],
+    name: &str,
+) -> Result<Box<dyn Val + 'a>, Fault> {
+    let mut values = of
+        .iter()
+        .filter(|(known, _)| **known == *name)
+        .map(|(_, value)| &**value);
+    match (values.next(), values.next()) {
+        (None, _) => text(""),
+        (Some(one), None) => text(one),
+        (Some(one), Some(two)) => {
+            let all: Vec<&str> = [one, two].into_iter().chain(values).collect();
+            text(all.join(", "))
+        }
     }
 }
 
@@ -231,6 +370,12 @@ fn map<'a>(
         map.insert(CelMapKey::from(key.as_str()), text(value)?);
     }
     Ok(Box::new(CelMap::from(map)))
+}
+
+/// Whether `of["x"]` is what `of.x` is.
+pub(super) fn has_named_members(of: &str) -> bool {
+    let mut named = NAMED.iter();
+    named.any(|(prefix, _)| prefix.strip_suffix('.') == Some(of))
 }
 
 /// The values that one question is asked with.

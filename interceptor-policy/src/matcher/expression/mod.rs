@@ -28,8 +28,9 @@ use regex::Regex;
 use facts::Facts;
 pub(crate) use facts::Leaf;
 
-use crate::operation::Statement;
-use crate::{PgOperation, Subject};
+use crate::Subject;
+use crate::matcher::Asked;
+use crate::operation::http::{HttpBody, HttpRequest};
 
 /// Longest expression, in characters.
 const SOURCE_LIMIT: usize = 4096;
@@ -92,7 +93,7 @@ pub(crate) type Fault = &'static str;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About<'a> {
     pub(crate) subject: &'a Subject,
-    pub(crate) statement: Option<(&'a PgOperation<'a>, &'a Statement)>,
+    pub(crate) asked: Asked<'a>,
     pub(crate) score: u32,
 }
 
@@ -175,8 +176,23 @@ impl Expression {
     }
 
     /// Whether it asks about statements.
-    pub(crate) fn asks_of_statements(&self) -> bool {
+    fn asks_of_statements(&self) -> bool {
         self.leaves.iter().any(Leaf::is_of_statements)
+    }
+
+    /// Whether it asks about requests or responses.
+    fn asks_of_http(&self) -> bool {
+        self.leaves.iter().any(Leaf::is_of_http)
+    }
+
+    /// Whether it asks about a response.
+    pub(crate) fn asks_response(&self) -> bool {
+        self.leaves.iter().any(Leaf::is_of_response)
+    }
+
+    /// Whether it cannot be asked before the body is read.
+    pub(crate) fn reads_body(&self, request: &HttpRequest) -> bool {
+        request.body == HttpBody::Unread && self.leaves.iter().any(|leaf| leaf.reads_body(request))
     }
 
     /// Whether it asks for the score.
@@ -194,7 +210,9 @@ impl Expression {
     /// # Errors
     /// Why it has none.
     pub(crate) fn holds(&self, about: &About<'_>) -> Result<bool, Fault> {
-        if about.statement.is_none() && self.asks_of_statements() {
+        if about.asked.statement().is_none() && self.asks_of_statements()
+            || about.asked.http().is_none() && self.asks_of_http()
+        {
             return Ok(false);
         }
         let facts = Facts::of(&self.leaves, about)?;

@@ -17,6 +17,7 @@ fn masks() -> Arc<Masks> {
         MaskWhat::Patterns(vec![pattern]),
     ] {
         masks.add(&MaskEntry {
+            direction: Direction::Response,
             what,
             with: Transform::Hash,
         });
