@@ -32,7 +32,7 @@ pub struct Question {
     /// Its parameters, a JSON array.
     pub parameters: Option<String>,
     /// What the protocol's parser saw of it, a JSON object.
-    pub meta: serde_json::Value,
+    pub meta: Arc<serde_json::Value>,
 }
 
 /// BLAKE3 over who, where and what.

@@ -70,7 +70,7 @@ pub struct Identity {
     pub run: Option<Arc<str>>,
     /// For the record: pid, start time, executable with digest, command line,
     /// users, cgroup, chain of parents; whatever could still be read.
-    pub process: serde_json::Value,
+    pub process: Arc<serde_json::Value>,
 }
 
 /// Why a run could not be begun or ended.
@@ -324,7 +324,7 @@ impl Runs {
         Identity {
             principal,
             run: run.map(|run| run.id),
-            process: serde_json::Value::Object(process),
+            process: Arc::new(serde_json::Value::Object(process)),
         }
     }
 

@@ -88,9 +88,9 @@ pub struct Facts {
     /// The agent's user id.
     pub uid: u32,
     /// Who the agent is, as the kernel and the host say.
-    pub principal: serde_json::Value,
+    pub principal: Arc<serde_json::Value>,
     /// The process, as the kernel saw it: pid, executable with its digest, parents.
-    pub process: serde_json::Value,
+    pub process: Arc<serde_json::Value>,
     /// The target's name, or the destination's address.
     pub target: String,
     /// The destination.
@@ -108,7 +108,7 @@ pub struct Facts {
     /// Its parameters, a JSON array.
     pub parameters: Option<String>,
     /// What the protocol's parser saw of it.
-    pub meta: serde_json::Value,
+    pub meta: Arc<serde_json::Value>,
     /// BLAKE3 of everything that would run, hex: the answer is to these bytes.
     pub digest: String,
     /// Who has to say yes.
@@ -135,9 +135,9 @@ pub struct Context {
     /// The agent's user id.
     pub uid: u32,
     /// See [`Facts::principal`].
-    pub principal: serde_json::Value,
+    pub principal: Arc<serde_json::Value>,
     /// See [`Facts::process`].
-    pub process: serde_json::Value,
+    pub process: Arc<serde_json::Value>,
     /// See [`Facts::target`].
     pub target: String,
     /// See [`Facts::origin`].
@@ -161,8 +161,8 @@ impl Facts {
             exchange: question.exchange,
             agent: context.agent.clone(),
             uid: context.uid,
-            principal: context.principal.clone(),
-            process: context.process.clone(),
+            principal: Arc::clone(&context.principal),
+            process: Arc::clone(&context.process),
             target: context.target.clone(),
             origin: context.origin.clone(),
             host: context.host.clone(),
@@ -171,7 +171,7 @@ impl Facts {
             message: question.message.to_string(),
             text: cut(&question.text),
             parameters: question.parameters.as_deref().map(cut),
-            meta: question.meta.clone(),
+            meta: Arc::clone(&question.meta),
             digest: question.digest.to_string(),
             asks: approval
                 .requirements

@@ -1,7 +1,7 @@
 //! One flow, from accept to its end: who, where, what.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use interceptor_engine::event::{Event, FlowTime, Kind, SCHEMA};
@@ -53,6 +53,8 @@ pub struct Flow {
     pub target: Option<config::Target>,
     /// How it came.
     pub arrival: &'static str,
+    /// See [`Flow::acting`].
+    pub acting: OnceLock<Arc<Value>>,
 }
 
 impl Flow {
@@ -105,8 +107,8 @@ impl Flow {
         Context {
             agent: acts.agent.clone(),
             uid: acts.uid,
-            principal: principal(acts),
-            process: self.identity.process.clone(),
+            principal: Arc::clone(self.acting()),
+            process: Arc::clone(&self.identity.process),
             target: self
                 .target
                 .as_ref()
@@ -115,6 +117,12 @@ impl Flow {
             host: house.host.clone(),
             protocol,
         }
+    }
+
+    /// Who acts, for the record and for questions, which share it.
+    fn acting(&self) -> &Arc<Value> {
+        self.acting
+            .get_or_init(|| Arc::new(principal(&self.identity.principal)))
     }
 
     fn opened(&self) -> String {
@@ -155,7 +163,7 @@ impl Flow {
             "at_wall_ms": i64::try_from(wall).unwrap_or_default(),
             "agent": agent,
             "labels": self.identity.principal.labels,
-            "principal": principal(&self.identity.principal),
+            "principal": self.acting(),
             "process": self.identity.process,
             "origin": self.origin.to_string(),
             "target": self.target.as_ref().map(|target| &target.name),
@@ -205,6 +213,7 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         origin,
         target,
         arrival,
+        acting: OnceLock::new(),
     };
     if is_ourselves(&house, origin) {
         refused(
@@ -306,7 +315,7 @@ async fn who_and_where(
                     ..Principal::default()
                 },
                 run: None,
-                process: Value::Null,
+                process: Arc::default(),
             };
             Some((
                 identity,

@@ -5,6 +5,8 @@
 //! run nothing. The agent's client is told by a notice, which every client may
 //! get at any time (PostgreSQL manual, page `protocol-async`).
 
+use std::sync::Arc;
+
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Hold, HoldMode, Permit, Refusal};
 use interceptor_proto::pg::backend::{NoticeBuilder, Severity as Level};
@@ -101,13 +103,13 @@ impl PgSession {
             id: id.clone(),
             session: self.journal.session(),
             exchange: number,
-            approval: std::sync::Arc::clone(approval),
-            rule: std::sync::Arc::clone(&rule),
-            message: std::sync::Arc::clone(&hold.reason.message),
+            approval: Arc::clone(approval),
+            rule: Arc::clone(&rule),
+            message: Arc::clone(&hold.reason.message),
             digest: self.digest(asked, &exchange),
             text,
             parameters,
-            meta: json!({"database": &*self.database, "user": &*self.user}),
+            meta: Arc::new(json!({"database": &*self.database, "user": &*self.user})),
         };
         let severity = exchange.severity.unwrap_or(Severity::Medium);
         let meta = json!({

@@ -28,7 +28,7 @@ fn question(exchange: u64, approval: Approval) -> Question {
         digest: Digest([7; 32]),
         text: "DROP TABLE orders".into(),
         parameters: None,
-        meta: serde_json::json!({}),
+        meta: Arc::default(),
     }
 }
 
@@ -37,8 +37,8 @@ fn asker() -> Asker {
         context: Context {
             agent: "bot".into(),
             uid: 1000,
-            principal: serde_json::Value::Null,
-            process: serde_json::Value::Null,
+            principal: Arc::default(),
+            process: Arc::default(),
             target: "db".into(),
             origin: "127.0.0.1:5432".into(),
             host: "here".into(),
