@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::rule::spoken;
 use crate::verdict::{Permit, Refusal};
 
 /// How an exchange waits.
@@ -115,6 +116,25 @@ impl Approval {
         self.timeout = self.timeout.min(other.timeout);
         self.on_timeout = self.on_timeout.max(other.on_timeout);
         self.mode = self.mode.max(other.mode);
+    }
+}
+
+impl fmt::Display for Approval {
+    /// In one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" and ")?;
+            }
+            write!(f, "{requirement}")?;
+        }
+        write!(
+            f,
+            ", {}, {} on silence, {}",
+            spoken(self.timeout),
+            self.on_timeout.name(),
+            self.mode.name()
+        )
     }
 }
 

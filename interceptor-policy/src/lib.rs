@@ -22,7 +22,10 @@ pub mod verdict;
 pub use approval::{Approval, Hold, HoldMode};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use explain::Explanation;
-pub use mask::{DetectPlan, DetectStream, Detector, Hit, Looks, MaskKey, Masked, Masks, Transform};
+pub use mask::{
+    DetectPlan, DetectStream, Detector, Direction, Hidden, Hit, JsonFault, JsonMasker, Looks,
+    MaskKey, Masked, Masks, Transform,
+};
 pub use operation::{HttpOperation, Operation, PgOperation};
 pub use principal::Principal;
 pub use rule::{Rule, RuleSet, RuleVerdict, Source};

@@ -1,10 +1,12 @@
 //! What the rule set decided.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::approval::Hold;
 use crate::mask::Masks;
+use crate::rule::spoken;
 
 /// Proof of an allowing verdict, spent to forward. Only this crate makes one.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,6 +122,19 @@ impl Limits {
             bytes: smaller(self.bytes, other.bytes),
             duration: smaller(self.duration, other.duration),
         }
+    }
+}
+
+impl fmt::Display for Limits {
+    /// In one line; empty where nothing is limited.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            self.rows.map(|rows| format!("{rows} rows")),
+            self.bytes.map(|bytes| format!("{bytes} bytes")),
+            self.duration.map(spoken),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
     }
 }
 

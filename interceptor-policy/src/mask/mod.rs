@@ -7,12 +7,14 @@
 //! listed, and no more: a value that is encoded in the query itself passes it.
 
 pub mod detectors;
+mod json;
 mod paths;
 mod transform;
 
 use std::sync::Arc;
 
 pub use detectors::{DetectPlan, DetectStream, Detector, Hit, Looks, Pattern};
+pub use json::{JsonFault, JsonMasker};
 pub use paths::{JsonMask, JsonState};
 pub use transform::{MaskKey, Masked, Transform};
 
@@ -179,6 +181,31 @@ impl Masks {
     #[must_use]
     pub fn detect(&self) -> Option<&DetectPlan> {
         self.response.detect()
+    }
+
+    /// Everything that is hidden: which way, what, as it is written in rules, and
+    /// how.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(Direction, &str, &Transform)> {
+        let columns = self.columns();
+        let mut all: Vec<_> = columns
+            .map(|(pattern, with)| (Direction::Response, pattern, with))
+            .collect();
+        for direction in [Direction::Response, Direction::Request] {
+            let hidden = self.of(direction);
+            let pointers = hidden.json().into_iter().flat_map(JsonMask::pointers);
+            let kinds = Detector::NAMES.iter().filter_map(|(name, detector)| {
+                let with = hidden.detect()?.transform(*detector)?;
+                Some((*name, with))
+            });
+            let patterns = hidden.detect().into_iter().flat_map(DetectPlan::patterns);
+            let named = pointers
+                .chain(hidden.headers())
+                .chain(kinds)
+                .chain(patterns);
+            all.extend(named.map(|(what, with)| (direction, what, with)));
+        }
+        all
     }
 
     /// Adds what one rule masks.

@@ -206,7 +206,7 @@ impl<'t> Parser<'t> {
 }
 
 /// The length of the number that a text begins with (RFC 8259, section 6).
-fn number(text: &[u8]) -> Option<usize> {
+pub(crate) fn number(text: &[u8]) -> Option<usize> {
     let digits = |from: usize| {
         let rest = text.get(from..).unwrap_or_default();
         let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -143,6 +143,8 @@ pub(crate) struct HttpAsks {
     pub(crate) response: bool,
     /// Either asks for the body: it is asked of each message of a WebSocket.
     pub(crate) body: bool,
+    /// It is of WebSockets: of their messages alone, if it asks for the body.
+    pub(crate) websocket: bool,
 }
 
 impl HttpAsks {
@@ -152,6 +154,10 @@ impl HttpAsks {
         Self {
             response: parts().any(Match::asks_response),
             body: parts().any(body),
+            websocket: matches
+                .http
+                .as_ref()
+                .is_some_and(HttpMatch::is_of_websockets),
         }
     }
 }

@@ -189,8 +189,9 @@ impl Scoped {
             Ok(holds) => self.unless_excepted(holds, mode, asked, unknown),
             Err(why) => {
                 // An exception that is known to hold needs no more to be known.
-                let (stands, _) = self.unless_excepted(true, mode, asked, &mut None);
-                *unknown = stands.then_some(why);
+                let mut neither = None;
+                let (stands, _) = self.unless_excepted(true, mode, asked, &mut neither);
+                *unknown = (stands || neither.is_some()).then_some(why);
                 (false, false)
             }
         }
@@ -360,7 +361,7 @@ impl Rule {
     /// When it is asked, where that is at another moment of the exchange.
     pub(crate) fn asked_later(&self, operation: &HttpOperation<'_>) -> Option<&'static str> {
         let asks = self.http;
-        let messages = asks.body && opens_messages(operation.request);
+        let messages = asks.body && asks.websocket && opens_messages(operation.request);
         match Stage::of(operation) {
             Stage::Request if asks.response => Some("it is asked when there is a response"),
             Stage::Request if messages => Some("it is asked of each message"),
@@ -371,8 +372,9 @@ impl Rule {
     }
 }
 
-/// Whether messages follow a request, which rules that ask for the body are
-/// asked of instead.
+/// Whether messages may follow a request, which rules of WebSockets that ask for
+/// the body are asked of instead. Of other rules a request does not get rid by
+/// asking for a WebSocket.
 fn opens_messages(request: &HttpRequest) -> bool {
     request.websocket && request.body == HttpBody::Absent
 }

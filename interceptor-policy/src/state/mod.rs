@@ -241,8 +241,8 @@ impl Standing {
         }
     }
 
-    /// Points of before, for a test that begins with some.
-    pub(crate) fn start_with(&mut self, points: u32, now: Moment) {
+    /// Points of before, for a test or a question that begins with some.
+    pub fn start_with(&mut self, points: u32, now: Moment) {
         if let Some(person) = &self.person {
             // No time passes between, so that any half-life will do.
             person.record().score.add(points, now, 1);

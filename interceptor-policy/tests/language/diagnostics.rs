@@ -549,7 +549,7 @@ fn what_could_never_be_of_a_request_is_told_when_the_rules_are_read() {
         ("{ header: {} }", "names none", "", "{"),
         ("{ status: 42 }", "between 100 and 599", "", "42"),
         ("{ status: 9xx }", "no status", "4xx", "9xx"),
-        ("{ status: { ovr: 1 } }", "`ovr`", "`over`", "ovr"),
+        ("{ status: { ovr: 1 } }", "`ovr`", "known here", "ovr"),
         ("{ body: { customer: x } }", "`/customer`", "", "customer"),
         ("{ body: { '/a*': x } }", "stands alone", "", "'/a*'"),
         ("{ body: {} }", "points at nothing", "", "{"),

@@ -345,6 +345,20 @@ fn a_body_that_cannot_be_read_blocks_where_a_rule_asks_for_it() {
         word(&ask(&excepted.scope(&web(DefaultVerdict::Allow)), &bad)),
         "block"
     );
+    let both = rule(
+        "match: { http: { body: { /a: x } } }, unless: { http: { body: { /b: y } } }, verdict: block",
+    );
+    assert_eq!(
+        word(&ask(&both.scope(&web(DefaultVerdict::Allow)), &bad)),
+        "block"
+    );
+    let spared = rule(
+        "match: { http: { body: { /a: x } } }, unless: { http: { method: POST } }, verdict: block",
+    );
+    assert_eq!(
+        word(&ask(&spared.scope(&web(DefaultVerdict::Allow)), &bad)),
+        "allow"
+    );
     // And mail is no JSON, for certain.
     let mut bytes = post("{}");
     bytes.body = HttpBody::Bytes(b"hello".as_slice().into());
@@ -495,7 +509,7 @@ fn messages_of_a_websocket_are_asked_what_asks_for_the_body_and_nothing_else() {
     let rules = rules(
         "rules:
   - { name: pass, match: { http: { websocket: true } }, verdict: allow, risk: 1 }
-  - { name: ops, match: { http: { path: /ws, body: { /op: { not: ping } } } }, verdict: block }
+  - { name: ops, match: { http: { path: /ws, websocket: true, body: { /op: { not: ping } } } }, verdict: block }
 ",
     );
     let scope = rules.scope(&web(DefaultVerdict::Block));
@@ -522,6 +536,8 @@ fn messages_of_a_websocket_are_asked_what_asks_for_the_body_and_nothing_else() {
     assert_eq!(says(r#"{"op":"ping"}"#), "allow");
     assert_eq!(says(r#"{"op":"drop"}"#), "block");
     assert_eq!(says("{"), "block");
+    // Who only asks for a WebSocket is rid of no rule of requests.
+    assert!(blocks("{ body: { /op: { not: ping } } }", &request));
     // What has a body is a request, whatever it asks to become.
     let request = sample(
         "POST https://h/ws",

@@ -337,3 +337,81 @@ fn what_was_before_counts_for_coverage() {
     );
     assert!(outcome.applied.iter().any(|rule| &**rule == "mark"));
 }
+
+const WEB: &str = "rules:
+  - { name: api, match: { http: { host: api.example.com, path: '/v1/**' } }, verdict: allow, tag: asked }
+  - { name: admin, match: { http: { body: { /role: admin } } }, verdict: block }
+  - { name: errors, match: { http: { status: 5xx } }, verdict: kill }
+  - { name: hide, match: { http: { response_header.x-kind: people } }, mask: [{ json: /email, with: hash }, { header: set-cookie, with: redact }] }
+  - { name: in, match: { http: { header.x-team: core } }, mask: [{ detect: email, with: hash, direction: request }] }
+  - { name: after, match: { http: { path: /v1/send, method: POST }, after: { tag: asked } }, verdict: block }
+";
+
+#[test]
+fn a_test_asks_about_a_request_and_its_response() {
+    for (test, passes) in [
+        (
+            "http: { url: 'https://api.example.com/v1/x' }, expect: { verdict: allow, rule: api, masks: [] }",
+            true,
+        ),
+        (
+            "http: { host: api.example.com, path: /v1/x }, expect: { verdict: allow }",
+            true,
+        ),
+        (
+            "http: { url: 'https://other.example.com/v1/x' }, expect: { verdict: block }",
+            true,
+        ),
+        (
+            "http: { url: 'https://api.example.com/v2' }, expect: { verdict: allow }",
+            false,
+        ),
+        (
+            "http: { method: POST, url: 'https://api.example.com/v1/x', body: { role: admin } }, expect: { rule: admin }",
+            true,
+        ),
+        (
+            "http: { method: POST, url: 'https://api.example.com/v1/x', headers: { content-type: application/x-www-form-urlencoded }, body: role=admin }, expect: { rule: admin }",
+            true,
+        ),
+        (
+            "http: { url: 'https://api.example.com/v1/x', response: { status: 502 } }, expect: { verdict: kill, rule: errors }",
+            true,
+        ),
+        (
+            "http: { url: 'https://api.example.com/v1/x', response: { headers: { X-Kind: [people] } } }, expect: { verdict: allow, masks: { /email: hash, Set-Cookie: redact }, tags: [asked] }",
+            true,
+        ),
+        (
+            "http: { url: 'https://api.example.com/v1/x', headers: { x-team: core } }, expect: { masks: [email] }",
+            true,
+        ),
+        (
+            "given: { after: [{ http: { url: 'https://api.example.com/v1/x' }, ago: 1m }] }, http: { method: POST, url: 'https://api.example.com/v1/send' }, expect: { rule: after }",
+            true,
+        ),
+    ] {
+        let rules = rules(&format!("{WEB}tests:\n  - {{ name: t, {test} }}\n"));
+        let outcome = testing::run(&rules.tests()[0], &rules, classify);
+        assert_eq!(outcome.passed(), passes, "{test}: {:?}", outcome.failures);
+    }
+}
+
+#[test]
+fn a_test_asks_about_one_thing_with_a_host() {
+    for (test, message) in [
+        ("postgres: x, http: { host: h }", "one thing"),
+        ("given: {}", "neither `postgres` nor `http`"),
+        ("http: {}", "no host"),
+        ("http: { url: /x }", "`url` has no host"),
+        (
+            "http: { url: 'http://h/', path: /x }",
+            "says the host and the path already",
+        ),
+        ("http: { host: h, methd: x }", "`methd`"),
+    ] {
+        let yaml = format!("tests: [{{ name: t, {test}, expect: {{ verdict: allow }} }}]");
+        let faults = RuleSet::load(&[source("x.yaml", &yaml)]).unwrap_err();
+        assert!(faults.to_string().contains(message), "{test}: {faults}");
+    }
+}

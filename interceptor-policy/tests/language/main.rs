@@ -7,6 +7,7 @@
 )]
 
 mod diagnostics;
+mod documents;
 mod effects;
 mod expression;
 mod history;

@@ -1,6 +1,7 @@
 //! What is hidden, and how.
 
-use interceptor_policy::{Detector, Masks, Transform};
+use interceptor_policy::operation::http::HttpRequest;
+use interceptor_policy::{Detector, Direction, HttpOperation, Masks, Transform};
 
 use super::*;
 
@@ -231,4 +232,74 @@ rules: [{ name: m, match: {}, mask: [{ columns: $pii, with: redact }, { columns:
     let written: Vec<_> = masks.columns().map(|(pattern, _)| pattern).collect();
     assert_eq!(written.len(), 5);
     assert!(written.contains(&"users.card_number"));
+}
+
+fn web_masks(entries: &[&str]) -> Arc<Masks> {
+    let request = HttpRequest::default();
+    let operation = Operation::Http(HttpOperation {
+        request: &request,
+        response: None,
+        message: None,
+    });
+    let mut subject = allowing();
+    subject.protocol = Protocol::Http;
+    let judged = masking(entries).scope(&subject).decide(&operation);
+    judged.masks.unwrap()
+}
+
+#[test]
+fn json_and_headers_are_hidden_by_name_and_each_way_apart() {
+    let masks = web_masks(&[
+        "{ json: [/customer/email, '/**/iban'], with: hash }",
+        "{ json: '/**/IBAN', with: redact }",
+        "{ json: /customer/email, with: partial }",
+        "{ header: [Set-Cookie, x-a], with: redact }",
+        "{ header: x-a, with: partial }",
+        "{ header: authorization, with: redact, direction: request }",
+        "{ json: /password, with: redact, direction: request }",
+        "{ detect: email, with: hash, direction: request }",
+    ]);
+    let (request, response) = (masks.of(Direction::Request), masks.of(Direction::Response));
+    let root = response.json().unwrap().root();
+    assert_eq!(
+        root.key("customer").key("email").transform(),
+        Some(&Transform::Hash)
+    );
+    assert_eq!(
+        root.key("a").index(3).key("iban").transform(),
+        Some(&Transform::Redact)
+    );
+    assert_eq!(root.key("customer").transform(), None);
+    assert_eq!(root.key("password").transform(), None);
+    assert!(!root.key("password").is_over(), "it may have an iban");
+    assert_eq!(response.header("set-cookie"), Some(&Transform::Redact));
+    assert_eq!(response.header("x-a"), Some(&Transform::Redact));
+    assert_eq!(response.header("authorization"), None);
+    assert_eq!(request.header("authorization"), Some(&Transform::Redact));
+    let root = request.json().unwrap().root();
+    assert_eq!(root.key("password").transform(), Some(&Transform::Redact));
+    assert!(root.key("other").is_over());
+    assert!(request.detect().is_some() && response.detect().is_none() && !masks.has_detectors());
+}
+
+#[test]
+fn the_masks_of_a_request_and_its_response_are_united() {
+    let asked = web_masks(&["{ json: /a, with: hash }", "{ detect: email, with: hash }"]);
+    let answered = web_masks(&[
+        "{ json: [/a, /b], with: redact }",
+        "{ header: x, with: redact }",
+        "{ detect: [email, jwt], with: redact }",
+    ]);
+    let both = Masks::united(Some(asked), Some(answered)).unwrap();
+    let hidden = both.of(Direction::Response);
+    let root = hidden.json().unwrap().root();
+    for key in ["a", "b"] {
+        assert_eq!(root.key(key).transform(), Some(&Transform::Redact));
+    }
+    assert!(hidden.header("x").is_some());
+    let plan = hidden.detect().unwrap();
+    assert_eq!(plan.transform(Detector::Email), Some(&Transform::Redact));
+    assert_eq!(plan.transform(Detector::Jwt), Some(&Transform::Redact));
+    assert!(Masks::united(None, None).is_none());
+    assert_eq!(both.listed().len(), 5);
 }

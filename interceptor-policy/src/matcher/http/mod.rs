@@ -397,6 +397,12 @@ impl HttpMatch {
         self.fields.iter().any(HttpField::asks_body)
     }
 
+    /// Whether it asks for a WebSocket.
+    pub(crate) fn is_of_websockets(&self) -> bool {
+        let of = |field: &HttpField| matches!(field.asks, Asks::Websocket(true));
+        self.fields.iter().any(of)
+    }
+
     /// Whether the body has to be read for all of it to be known.
     pub(crate) fn reads_body(&self, request: &HttpRequest) -> bool {
         self.fields.iter().any(|field| field.reads_body(request))

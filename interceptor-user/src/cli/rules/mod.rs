@@ -43,7 +43,7 @@ enum Command {
     /// Example: interceptor rules test rules
     #[command(verbatim_doc_comment)]
     Test(Paths),
-    /// Says which rules apply to a statement, and why the others do not
+    /// Says which rules apply to a statement or a request, and why the others do not
     ///
     /// Example: interceptor rules explain --postgres 'DELETE FROM users' rules
     #[command(verbatim_doc_comment)]
