@@ -4,13 +4,14 @@
 //!   reading only;
 //! * [`head`] reads a head, [`framing`] says where its message ends and for whom
 //!   it is, [`chunk`] reads what begins a chunk;
+//! * [`websocket`] reads and writes frames of what HTTP may change into;
 //! * [`error`] says what was wrong, and with which status that is answered.
 //!
 //! Stricter than RFC 9112 wherever it lets a recipient repair, guess or choose:
 //! this is read in front of another reader. HTTP/2 has its own framing, which
 //! has one reading, and is not read here.
 //!
-//! Spec: RFC 9110, RFC 9112.
+//! Spec: RFC 9110, RFC 9112, RFC 6455.
 
 pub mod chunk;
 mod cut;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod framing;
 pub mod guard;
 pub mod head;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;
