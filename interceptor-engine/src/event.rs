@@ -36,9 +36,11 @@ pub enum Kind {
     Error,
     /// A mask hid something in the answer.
     Mask,
-    /// Bytes the agent sent beside commands (`COPY … FROM STDIN`).
+    /// Bytes the agent sent beside commands (`COPY … FROM STDIN`, a body, a
+    /// message of a WebSocket).
     Input,
-    /// Bytes of a flow that is not parsed.
+    /// Bytes of an answer's body, of a message of a WebSocket, or of a flow that
+    /// is not parsed.
     Output,
     /// Something worth telling that is none of the others.
     Note,

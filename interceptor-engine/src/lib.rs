@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod event;
 pub mod hold;
+pub mod http;
 pub mod journal;
 pub mod opaque;
 pub mod pg;

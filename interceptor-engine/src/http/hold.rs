@@ -1,0 +1,247 @@
+//! Keeping a request until a person has decided.
+//!
+//! All of it is kept, its body included: what a person says is said of these
+//! bytes. Neither the service nor the agent hears anything meanwhile.
+
+use std::sync::Arc;
+
+use interceptor_policy::verdict::Severity;
+use interceptor_policy::{Hold, Refusal};
+use serde_json::json;
+
+use super::answer::Reason;
+use super::asking::{Asking, Kept};
+use super::exchange::Exchange;
+use super::outbox::{Act, Outbox};
+use super::session::Shared;
+use crate::event::{FlowTime, Kind};
+use crate::hold::{Decision, Digest, Question};
+
+/// Fields that differ between two sendings of one request, and say nothing of
+/// what it does.
+const VOLATILE: [&str; 14] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "connection",
+    "content-length",
+    "date",
+    "expect",
+    "keep-alive",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "user-agent",
+    "x-amzn-trace-id",
+    "x-request-id",
+];
+
+/// A request that waits for a person.
+#[derive(Debug)]
+pub(super) struct Held {
+    kept: Kept,
+    hold: Hold,
+    since: FlowTime,
+}
+
+impl Exchange {
+    /// Everything that will be sent: what an answer is bound to.
+    fn digest(&self, kept: &Kept, shared: &Shared) -> Digest {
+        let uri = kept.head.uri.to_string();
+        let mut fields: Vec<(&str, &[u8])> = kept
+            .head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .filter(|(name, _)| !VOLATILE.contains(name) && !name.starts_with("x-stainless-"))
+            .collect();
+        // Their order may differ, but for those of one name.
+        fields.sort_by_key(|(name, _)| *name);
+        let body = kept.joined();
+        let mut parts: Vec<&[u8]> = vec![self.method.as_str().as_bytes(), uri.as_bytes()];
+        for (name, value) in &fields {
+            parts.push(name.as_bytes());
+            parts.push(value);
+        }
+        parts.push(b"body");
+        parts.push(&body);
+        Digest::of(shared.scope.subject(), &parts)
+    }
+
+    /// Keeps a whole request back, and asks about it.
+    pub(super) fn hold(
+        &mut self,
+        now: FlowTime,
+        kept: Kept,
+        hold: Hold,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let session = shared.journal.session();
+        let id = question_id(session, self.number);
+        let rule = hold.reason.rule.clone().unwrap_or_else(|| "default".into());
+        let approval = Arc::clone(&hold.approval);
+        let asks: Vec<String> = approval
+            .requirements
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let question = Question {
+            id: id.clone(),
+            session,
+            exchange: self.number,
+            approval: Arc::clone(&approval),
+            rule: Arc::clone(&rule),
+            message: Arc::clone(&hold.reason.message),
+            digest: self.digest(&kept, shared),
+            text: self.shown(&kept, shared),
+            parameters: None,
+            meta: json!({"method": self.method.as_str(), "host": &*self.request.host}).into(),
+        };
+        let severity = self.severity.unwrap_or(Severity::Medium);
+        let meta = json!({
+            "question": id,
+            "rule": &*rule,
+            "message": &*hold.reason.message,
+            "digest": question.digest.to_string(),
+            "asks": asks,
+            "mode": approval.mode.name(),
+            "timeout_s": approval.timeout.as_secs(),
+            "on_timeout": approval.on_timeout.name(),
+            "rules_digest": shared.scope.rules().digest(),
+            "severity": severity.name(),
+        });
+        let line = format!("held by {rule}: {}", hold.reason.message);
+        let event = shared
+            .journal
+            .event(now, Kind::Hold, Some(self.number), line);
+        out.events
+            .push(event.with_meta(meta.to_string()).with_alert(severity));
+        self.asking = Asking::Held(Box::new(Held {
+            kept,
+            hold,
+            since: now,
+        }));
+        out.acts.push(Act::Ask(Box::new(question)));
+    }
+
+    /// A person decided, or time did.
+    pub(super) fn decided(
+        &mut self,
+        now: FlowTime,
+        decision: Decision,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let held = match std::mem::replace(&mut self.asking, Asking::Done) {
+            Asking::Held(held) => *held,
+            other => {
+                self.asking = other;
+                return;
+            }
+        };
+        let Held { kept, hold, since } = held;
+        let reason = hold.reason.clone();
+        let said = |message: String| Refusal {
+            rule: reason.rule.clone(),
+            message: message.into(),
+        };
+        let (word, by, refused) = match &decision {
+            Decision::Approved { by, .. } => ("approved", by.clone(), None),
+            Decision::Denied { by, reason: why } => {
+                let why = why.as_deref().unwrap_or(&reason.message);
+                let refusal = said(format!("denied by {by}: {why}"));
+                ("denied", by.clone(), Some(Reason::Denied(refusal)))
+            }
+            Decision::TimedOut => {
+                let refusal = said(format!("nobody decided in time: {}", reason.message));
+                ("timed_out", String::new(), Some(Reason::Denied(refusal)))
+            }
+            Decision::Cancelled => {
+                let refusal = said("taken back while a person was asked".to_owned());
+                ("cancelled", String::new(), Some(Reason::Denied(refusal)))
+            }
+            Decision::Ticket(ticket) => {
+                let refusal = said(format!(
+                    "a person is asked first (ticket {ticket}): {}",
+                    reason.message
+                ));
+                let refused = Reason::Ticket(refusal, ticket.clone());
+                ("ticket", String::new(), Some(refused))
+            }
+            Decision::Unasked(why) => {
+                let refusal = said(format!("nobody could be asked: {why}"));
+                ("unasked", String::new(), Some(Reason::Denied(refusal)))
+            }
+        };
+        let message = refused.as_ref().map(Reason::message);
+        self.record_decision(now, word, &by, message.as_deref(), since, shared, out);
+        match (decision, refused) {
+            (Decision::Approved { approved, .. }, _) => {
+                let tags = std::mem::take(&mut self.tags_held);
+                let moment = shared.moment(now);
+                shared.standing.tag(&tags, moment);
+                let permit = hold.release(approved);
+                self.forward(now, permit, kept, shared, out);
+            }
+            (_, Some(refused)) => {
+                shared.totals.blocked += 1;
+                self.answer_with(now, &refused, shared, out);
+            }
+            // Every other decision refuses.
+            (_, None) => {}
+        }
+    }
+
+    /// The agent went away while a person was asked.
+    pub(super) fn take_back_question(
+        &mut self,
+        now: FlowTime,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        if let Asking::Held(held) = std::mem::replace(&mut self.asking, Asking::Done) {
+            let why = "the agent went away while a person was asked";
+            self.record_decision(now, "withdrawn", "", Some(why), held.since, shared, out);
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, and each is one fact of it"
+    )]
+    fn record_decision(
+        &mut self,
+        now: FlowTime,
+        word: &str,
+        by: &str,
+        message: Option<&str>,
+        since: FlowTime,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let waited = now.0.saturating_sub(since.0) / 1000;
+        let line = match message {
+            None => format!("approved by {by} after {waited} ms"),
+            Some(message) => format!("{message} (after {waited} ms)"),
+        };
+        let meta = json!({
+            "question": question_id(shared.journal.session(), self.number),
+            "decision": word,
+            "by": (!by.is_empty()).then_some(by),
+            "waited_ms": waited,
+            "message": message,
+        });
+        let severity = self.severity.unwrap_or(Severity::Medium);
+        let event = shared
+            .journal
+            .event(now, Kind::Approval, Some(self.number), line);
+        out.events
+            .push(event.with_meta(meta.to_string()).with_alert(severity));
+    }
+}
+
+/// The name of a question.
+fn question_id(session: uuid::Uuid, exchange: u64) -> String {
+    format!("{session}-{exchange}")
+}

@@ -1,0 +1,651 @@
+//! What of an exchange goes on record, in the words of the recording's schema.
+//!
+//! A request is a `command` with its head, and `input` for its body; its answer is
+//! `output` for the body and, at its end, a `result` with its head, its times and
+//! its size. What lets one in (authorisation, cookies, tokens in fields and
+//! parameters, and what the target's credentials set) is never there.
+
+use std::sync::Arc;
+
+use ::http::header::HeaderMap;
+use ::http::{Version, request, response};
+use bytes::Bytes;
+use interceptor_policy::verdict::Severity;
+use interceptor_policy::{DetectStream, Judgement, Masks, RecordLevel, Refusal, Verdict};
+use serde_json::{Map, Value, json};
+
+use super::answer::{self, Reason};
+use super::asking::Kept;
+use super::body::ModelCall;
+use super::body::coding::{CodingError, Decoder};
+use super::exchange::Exchange;
+use super::head::is_secret_name;
+use super::outbox::Outbox;
+use super::session::Shared;
+use super::stream::Parts;
+use crate::event::{FlowTime, Kind, LINE_LIMIT};
+use crate::pg::mask::mask_text;
+
+/// What stands in a credential's place.
+const HIDDEN: &str = "[credential]";
+/// Bytes of one field on record.
+const FIELD_LIMIT: usize = 4 << 10;
+/// Bytes of a body that a person is shown who is asked about it.
+const SHOWN_LIMIT: usize = 16 << 10;
+/// Bytes of one message of a model's call on record.
+const MESSAGE_LIMIT: usize = 8 << 10;
+
+/// What of a request's body goes on record.
+#[derive(Debug)]
+pub(super) struct Tap {
+    decoder: Option<Decoder>,
+    masker: Option<Box<DetectStream>>,
+    parts: Parts,
+    bytes: u64,
+    unopened: Option<CodingError>,
+}
+
+impl Tap {
+    pub(super) fn new(headers: &HeaderMap, masks: Option<&Arc<Masks>>, shared: &Shared) -> Self {
+        let decoder = Decoder::new(headers, shared.bounds.decoded);
+        Self {
+            unopened: decoder.as_ref().err().copied(),
+            decoder: decoder.ok(),
+            masker: masks
+                .filter(|masks| masks.has_detectors())
+                .map(|masks| Box::new(DetectStream::new(Arc::clone(masks)))),
+            parts: Parts::new(shared.bounds.part),
+            bytes: 0,
+        }
+    }
+}
+
+/// What of an answer is on record at its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) version: &'static str,
+    /// As they are recorded.
+    pub(super) headers: Value,
+    /// Microseconds from the request's forwarding to this head.
+    pub(super) first_byte: u64,
+    pub(super) content_type: Option<Arc<str>>,
+}
+
+impl Answer {
+    pub(super) fn new(
+        now: FlowTime,
+        head: &response::Parts,
+        exchange: &Exchange,
+        shared: &Shared,
+    ) -> Self {
+        let sent = exchange.sent.unwrap_or(exchange.begun);
+        Self {
+            status: head.status.as_u16(),
+            version: version(head.version),
+            headers: exchange.recordable_headers(&head.headers, shared),
+            first_byte: now.0.saturating_sub(sent.0),
+            content_type: super::head::media_type(&head.headers),
+        }
+    }
+}
+
+pub(super) const fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP",
+    }
+}
+
+impl Exchange {
+    /// A text as it may stand on record.
+    fn recordable(&self, text: &str, shared: &Shared) -> String {
+        let masked = self
+            .masks
+            .as_deref()
+            .and_then(|masks| mask_text(masks, text.as_bytes(), &shared.key));
+        match masked {
+            Some(masked) => String::from_utf8_lossy(&masked).into_owned(),
+            None => text.to_owned(),
+        }
+    }
+
+    /// A value under a name, as it may stand on record.
+    fn recordable_value(&self, name: &str, value: &str, shared: &Shared) -> String {
+        if is_secret_name(name) {
+            return HIDDEN.to_owned();
+        }
+        let mut value = self.recordable(value, shared);
+        cut(&mut value, FIELD_LIMIT);
+        value
+    }
+
+    /// Names and values, a list of pairs, since names may be there twice.
+    fn recordable_headers(&self, headers: &HeaderMap, shared: &Shared) -> Value {
+        let pairs = headers.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let value = if shared.injected.contains(name) {
+                HIDDEN.to_owned()
+            } else {
+                self.recordable_value(name.as_str(), &value, shared)
+            };
+            json!([name.as_str(), value])
+        });
+        Value::Array(pairs.collect())
+    }
+
+    fn recordable_query(&self, shared: &Shared) -> Value {
+        let pairs = self.request.query.iter().map(|(name, value)| {
+            json!([
+                self.recordable(name, shared),
+                self.recordable_value(name, value, shared)
+            ])
+        });
+        Value::Array(pairs.collect())
+    }
+
+    /// The command's line: `GET https://host/path`.
+    fn line(&self, shared: &Shared) -> String {
+        if self.record < RecordLevel::Commands {
+            return format!("{} {}", self.method, self.request.host);
+        }
+        let text = format!("{} {}", self.method, self.url);
+        one_line(&self.recordable(&text, shared))
+    }
+
+    /// Puts the request's head and its verdict on record.
+    pub(super) fn record_command(
+        &mut self,
+        now: FlowTime,
+        head: &request::Parts,
+        judgement: &Judgement,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let (verdict, refusal) = match &judgement.verdict {
+            Verdict::Allow(_) => ("allow", None),
+            Verdict::Hold(_) => ("hold", None),
+            Verdict::Block(refusal) => ("block", Some(refusal)),
+            Verdict::Kill(refusal) => ("kill", Some(refusal)),
+        };
+        // What is refused is told in full.
+        if refusal.is_some() {
+            self.record = self.record.max(RecordLevel::Commands);
+        }
+        let mut meta = Map::new();
+        let mut put = |name: &str, value: Value| {
+            meta.insert(name.to_owned(), value);
+        };
+        put("method", json!(self.method.as_str()));
+        put("host", json!(&*self.request.host));
+        put("version", json!(version(self.version)));
+        put("verdict", json!(verdict));
+        put("rules", json!(names(&judgement.applied)));
+        put("rules_digest", json!(shared.scope.rules().digest()));
+        if self.record >= RecordLevel::Commands {
+            put("url", json!(self.recordable(&self.url, shared)));
+            let path = self.request.paths.first().map_or("/", |path| &**path);
+            put("path", json!(self.recordable(path, shared)));
+            if !self.request.query.is_empty() {
+                put("query", self.recordable_query(shared));
+            }
+            put("headers", self.recordable_headers(&head.headers, shared));
+        }
+        if let Some(kind) = &self.request.content_type {
+            put("content_type", json!(&**kind));
+        }
+        if let Some(size) = self.request.size.filter(|size| *size > 0) {
+            put("size", json!(size));
+        }
+        if self.request.host_mismatch {
+            put("host_mismatch", json!(true));
+        }
+        if self.request.websocket {
+            put("websocket", json!(true));
+        }
+        if let Some(call) = &self.request.grpc {
+            put(
+                "grpc",
+                json!({"service": &*call.service, "method": &*call.method}),
+            );
+        }
+        if !self.request.graphql.is_empty() {
+            let operations = self.request.graphql.iter().map(|one| {
+                json!({
+                    "kind": &*one.kind,
+                    "name": one.name.as_deref(),
+                    "fields": names(&one.fields),
+                })
+            });
+            put("graphql", Value::Array(operations.collect()));
+        }
+        if !self.request.mcp.is_empty() {
+            let messages = self
+                .request
+                .mcp
+                .iter()
+                .map(|one| json!({"method": &*one.method, "tool": names(&one.tool)}));
+            put("mcp", Value::Array(messages.collect()));
+        }
+        if let interceptor_policy::operation::http::HttpBody::Unreadable(why) = self.request.body {
+            put("unreadable", json!(why));
+        }
+        if judgement.score > 0 {
+            put("risk", json!(judgement.risk));
+            put("score", json!(judgement.score));
+        }
+        if !judgement.tags.is_empty() {
+            put("leaves", json!(names(&judgement.tags)));
+        }
+        let line = self.line(shared);
+        let event = shared
+            .journal
+            .event(now, Kind::Command, Some(self.number), line);
+        out.events
+            .push(event.with_meta(Value::Object(meta).to_string()));
+        if let Some(refusal) = refusal {
+            let refusal = refusal.clone();
+            self.record_refusal(now, verdict, &refusal, shared, out);
+        }
+        self.record_observed(now, judgement, shared, out);
+    }
+
+    fn record_observed(
+        &self,
+        now: FlowTime,
+        judgement: &Judgement,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        if judgement.observed.is_empty() {
+            return;
+        }
+        let names = names(&judgement.observed);
+        let line = format!("observed only: {}", names.join(", "));
+        let meta = json!({"observed": names, "rules_digest": shared.scope.rules().digest()});
+        let event = shared
+            .journal
+            .event(now, Kind::Verdict, Some(self.number), line);
+        let severity = judgement.severity.unwrap_or(Severity::Info);
+        out.events
+            .push(event.with_meta(meta.to_string()).with_alert(severity));
+    }
+
+    /// A verdict that refuses.
+    pub(super) fn record_refusal(
+        &mut self,
+        now: FlowTime,
+        verdict: &str,
+        refusal: &Refusal,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        shared.totals.blocked += 1;
+        let default = if verdict == "kill" {
+            Severity::High
+        } else {
+            Severity::Medium
+        };
+        let severity = self.severity.unwrap_or(default);
+        let rule = refusal.rule.as_deref();
+        let line = format!(
+            "{verdict} by {}: {}",
+            rule.unwrap_or("default"),
+            refusal.message
+        );
+        let meta = json!({
+            "verdict": verdict,
+            "rule": rule,
+            "message": &*refusal.message,
+            "severity": severity.name(),
+            "rules_digest": shared.scope.rules().digest(),
+            "exchange_id": answer::exchange_id(shared.journal.session(), self.number),
+        });
+        let event = shared
+            .journal
+            .event(now, Kind::Verdict, Some(self.number), line);
+        out.events
+            .push(event.with_meta(meta.to_string()).with_alert(severity));
+    }
+
+    /// The response's verdict, where it says more than the request's.
+    pub(super) fn record_response_verdict(
+        &mut self,
+        now: FlowTime,
+        judgement: &Judgement,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        if let Verdict::Block(refusal) | Verdict::Kill(refusal) = &judgement.verdict {
+            let killed = matches!(judgement.verdict, Verdict::Kill(_));
+            let word = if killed { "kill" } else { "block" };
+            let refusal = refusal.clone();
+            self.record_refusal(now, word, &refusal, shared, out);
+        }
+    }
+
+    /// Bytes of the request's body.
+    pub(super) fn tap_request(
+        &mut self,
+        now: FlowTime,
+        data: &Bytes,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let Some(tap) = &mut self.tap else {
+            return;
+        };
+        tap.bytes += data.len() as u64;
+        if let Some(decoder) = &mut tap.decoder {
+            let mut opened = Vec::new();
+            if let Err(error) = decoder.push(data, &mut opened) {
+                tap.unopened = Some(error);
+                tap.decoder = None;
+            }
+            match &mut tap.masker {
+                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
+                None => tap.parts.buffer.extend_from_slice(&opened),
+            }
+        }
+        while let Some((part, bytes)) = tap.parts.full() {
+            input(now, self.number, part, bytes, None, shared, out);
+        }
+    }
+
+    /// The rest of the request's body.
+    pub(super) fn record_rest(
+        &mut self,
+        now: FlowTime,
+        mut tap: Tap,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        if let Some(mut decoder) = tap.decoder.take() {
+            let mut opened = Vec::new();
+            if let Err(error) = decoder.finish(&mut opened) {
+                tap.unopened = Some(error);
+            }
+            match &mut tap.masker {
+                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
+                None => tap.parts.buffer.extend_from_slice(&opened),
+            }
+        }
+        if let Some(masker) = &mut tap.masker {
+            masker.finish(&shared.key, &mut tap.parts.buffer);
+        }
+        while let Some((part, bytes)) = tap.parts.full() {
+            input(now, self.number, part, bytes, None, shared, out);
+        }
+        match (tap.parts.rest(), tap.unopened) {
+            (Some((part, bytes)), why) => input(now, self.number, part, bytes, why, shared, out),
+            (None, Some(why)) => {
+                let part = tap.parts.count + 1;
+                input(now, self.number, part, Vec::new(), Some(why), shared, out);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// The call of a model that the body makes.
+    pub(super) fn record_model(&mut self, now: FlowTime, shared: &mut Shared, out: &mut Outbox) {
+        let Some(call) = self.model.take() else {
+            return;
+        };
+        let ModelCall {
+            api,
+            model,
+            messages,
+            tool_calls,
+            tools,
+            stream,
+        } = call;
+        let line = format!(
+            "model {model}: {} messages, {} tool calls, {} tools",
+            messages.len(),
+            tool_calls.len(),
+            tools.len()
+        );
+        let mut meta = json!({"api": api, "model": model, "stream": stream, "tools": tools});
+        if self.record >= RecordLevel::Commands {
+            let text = |text: &str| {
+                let mut text = self.recordable(text, shared);
+                cut(&mut text, MESSAGE_LIMIT);
+                text
+            };
+            let messages: Vec<Value> = messages
+                .iter()
+                .map(|message| json!({"role": message.role, "text": text(&message.text)}))
+                .collect();
+            let calls: Vec<Value> = tool_calls
+                .iter()
+                .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
+                .collect();
+            if let Value::Object(meta) = &mut meta {
+                meta.insert("messages".to_owned(), Value::Array(messages));
+                meta.insert("tool_calls".to_owned(), Value::Array(calls));
+            }
+        }
+        let meta = json!({"model_call": meta});
+        let event = shared
+            .journal
+            .event(now, Kind::Note, Some(self.number), one_line(&line));
+        out.events.push(event.with_meta(meta.to_string()));
+    }
+
+    /// Bytes of the response's body, as the agent got them.
+    pub(super) fn record_output(
+        &self,
+        now: FlowTime,
+        part: u32,
+        bytes: Vec<u8>,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let line = format!("part {part} of the response, {} bytes", bytes.len());
+        let event = shared
+            .journal
+            .event(now, Kind::Output, Some(self.number), line);
+        let meta = json!({"part": part});
+        out.events
+            .push(event.with_data(bytes).with_meta(meta.to_string()));
+    }
+
+    /// The end of an answer that the service gave.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, and each is one fact of it"
+    )]
+    pub(super) fn record_result(
+        &mut self,
+        now: FlowTime,
+        bytes: u64,
+        parts: u32,
+        unopened: Option<CodingError>,
+        failed: bool,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let Some(answer) = self.answer.take() else {
+            return;
+        };
+        if self.masked > 0 {
+            shared.totals.masked += self.masked;
+            let severity = self.severity.unwrap_or(Severity::Info);
+            let line = format!("{} values masked", self.masked);
+            let meta = json!({"values": self.masked, "severity": severity.name()});
+            let event = shared
+                .journal
+                .event(now, Kind::Mask, Some(self.number), line);
+            out.events
+                .push(event.with_meta(meta.to_string()).with_alert(severity));
+        }
+        let sent = self.sent.unwrap_or(self.begun);
+        let micros = now.0.saturating_sub(sent.0);
+        let reason = ::http::StatusCode::from_u16(answer.status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default();
+        let line = format!(
+            "{} {reason} · {bytes} bytes · {}.{:03} ms",
+            answer.status,
+            micros / 1000,
+            micros % 1000
+        );
+        let mut meta = Map::new();
+        meta.insert("status".to_owned(), json!(answer.status));
+        meta.insert("version".to_owned(), json!(answer.version));
+        if self.record >= RecordLevel::Commands {
+            meta.insert("headers".to_owned(), answer.headers);
+        }
+        if let Some(kind) = &answer.content_type {
+            meta.insert("content_type".to_owned(), json!(&**kind));
+        }
+        meta.insert("bytes".to_owned(), json!(bytes));
+        meta.insert("parts".to_owned(), json!(parts));
+        meta.insert("first_byte_us".to_owned(), json!(answer.first_byte));
+        meta.insert("duration_us".to_owned(), json!(micros));
+        meta.insert(
+            "waited_us".to_owned(),
+            json!(sent.0.saturating_sub(self.begun.0)),
+        );
+        if let Some(why) = unopened {
+            meta.insert("unreadable".to_owned(), json!(why.why()));
+        }
+        if failed {
+            meta.insert("failed".to_owned(), json!(true));
+        }
+        let event = shared
+            .journal
+            .event(now, Kind::Result, Some(self.number), line);
+        out.events
+            .push(event.with_meta(Value::Object(meta).to_string()));
+    }
+
+    /// Something that went wrong, and with what the agent is answered.
+    pub(super) fn record_failure(
+        &mut self,
+        now: FlowTime,
+        reason: &Reason,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let message = reason.message();
+        let line = format!("{} {message}", reason.status());
+        let meta = json!({
+            "severity": "ERROR",
+            "code": reason.status().to_string(),
+            "message": &*message,
+            "method": self.method.as_str(),
+            "url": self.recordable(&self.url, shared),
+        });
+        let event = shared
+            .journal
+            .event(now, Kind::Error, Some(self.number), one_line(&line));
+        let event = event.with_meta(meta.to_string());
+        // What an agent does wrong is worth a look; a service that fails is not.
+        out.events.push(match reason {
+            Reason::Malformed(..) | Reason::Rule(_) => event.with_alert(Severity::Low),
+            _ => event,
+        });
+    }
+
+    pub(super) fn record_note(
+        &self,
+        now: FlowTime,
+        line: &str,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let number = Some(self.number);
+        out.events
+            .push(shared.journal.event(now, Kind::Note, number, line));
+    }
+
+    /// A request as a person is shown it who is asked about it.
+    pub(super) fn shown(&self, kept: &Kept, shared: &Shared) -> String {
+        let mut text = format!("{} {}", self.method, self.url);
+        for (index, (name, value)) in self.request.query.iter().enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            text.push_str(name);
+            text.push('=');
+            text.push_str(&self.recordable_value(name, value, shared));
+        }
+        for (name, value) in &kept.head.headers {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let value = self.recordable_value(name.as_str(), &value, shared);
+            text.push_str(&format!("\n{name}: {value}"));
+        }
+        if kept.size > 0 {
+            text.push_str("\n\n");
+            let mut opened = Vec::new();
+            let limit = shared.bounds.request_body as u64;
+            let read = Decoder::new(&kept.head.headers, limit).and_then(|mut decoder| {
+                decoder.push(&kept.joined(), &mut opened)?;
+                decoder.finish(&mut opened)
+            });
+            match read {
+                Ok(()) => text.push_str(&String::from_utf8_lossy(&opened)),
+                Err(error) => text.push_str(&format!("({} bytes: {})", kept.size, error.why())),
+            }
+        }
+        let mut text = self.recordable(&text, shared);
+        cut(&mut text, SHOWN_LIMIT);
+        text
+    }
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call, and each is one fact of it"
+)]
+fn input(
+    now: FlowTime,
+    exchange: u64,
+    part: u32,
+    bytes: Vec<u8>,
+    unopened: Option<CodingError>,
+    shared: &mut Shared,
+    out: &mut Outbox,
+) {
+    let line = format!("part {part} of the request, {} bytes", bytes.len());
+    let mut meta = json!({"part": part});
+    if let (Value::Object(meta), Some(why)) = (&mut meta, unopened) {
+        meta.insert("unreadable".to_owned(), json!(why.why()));
+    }
+    let event = shared.journal.event(now, Kind::Input, Some(exchange), line);
+    out.events
+        .push(event.with_data(bytes).with_meta(meta.to_string()));
+}
+
+pub(super) fn names(of: &[Arc<str>]) -> Vec<&str> {
+    of.iter().map(|name| &**name).collect()
+}
+
+/// At most so many bytes, with a mark where some are missing.
+fn cut(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let mut end = limit;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let whole = text.len();
+        text.truncate(end);
+        text.push_str(&format!("… ({whole} bytes)"));
+    }
+}
+
+/// On one line, and short enough for one.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(LINE_LIMIT));
+    for c in text.chars() {
+        if line.len() >= LINE_LIMIT {
+            break;
+        }
+        line.push(if c.is_control() { ' ' } else { c });
+    }
+    line
+}

@@ -1,0 +1,339 @@
+//! A response's body on its way to the agent: opened, masked, recorded.
+//!
+//! Three ways, chosen by the head:
+//!
+//! * `Raw`: nothing can be hidden; the agent gets the very bytes, and a copy is
+//!   opened for the record;
+//! * `Small`: something may be hidden, and the head says that it is short: it is
+//!   kept until it is whole, and left as it is where nothing was hidden;
+//! * `Masked`: something may be hidden, and it is long, or nobody knows how long:
+//!   it is opened, masked and sent on as it comes, in no coding.
+
+use std::sync::Arc;
+
+use ::http::header::{self, HeaderMap, HeaderName};
+use ::http::{HeaderValue, response};
+use bytes::Bytes;
+use interceptor_policy::mask::Direction;
+use interceptor_policy::{MaskKey, Masks};
+
+use super::body::coding::{CodingError, Decoder};
+use super::masking::{self, Fault, Kind, Masking};
+
+/// Fields that are of a body's very bytes, and false of any others.
+const OF_BYTES: [HeaderName; 8] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::ETAG,
+    header::ACCEPT_RANGES,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Takes off what is false of a body that was changed.
+pub(super) fn drop_of_bytes(headers: &mut HeaderMap) {
+    for name in &OF_BYTES {
+        headers.remove(name);
+    }
+}
+
+/// Bytes for the record, in parts.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) buffer: Vec<u8>,
+    pub(super) count: u32,
+    limit: usize,
+}
+
+impl Parts {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            count: 0,
+            limit,
+        }
+    }
+
+    /// A part that is full; called until there is none.
+    pub(super) fn full(&mut self) -> Option<(u32, Vec<u8>)> {
+        if self.buffer.len() < self.limit {
+            return None;
+        }
+        let rest = self.buffer.split_off(self.limit);
+        self.count += 1;
+        Some((self.count, std::mem::replace(&mut self.buffer, rest)))
+    }
+
+    /// The last part, where anything is left.
+    pub(super) fn rest(&mut self) -> Option<(u32, Vec<u8>)> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        self.count += 1;
+        Some((self.count, std::mem::take(&mut self.buffer)))
+    }
+}
+
+#[derive(Debug)]
+enum Way {
+    Raw {
+        /// `None` once it turned out not to open.
+        decoder: Option<Decoder>,
+    },
+    Small {
+        head: Box<response::Parts>,
+        kept: Vec<u8>,
+        decoder: Decoder,
+        kind: Kind,
+        masks: Arc<Masks>,
+    },
+    Masked(Box<Masking>),
+}
+
+/// A response's body on its way.
+#[derive(Debug)]
+pub(super) struct Stream {
+    way: Way,
+    /// What goes on record; `None` where nothing does.
+    pub(super) parts: Option<Parts>,
+    /// Bytes that the agent got.
+    pub(super) sent: u64,
+    /// Values hidden.
+    pub(super) hidden: u64,
+    /// Why the record's copy could not be opened.
+    pub(super) unopened: Option<CodingError>,
+    /// Whether trailers that are of the very bytes are still true.
+    pub(super) trailers_kept: bool,
+    /// The head of a body that was kept, and is not sent.
+    unsent: Option<Box<response::Parts>>,
+}
+
+/// What is sent at the end of a body.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    /// The head, where it was kept.
+    pub(super) head: Option<Box<response::Parts>>,
+    /// The last bytes.
+    pub(super) bytes: Bytes,
+}
+
+impl Stream {
+    pub(super) fn raw(headers: &HeaderMap, parts: Option<Parts>, limit: u64) -> Self {
+        let opened = Decoder::new(headers, limit);
+        let unopened = opened.as_ref().err().copied();
+        let decoder = opened.ok();
+        Self::of(Way::Raw { decoder }, parts, unopened)
+    }
+
+    /// Keeps the head until the body is whole.
+    pub(super) fn small(
+        head: Box<response::Parts>,
+        decoder: Decoder,
+        kind: Kind,
+        masks: Arc<Masks>,
+        parts: Option<Parts>,
+    ) -> Self {
+        let way = Way::Small {
+            head,
+            kept: Vec::new(),
+            decoder,
+            kind,
+            masks,
+        };
+        Self::of(way, parts, None)
+    }
+
+    pub(super) fn masked(masking: Masking, parts: Option<Parts>) -> Self {
+        Self::of(Way::Masked(Box::new(masking)), parts, None)
+    }
+
+    fn of(way: Way, parts: Option<Parts>, unopened: Option<CodingError>) -> Self {
+        let trailers_kept = !matches!(way, Way::Masked(_));
+        Self {
+            way,
+            parts,
+            sent: 0,
+            hidden: 0,
+            unopened,
+            trailers_kept,
+            unsent: None,
+        }
+    }
+
+    /// Whether not even the head was sent.
+    pub(super) fn is_unsent(&self) -> bool {
+        matches!(self.way, Way::Small { .. }) || self.unsent.is_some()
+    }
+
+    /// Takes the head back of a body that will not be sent after all.
+    pub(super) fn keep_head(&mut self, head: Box<response::Parts>) {
+        self.unsent = Some(head);
+    }
+
+    /// The last bytes that were given will not be sent.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_sub(bytes as u64);
+        if let Some(parts) = &mut self.parts {
+            let left = parts.buffer.len().saturating_sub(bytes);
+            parts.buffer.truncate(left);
+        }
+    }
+
+    /// Takes more of the body; what the agent gets of it.
+    pub(super) fn push(&mut self, data: Bytes, key: &MaskKey) -> Result<Bytes, Fault> {
+        match &mut self.way {
+            Way::Raw { decoder } => {
+                if let (Some(parts), Some(opener)) = (&mut self.parts, &mut *decoder)
+                    && let Err(error) = opener.push(&data, &mut parts.buffer)
+                {
+                    self.unopened = Some(error);
+                    *decoder = None;
+                }
+                self.sent += data.len() as u64;
+                Ok(data)
+            }
+            Way::Small { kept, .. } => {
+                kept.extend_from_slice(&data);
+                Ok(Bytes::new())
+            }
+            Way::Masked(masking) => {
+                let masked = masking.push(&data, key)?;
+                self.hidden = masking.masker.hidden();
+                Ok(self.give(masked))
+            }
+        }
+    }
+
+    /// Masked bytes, for the record and for the agent.
+    fn give(&mut self, masked: Vec<u8>) -> Bytes {
+        self.sent += masked.len() as u64;
+        if let Some(parts) = &mut self.parts {
+            parts.buffer.extend_from_slice(&masked);
+        }
+        masked.into()
+    }
+
+    /// The body is over. Where it fails, not even a head that was kept is sent.
+    pub(super) fn finish(&mut self, key: &MaskKey) -> Result<Last, Fault> {
+        let way = std::mem::replace(&mut self.way, Way::Raw { decoder: None });
+        match way {
+            Way::Raw { decoder } => {
+                if let (Some(mut decoder), Some(parts)) = (decoder, &mut self.parts)
+                    && let Err(error) = decoder.finish(&mut parts.buffer)
+                {
+                    self.unopened = Some(error);
+                }
+                Ok(Last::default())
+            }
+            Way::Masked(mut masking) => {
+                let masked = masking.finish(key)?;
+                self.hidden = masking.masker.hidden();
+                Ok(Last {
+                    head: None,
+                    bytes: self.give(masked),
+                })
+            }
+            Way::Small {
+                head,
+                kept,
+                mut decoder,
+                kind,
+                masks,
+            } => {
+                let mut opened = Vec::new();
+                let done = decoder
+                    .push(&kept, &mut opened)
+                    .and_then(|()| decoder.finish(&mut opened));
+                let masked = done
+                    .map_err(CodingError::why)
+                    .and_then(|()| masking::whole(kind, &masks, Direction::Response, &opened, key));
+                match masked {
+                    Ok((masked, hidden)) => Ok(self.whole(head, kept, masked, hidden)),
+                    Err(fault) => {
+                        self.unsent = Some(head);
+                        Err(fault)
+                    }
+                }
+            }
+        }
+    }
+
+    /// A short body that is whole: as it came, or with what is hidden hidden.
+    fn whole(
+        &mut self,
+        mut head: Box<response::Parts>,
+        kept: Vec<u8>,
+        masked: Vec<u8>,
+        hidden: u64,
+    ) -> Last {
+        self.hidden = hidden;
+        if let Some(parts) = &mut self.parts {
+            parts.buffer.extend_from_slice(&masked);
+        }
+        let bytes = if hidden == 0 {
+            Bytes::from(kept)
+        } else {
+            self.trailers_kept = false;
+            drop_of_bytes(&mut head.headers);
+            let length = HeaderValue::from(masked.len());
+            head.headers.insert(header::CONTENT_LENGTH, length);
+            Bytes::from(masked)
+        };
+        self.sent += bytes.len() as u64;
+        Last {
+            head: Some(head),
+            bytes,
+        }
+    }
+}
+
+/// Whether a content type is of text, in which something can be told by its
+/// looks; `None` where only the bytes could say.
+pub(super) fn is_text(content_type: Option<&str>) -> Option<bool> {
+    const TEXTS: [&str; 13] = [
+        "application/json",
+        "application/xml",
+        "application/javascript",
+        "application/x-javascript",
+        "application/ecmascript",
+        "application/x-www-form-urlencoded",
+        "application/graphql",
+        "application/yaml",
+        "application/x-yaml",
+        "application/toml",
+        "application/sql",
+        "application/x-sh",
+        "application/problem+json",
+    ];
+    const OTHERS: [&str; 12] = [
+        "application/pdf",
+        "application/zip",
+        "application/gzip",
+        "application/x-gzip",
+        "application/x-tar",
+        "application/x-7z-compressed",
+        "application/vnd.rar",
+        "application/wasm",
+        "application/protobuf",
+        "application/x-protobuf",
+        "application/x-git-upload-pack-result",
+        "application/x-git-receive-pack-result",
+    ];
+    let kind = content_type?;
+    let family = kind.split('/').next().unwrap_or_default();
+    let text = family == "text"
+        || TEXTS.contains(&kind)
+        || kind.contains("json")
+        || kind.ends_with("+xml")
+        || kind.ends_with("+yaml");
+    let other = matches!(family, "image" | "audio" | "video" | "font")
+        || OTHERS.contains(&kind)
+        || kind.starts_with("application/grpc");
+    match (text, other) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}

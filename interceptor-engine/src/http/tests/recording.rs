@@ -1,0 +1,115 @@
+//! What goes on record, and what never does.
+
+use super::*;
+
+#[test]
+fn an_exchange_is_a_command_its_output_and_its_result() {
+    let mut talk = Talk::new(NOTHING);
+    let id = talk.post("/a/./b?c=d&token=hush", &[("x-y", "z")], &[b"sent"]);
+    talk.respond(id, &[("content-type", "text/plain")], &[b"got"]);
+    talk.close();
+    let kinds: Vec<&str> = talk.events.iter().map(|event| event.kind.name()).collect();
+    assert_eq!(kinds, ["command", "input", "output", "result", "close"]);
+    let command = talk.of(Kind::Command)[0];
+    assert_eq!(command.line, "POST https://api.example/a/./b");
+    let meta = talk.meta(Kind::Command);
+    assert_eq!(
+        (&meta["method"], &meta["path"]),
+        (&"POST".into(), &"/a/b".into())
+    );
+    assert_eq!(
+        meta["query"],
+        serde_json::json!([["c", "d"], ["token", "[credential]"]])
+    );
+    assert_eq!(meta["verdict"], "allow");
+    assert_eq!(talk.of(Kind::Input)[0].data, b"sent");
+    assert_eq!(talk.recorded(), "got");
+    let result = talk.meta(Kind::Result);
+    assert_eq!(
+        (&result["status"], &result["bytes"]),
+        (&200.into(), &3.into())
+    );
+    assert_eq!(result["first_byte_us"], 3000);
+    assert_eq!(result["duration_us"], 5000);
+    assert!(
+        talk.events
+            .iter()
+            .enumerate()
+            .all(|(at, event)| event.seq == at as u64)
+    );
+}
+
+#[test]
+fn nothing_that_lets_one_in_is_ever_on_record() {
+    let mut talk = Talk::new(NOTHING);
+    let fields = [
+        ("authorization", "Bearer hush1"),
+        ("proxy-authorization", "Basic hush2"),
+        ("cookie", "sid=hush3"),
+        ("x-api-key", "hush4"),
+        ("x-amz-security-token", "hush5"),
+        ("x-injected", "hush6"),
+    ];
+    let uri = "/?access_token=hush7&X-Amz-Signature=hush8&key=hush9";
+    let id = talk.begin(request("GET", uri, &fields), true);
+    talk.respond(id, &[("set-cookie", "sid=hush0")], &[b"ok"]);
+    talk.close();
+    assert!(!talk.all().contains("hush"), "{}", talk.all());
+    assert!(talk.all().contains("[credential]"));
+}
+
+#[test]
+fn a_masked_value_is_not_on_record_of_the_request_either() {
+    let mut talk = Talk::new(MASKS);
+    let card = "4111111111111111";
+    let id = talk.post(
+        &format!("/cards/{card}?card={card}"),
+        &[("x-card", card)],
+        &[card.as_bytes()],
+    );
+    assert_eq!(talk.up, card.as_bytes());
+    talk.respond(id, &[], &[b"ok"]);
+    assert!(!talk.all().contains(card), "{}", talk.all());
+}
+
+#[test]
+fn a_long_body_is_recorded_in_parts_without_a_gap() {
+    let mut talk = Talk::new(NOTHING);
+    let id = talk.get("/");
+    let body: Vec<u8> = (0..9000_u32).map(|n| b'a' + (n % 26) as u8).collect();
+    let pieces: Vec<&[u8]> = body.chunks(700).collect();
+    talk.respond(id, &[], &pieces);
+    let parts = talk.of(Kind::Output);
+    assert_eq!(parts.len(), 5);
+    let joined: Vec<u8> = parts.iter().flat_map(|event| event.data.clone()).collect();
+    assert_eq!(joined, body);
+    assert_eq!(talk.meta(Kind::Result)["parts"], 5);
+}
+
+#[test]
+fn a_call_of_a_model_is_an_event_of_its_own() {
+    let mut talk = Talk::new(NOTHING);
+    let call =
+        br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"name":"sh"}]}"#;
+    talk.post(
+        "/v1/messages",
+        &[("content-type", "application/json")],
+        &[call],
+    );
+    let meta = talk.meta(Kind::Note);
+    assert_eq!(meta["model_call"]["model"], "m");
+    assert_eq!(meta["model_call"]["messages"][0]["text"], "hi");
+    assert_eq!(meta["model_call"]["tools"][0], "sh");
+}
+
+#[test]
+fn an_exchange_that_is_cut_short_says_so() {
+    let mut talk = Talk::new(NOTHING);
+    let id = talk.get("/");
+    talk.head(id, 200, &[], false);
+    talk.data(id, b"half");
+    talk.close();
+    assert_eq!(talk.recorded(), "half");
+    assert_eq!(talk.meta(Kind::Result)["failed"], true);
+    assert_eq!(talk.meta(Kind::Close)["exchanges"], 1);
+}
