@@ -7,11 +7,13 @@
 //! * [`entry`] reads one entry of a stream;
 //! * [`timeline`] puts the parts of results together, into [`Item`]s;
 //! * [`text`], [`json`] and [`sql`] write for a person, a program and a database;
+//! * [`http`] writes exchanges of HTTP, and an archive of them;
 //! * [`pg`] decodes rows; [`table`] lays them out;
 //! * [`escape`] keeps a recording from attacking the terminal that shows it.
 
 pub mod entry;
 pub mod escape;
+pub mod http;
 pub mod json;
 pub mod pace;
 pub mod pg;

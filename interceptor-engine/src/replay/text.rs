@@ -148,6 +148,11 @@ pub fn render(item: &Item, style: Style) -> String {
             };
             out.aside(YELLOW, &format!("masked{count}{columns}"));
         }
+        What::Body(text) => {
+            for line in text.split('\n') {
+                out.aside(DIM, line.trim_end_matches('\r'));
+            }
+        }
         What::Line { kind, line, bytes } => {
             out.stamp(item);
             out.paint(DIM, &format!("{kind} "));

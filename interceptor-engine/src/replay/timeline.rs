@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::Entry;
+use super::http;
 use super::pg::{Column, Frame, Frames};
 use super::table::Table;
 use crate::event::FlowTime;
@@ -87,6 +88,8 @@ pub enum What {
         /// How often.
         count: Option<u64>,
     },
+    /// A part of a body, a mark before each line.
+    Body(String),
     /// Anything else, in the recorder's own line.
     Line {
         /// The event's kind.
@@ -157,6 +160,20 @@ impl Timeline {
         let what = match entry.kind.as_str() {
             "open" => What::Opened(facts(&entry.meta)),
             "close" => What::Closed(facts(&entry.meta)),
+            "command" if http::is_http(entry) => What::Command {
+                text: http::head(entry),
+                verdict: text(entry, "verdict"),
+                parameters: Vec::new(),
+                step: None,
+            },
+            "result" if http::is_http(entry) => What::Result {
+                tables: Vec::new(),
+                tag: http::result(entry),
+                duration_us: entry.meta_number("duration_us"),
+            },
+            "input" | "output" if http::is_http(entry) && !entry.data.is_empty() => {
+                What::Body(http::body(entry))
+            }
             "command" => self.command(entry),
             "verdict" => What::Verdict {
                 verdict: text(entry, "verdict"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use interceptor_engine::chain::Check;
 use interceptor_engine::event::FlowTime;
+use interceptor_engine::replay::http::har::Har;
 use interceptor_engine::replay::json::Json;
 use interceptor_engine::replay::sql::{self, Sql};
 use interceptor_engine::replay::text::{self, Style};
@@ -27,7 +28,7 @@ use crate::recorder::url_to_read;
 pub struct Args {
     /// The session: its id, a beginning or end of it, or `last`
     session: String,
-    /// So many times as fast as it was [default: 1; json and sql: without waiting]
+    /// So many times as fast as it was [default: 1; json, sql and har: without waiting]
     #[arg(long, value_name = "X")]
     speed: Option<f64>,
     /// Never wait longer than so many seconds
@@ -62,6 +63,8 @@ enum Format {
     Json,
     /// A script for psql
     Sql,
+    /// An HTTP archive (HAR 1.2), for browsers' tools
+    Har,
 }
 
 /// Runs the command.
@@ -100,6 +103,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             Format::Text => Writer::Text(Box::new(Timeline::new(args.rows))),
             Format::Json => Writer::Json(Json::default()),
             Format::Sql => Writer::Sql(Sql::default()),
+            Format::Har => Writer::Har(Box::new(Har::new(&session))),
         },
         pace: Pace::new(
             args.speed.unwrap_or(1.0),
@@ -149,7 +153,7 @@ fn play(reader: &mut Reader, show: &mut Show) -> anyhow::Result<bool> {
             }
         }
     }
-    show.out.flush()?;
+    show.end()?;
     Ok(whole)
 }
 
@@ -167,18 +171,28 @@ enum Writer {
     Text(Box<Timeline>),
     Json(Json),
     Sql(Sql),
+    Har(Box<Har>),
 }
 
 impl Show {
     fn begin(&mut self) -> io::Result<()> {
-        match self.writer {
+        match &self.writer {
             Writer::Text(_) => writeln!(self.out, "session {}", self.session),
             Writer::Sql(_) => {
                 writeln!(self.out, "-- session {}", self.session)?;
                 self.out.write_all(sql::HEADER.as_bytes())
             }
+            Writer::Har(har) => self.out.write_all(har.header().as_bytes()),
             Writer::Json(_) => Ok(()),
         }
+    }
+
+    /// What stands behind the last entry.
+    fn end(&mut self) -> io::Result<()> {
+        if let Writer::Har(har) = &mut self.writer {
+            self.out.write_all(har.finish().as_bytes())?;
+        }
+        self.out.flush()
     }
 
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
@@ -190,8 +204,11 @@ impl Show {
                 .unwrap_or_default(),
             Writer::Json(json) => json.render(&self.session, entry),
             Writer::Sql(sql) => sql.render(entry),
+            Writer::Har(har) => har.push(entry),
         };
-        if text.is_empty() || !self.pace.shows(entry.at) {
+        // An archive is whole or it is none.
+        let shows = matches!(self.writer, Writer::Har(_)) || self.pace.shows(entry.at);
+        if text.is_empty() || !shows {
             return Ok(());
         }
         let wait = self.pace.wait(entry.at);

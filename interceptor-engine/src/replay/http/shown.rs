@@ -1,0 +1,95 @@
+//! Heads and bodies for a person.
+
+use serde_json::Value;
+
+use super::super::Entry;
+
+/// Bytes of one part of a body that are shown.
+const SHOWN_LIMIT: usize = 8 << 10;
+
+/// Whether a command or its parts are HTTP's.
+pub(in crate::replay) fn is_http(entry: &Entry) -> bool {
+    let of = |name: &str| entry.meta.get(name).is_some();
+    match entry.kind.as_str() {
+        "command" => of("method"),
+        "result" => of("status"),
+        "input" | "output" => of("part") || of("websocket"),
+        _ => false,
+    }
+}
+
+/// Names with their values, as the record has them.
+pub(super) fn pairs(meta: &Value, name: &str) -> Vec<(String, String)> {
+    let list = meta.get(name).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|pair| {
+            let text = |at: usize| pair.get(at).and_then(Value::as_str);
+            Some((text(0)?.to_owned(), text(1)?.to_owned()))
+        })
+        .collect()
+}
+
+/// A request's line with its query, and its fields below.
+pub(in crate::replay) fn head(entry: &Entry) -> String {
+    let mut text = entry.line.clone();
+    for (index, (name, value)) in pairs(&entry.meta, "query").iter().enumerate() {
+        text.push(if index == 0 { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+    }
+    for (name, value) in pairs(&entry.meta, "headers") {
+        text.push_str(&format!("\n{name}: {value}"));
+    }
+    text
+}
+
+/// A response's status, size and fields.
+pub(in crate::replay) fn result(entry: &Entry) -> String {
+    let whole = entry.line.rsplit_once(" · ");
+    // How long it took is shown beside.
+    let mut text = whole
+        .map_or(entry.line.as_str(), |(line, _)| line)
+        .to_owned();
+    if let Some(first) = entry.meta_number("first_byte_us") {
+        text.push_str(&format!(
+            " · first byte after {}.{:03} ms",
+            first / 1000,
+            first % 1000
+        ));
+    }
+    if let Some(why) = entry.meta_text("unreadable") {
+        text.push_str(&format!(" · not read: {why}"));
+    }
+    text
+}
+
+/// A part of a body.
+pub(in crate::replay) fn body(entry: &Entry) -> String {
+    let mark = if entry.kind == "input" { ">" } else { "<" };
+    let cut = entry.data.get(..SHOWN_LIMIT).unwrap_or(&entry.data);
+    let left = entry.data.len() - cut.len();
+    let text = match std::str::from_utf8(cut) {
+        Ok(text) => text,
+        // A part may end inside a character.
+        Err(error) if error.error_len().is_none() || error.valid_up_to() + 4 > cut.len() => {
+            let valid = cut.get(..error.valid_up_to()).unwrap_or_default();
+            std::str::from_utf8(valid).unwrap_or_default()
+        }
+        Err(_) => return format!("{mark} {} bytes that are no text", entry.data.len()),
+    };
+    let mut out = String::new();
+    for (index, line) in text.trim_end().split('\n').enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        out.push_str(mark);
+        out.push(' ');
+        out.push_str(line);
+    }
+    if left > 0 {
+        out.push_str(&format!("\n{mark} … {left} bytes more"));
+    }
+    out
+}
