@@ -123,6 +123,7 @@ async fn up(
         started: (started, time::OffsetDateTime::now_utc().unix_timestamp()),
         recorder,
         front: Front::new(Arc::new(authority)),
+        http: crate::http::Common::default(),
         catalogs: Catalogs::new(crate::pg::upstream::Dialer::default()),
         classifier: Arc::new(Classifier::new(CLASSIFIER_BYTES)),
         flows: Registry::default(),

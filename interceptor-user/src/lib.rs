@@ -1,8 +1,8 @@
 //! The shell around the engine: kernel, sockets, stores and commands.
 //!
 //! Data flows one way through these rooms: [`kernel`] redirects and names the
-//! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`tls`]
-//! and [`pg`] open both legs, the engine decides, [`recorder`] keeps.
+//! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`tls`],
+//! [`pg`] and [`http`] open both legs, the engine decides, [`recorder`] keeps.
 
 pub mod admin;
 pub mod agents;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod flow;
+pub mod http;
 pub mod kernel;
 pub mod pg;
 pub mod recorder;

@@ -177,11 +177,11 @@ impl Agent {
         self.run_with_input(&words, script)
     }
 
-    /// Runs a Python program that may `import psycopg`; its arguments are in
-    /// `sys.argv`.
+    /// Runs a Python program that may `import psycopg`, `requests` and `httpx`; its
+    /// arguments are in `sys.argv`.
     ///
     /// # Errors
-    /// When psycopg is missing, or it cannot be started or does not end.
+    /// When one of them is missing, or it cannot be started or does not end.
     pub fn python(
         &self,
         place: &crate::place::Place,
@@ -288,11 +288,11 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<
     })
 }
 
-/// psycopg where an ordinary user can read it: the tree may be in a folder that
-/// only root enters.
+/// The packages where an ordinary user can read them: the tree may be in a folder
+/// that only root enters.
 fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
     let packages = place.path("python");
-    let made = packages.join("psycopg");
+    let made = packages.join("httpx");
     if made.exists() {
         return Ok(packages);
     }
@@ -300,19 +300,26 @@ fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
         Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
     };
-    let missing = "no psycopg here: install it with `cargo xtask install python`";
+    let missing = "no psycopg or no httpx here: install them with `cargo xtask install python`";
     let library = std::fs::read_dir(target.join("venv/lib"))
         .context(missing)?
         .flatten()
         .map(|version| version.path().join("site-packages"))
-        .find(|folder| folder.join("psycopg").exists())
+        .find(|folder| folder.join("psycopg").exists() && folder.join("httpx").exists())
         .context(missing)?;
     // Copied beside and moved, since tests of a file run at once.
     let draft = tempfile::Builder::new()
         .prefix("python-")
         .tempdir_in(place.folder())?;
     // Not pip and what else a new environment has.
-    let wanted = |name: &str| name.starts_with("psycopg") || name.starts_with("typing_extensions");
+    let needless = [
+        "pip",
+        "setuptools",
+        "pkg_resources",
+        "distutils",
+        "_distutils",
+    ];
+    let wanted = |name: &str| !needless.iter().any(|one| name.starts_with(one));
     let parts = std::fs::read_dir(&library)?
         .flatten()
         .filter(|entry| entry.file_name().to_str().is_some_and(wanted))
@@ -324,7 +331,7 @@ fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
         .status()
         .context("starting cp")?;
     if !copied.success() {
-        bail!("copying psycopg: {copied}");
+        bail!("copying the packages: {copied}");
     }
     std::fs::set_permissions(
         draft.path(),

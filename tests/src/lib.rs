@@ -3,11 +3,13 @@
 //!
 //! * [`place`]: a folder that goes when its owner goes, however it went;
 //! * [`process`]: servers that die with whoever started them;
-//! * [`postgres`], [`redis`], [`pgbouncer`], [`certs`]: the servers and their keys;
+//! * [`postgres`], [`redis`], [`pgbouncer`], [`nginx`], [`certs`]: the servers and
+//!   their keys; [`scripted`], one that says what a test tells it to;
 //! * [`daemon`]: Interceptor itself, as a process, under a configuration of its own;
 //! * [`agent`]: commands that run as an agent, through `interceptor exec`;
 //! * [`records`]: what landed in Redis;
-//! * [`world`]: all of it together, shared by the tests of a file.
+//! * [`world`] and, for HTTP, [`web`]: all of it together, shared by the tests of a
+//!   file.
 //!
 //! Nothing here knows how Interceptor is built: it is started as an operator
 //! starts it and watched from outside.
@@ -16,12 +18,15 @@ pub mod agent;
 pub mod certs;
 pub mod daemon;
 pub mod needs;
+pub mod nginx;
 pub mod pgbouncer;
 pub mod place;
 pub mod postgres;
 pub mod process;
 pub mod records;
 pub mod redis;
+pub mod scripted;
+pub mod web;
 pub mod world;
 
 use std::time::{Duration, Instant};

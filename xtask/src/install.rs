@@ -17,18 +17,18 @@ use crate::shell;
 
 /// Versions that this tree was tried with.
 const CARGO_DENY: &str = "0.20.2";
-const PSYCOPG: &str = "psycopg==3.3.9";
+const CLIENTS: [&str; 3] = ["psycopg==3.3.9", "requests==2.32.5", "httpx[http2]==0.28.1"];
 
 /// Which things a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Need {
     /// A C compiler, for the parser of SQL
     Build,
-    /// PostgreSQL with its clients, and Redis
+    /// PostgreSQL and HTTP with their clients, and Redis
     Servers,
     /// pgbouncer, to compare with
     Bench,
-    /// Python with psycopg, a client of the tests
+    /// Python with psycopg, requests and httpx, clients of the tests
     Python,
     /// cargo-deny, for licences and advisories
     Deny,
@@ -70,6 +70,8 @@ impl Need {
             package("postgresql-client", "/usr/bin/psql"),
             package("redis-server", "/usr/bin/redis-server"),
             package("redis-tools", "/usr/bin/redis-cli"),
+            package("nginx-light", "/usr/sbin/nginx"),
+            package("curl", "/usr/bin/curl"),
         ];
         const BENCH: &[Package] = &[package("pgbouncer", "/usr/sbin/pgbouncer")];
         const PYTHON: &[Package] = &[
@@ -159,7 +161,11 @@ fn packages(names: &[&str]) -> Result<()> {
     shell::run_quietly(apt(&["install", "-y", "--no-install-recommends"]).args(names))?;
     // The packages enable their services for the next start of the machine.
     if Path::new("/run/systemd/system").exists() {
-        for (package, unit) in [("redis-server", "redis-server"), ("pgbouncer", "pgbouncer")] {
+        for (package, unit) in [
+            ("redis-server", "redis-server"),
+            ("pgbouncer", "pgbouncer"),
+            ("nginx-light", "nginx"),
+        ] {
             if names.contains(&package) {
                 shell::succeeds(Command::new("systemctl").args(["disable", "-q", unit]));
             }
@@ -214,27 +220,29 @@ fn venv() -> PathBuf {
     shell::target_dir().join("venv")
 }
 
-/// psycopg in an environment of its own. The pure-Python package: it uses
-/// Debian's libpq, so libpq is what is tested.
+/// Clients in an environment of their own. Of psycopg the pure-Python package: it
+/// uses Debian's libpq, so libpq is what is tested.
 fn python() -> Result<()> {
     let python = venv().join("bin/python");
-    if shell::succeeds(Command::new(&python).args(["-c", "import psycopg"])) {
+    if shell::succeeds(Command::new(&python).args(["-c", "import psycopg, requests, httpx, h2"])) {
         return Ok(());
     }
-    println!("Installing {PSYCOPG} from PyPI into {}.", venv().display());
+    println!(
+        "Installing {} from PyPI into {}.",
+        CLIENTS.join(", "),
+        venv().display()
+    );
     shell::run(
         Command::new("/usr/bin/python3")
             .args(["-m", "venv"])
             .arg(venv()),
     )?;
-    shell::run(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        PSYCOPG,
-    ]))
+    shell::run(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet"])
+            .arg("--disable-pip-version-check")
+            .args(CLIENTS),
+    )
 }
 
 /// The cargo-deny of this tree.

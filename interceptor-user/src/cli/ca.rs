@@ -17,7 +17,7 @@ use crate::tls::authority::Trust;
 /// Shows and makes the local certificate authority.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  interceptor ca init\n  interceptor ca show\n  interceptor ca trust -- psql 'host=db.internal sslmode=verify-full'"
+    after_help = "Examples:\n  interceptor ca init\n  interceptor ca show\n  interceptor ca trust -- psql 'host=db.internal sslmode=verify-full'\n  sudo interceptor ca trust\n  sudo interceptor ca trust --remove"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -30,10 +30,14 @@ enum Command {
     Init,
     /// Shows the authority, and where it is
     Show,
-    /// Runs a command that trusts the authority, as agents do
+    /// Runs a command that trusts the authority, as agents do; without one, has the
+    /// whole system trust it
     Trust {
+        /// Take the authority out of the system's store again
+        #[arg(long, conflicts_with = "line")]
+        remove: bool,
         /// The command, and its arguments
-        #[arg(last = true, required = true, value_name = "COMMAND")]
+        #[arg(last = true, value_name = "COMMAND")]
         line: Vec<std::ffi::OsString>,
     },
 }
@@ -54,7 +58,9 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             let authority = Authority::open(&config.state_dir)?;
             show(&authority, &config.runtime_dir, global.json)
         }
-        Command::Trust { line } => trust(&config.runtime_dir, &line),
+        Command::Trust { remove: true, .. } => forget(&STORE),
+        Command::Trust { line, .. } if line.is_empty() => install(&config.runtime_dir, &STORE),
+        Command::Trust { line, .. } => trust(&config.runtime_dir, &line),
     }
 }
 
@@ -96,6 +102,68 @@ fn show(authority: &Authority, runtime_dir: &Path, as_json: bool) -> anyhow::Res
         writeln!(out, "Key          {folder}/key.pem")?;
         writeln!(out, "Certificate  {}{note}", trust.authority.display())?;
         writeln!(out, "Bundle       {}{note}", trust.bundle.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A system's store of trusted roots.
+struct Store {
+    /// Where an administrator's own roots are put.
+    file: &'static str,
+    /// What takes them up.
+    update: &'static str,
+}
+
+/// Debian's, and whatever is made from it.
+const STORE: Store = Store {
+    file: "/usr/local/share/ca-certificates/interceptor.crt",
+    update: "/usr/sbin/update-ca-certificates",
+};
+
+fn install(runtime_dir: &Path, store: &Store) -> anyhow::Result<ExitCode> {
+    let authority = Trust::under(runtime_dir).authority;
+    let pem = std::fs::read(&authority).with_context(|| {
+        format!(
+            "reading {}, which the daemon writes when it starts, and `interceptor ca init` too",
+            authority.display()
+        )
+    })?;
+    update_is_there(store)?;
+    if let Some(folder) = Path::new(store.file).parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    std::fs::write(store.file, pem).with_context(|| format!("writing {}", store.file))?;
+    update(store)
+}
+
+fn forget(store: &Store) -> anyhow::Result<ExitCode> {
+    update_is_there(store)?;
+    match std::fs::remove_file(store.file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", store.file));
+        }
+        _ => {}
+    }
+    update(store)
+}
+
+fn update_is_there(store: &Store) -> anyhow::Result<()> {
+    if !Path::new(store.update).exists() {
+        bail!(
+            "this system has no {}: put the authority's certificate into its store in its own way \
+             (`interceptor ca show` says where it is)",
+            store.update
+        );
+    }
+    Ok(())
+}
+
+fn update(store: &Store) -> anyhow::Result<ExitCode> {
+    let status = std::process::Command::new(store.update)
+        .status()
+        .with_context(|| format!("starting {}", store.update))?;
+    if !status.success() {
+        bail!("{}: {status}", store.update);
     }
     Ok(ExitCode::SUCCESS)
 }

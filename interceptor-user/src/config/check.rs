@@ -14,8 +14,8 @@ use serde_saphyr::{Location, Spanned};
 use super::faults::Report;
 use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
 use super::{
-    Admin, Approvals, Config, Credentials, DefaultVerdict, Intercept, Listener, Place, Recorder,
-    Target, TlsMode, Uninspected, UpstreamTls, units,
+    Admin, Approvals, Config, DefaultVerdict, Intercept, Listener, Place, Recorder, Target,
+    TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 
@@ -44,13 +44,13 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
     }
 }
 
-struct Check<'a, 'r> {
+pub(super) struct Check<'a, 'r> {
     folder: &'a Path,
     report: &'a mut Report<'r>,
 }
 
 impl Check<'_, '_> {
-    fn error(&mut self, at: Location, message: impl Into<String>, help: &str) {
+    pub(super) fn error(&mut self, at: Location, message: impl Into<String>, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.report.error(at, message, help);
     }
@@ -70,7 +70,7 @@ impl Check<'_, '_> {
         );
     }
 
-    fn path(&mut self, path: &Spanned<String>) -> PathBuf {
+    pub(super) fn path(&mut self, path: &Spanned<String>) -> PathBuf {
         if path.value.is_empty() {
             self.error(path.referenced, "the path is empty", "");
         }
@@ -197,19 +197,27 @@ impl Check<'_, '_> {
         }
         if let Some(protocol) = &raw.protocol {
             match protocol.value {
-                written::Protocol::Postgres => {}
-                written::Protocol::Http => self.unsupported(protocol.referenced, "protocol: http"),
+                written::Protocol::Postgres | written::Protocol::Http => {}
                 written::Protocol::Ssh => self.unsupported(protocol.referenced, "protocol: ssh"),
             }
         }
         self.later(&raw.known_hosts, "known_hosts");
+        let protocol = raw.protocol.as_ref().map(|protocol| protocol.value);
+        let (credentials, http) = match &raw.credentials {
+            None => (None, None),
+            Some(raw) => self.credentials(raw, protocol),
+        };
         Target {
             name,
             place,
             port: raw.port.map(|port| port.value),
-            protocol: raw.protocol.map(|_| interceptor_policy::Protocol::Postgres),
+            protocol: protocol.map(|protocol| match protocol {
+                written::Protocol::Http => interceptor_policy::Protocol::Http,
+                _ => interceptor_policy::Protocol::Postgres,
+            }),
             tls: self.tls(&raw.tls),
-            credentials: raw.credentials.map(|raw| self.credentials(&raw)),
+            credentials,
+            http,
             default: raw.default.map(verdict),
         }
     }
@@ -298,38 +306,7 @@ impl Check<'_, '_> {
         }
     }
 
-    fn credentials(&mut self, raw: &Spanned<written::Credentials>) -> Credentials {
-        let Spanned {
-            value: raw,
-            referenced,
-            ..
-        } = raw;
-        self.later(&raw.header, "credentials: header");
-        self.later(&raw.value, "credentials: value");
-        self.later(&raw.key, "credentials: key");
-        let later = raw.header.is_some() || raw.value.is_some() || raw.key.is_some();
-        if raw.user.is_none() && raw.password.is_none() && !later {
-            self.error(
-                *referenced,
-                "credentials without `user` and `password` are none",
-                "",
-            );
-        }
-        if let Some(user) = &raw.user
-            && (user.value.is_empty() || user.value.contains('\0'))
-        {
-            self.error(user.referenced, "this is no user's name", "");
-        }
-        Credentials {
-            user: raw.user.as_ref().map(|user| user.value.clone()),
-            password: raw
-                .password
-                .as_ref()
-                .and_then(|password| self.secret(password)),
-        }
-    }
-
-    fn secret(&mut self, raw: &Spanned<WrittenSecret>) -> Option<SecretRef> {
+    pub(super) fn secret(&mut self, raw: &Spanned<WrittenSecret>) -> Option<SecretRef> {
         let at = raw.referenced;
         match &raw.value {
             WrittenSecret::File(path) if !path.is_empty() => {

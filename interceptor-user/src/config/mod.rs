@@ -1,6 +1,6 @@
 //! The configuration, checked.
 //!
-//! * [`written`] is the form on disk, [`check`] turns it into the types here or
+//! * [`written`] is the form on disk, [`check`] and [`credentials`] turn it into the types here or
 //!   says what is wrong, [`faults`] shows that with line, column and caret;
 //! * [`table`] tells which target a destination belongs to.
 //!
@@ -9,6 +9,7 @@
 //! is never in here, only where it is.
 
 mod check;
+mod credentials;
 mod faults;
 mod table;
 pub(crate) mod units;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use faults::{ConfigError, Faults};
 pub use table::TargetTable;
 
+use http::HeaderName;
 use interceptor_policy::DefaultVerdict;
 use ipnet::IpNet;
 
@@ -88,8 +90,10 @@ pub struct Target {
     pub protocol: Option<interceptor_policy::Protocol>,
     /// The upstream leg's TLS.
     pub tls: UpstreamTls,
-    /// What the proxy logs on with.
+    /// What the proxy logs on with, where the target speaks PostgreSQL.
     pub credentials: Option<Credentials>,
+    /// What requests are sent with, where the target speaks HTTP.
+    pub http: Option<HttpCredentials>,
     /// What decides when no rule does; `None` for `intercept.default`.
     pub default: Option<DefaultVerdict>,
 }
@@ -138,6 +142,69 @@ pub struct Credentials {
     pub user: Option<String>,
     /// Password upstream.
     pub password: Option<SecretRef>,
+}
+
+/// What requests are sent with. The agent knows none of it, and what it sends in
+/// its place is taken out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpCredentials {
+    /// What each request carries.
+    pub request: Option<RequestCredentials>,
+    /// Whom the proxy is in TLS.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestCredentials {
+    /// A header, as it is.
+    Header {
+        /// Its name.
+        name: HeaderName,
+        /// Its whole value, `Bearer` and the like included.
+        value: SecretRef,
+    },
+    /// A signature of AWS (version 4).
+    Aws(Aws),
+    /// A bearer token that is fetched, and fetched again before it expires.
+    OAuth(OAuth),
+}
+
+/// What requests to AWS are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aws {
+    /// `eu-central-1`
+    pub region: String,
+    /// `s3`
+    pub service: String,
+    /// Names the key.
+    pub access_key_id: SecretRef,
+    /// The key.
+    pub secret_access_key: SecretRef,
+    /// Goes with temporary keys.
+    pub session_token: Option<SecretRef>,
+}
+
+/// Where tokens are fetched (RFC 6749, section 4.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth {
+    /// The token endpoint.
+    pub token_url: http::Uri,
+    /// Who asks.
+    pub client_id: String,
+    /// What proves that.
+    pub client_secret: SecretRef,
+    /// What is asked for.
+    pub scope: Option<String>,
+}
+
+/// A certificate that is shown to a service, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM, the chain behind it.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: SecretRef,
 }
 
 /// Where recordings go.

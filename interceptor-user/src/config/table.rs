@@ -172,6 +172,7 @@ mod tests {
             protocol: None,
             tls: super::super::UpstreamTls::default(),
             credentials: None,
+            http: None,
             default: None,
         }
     }

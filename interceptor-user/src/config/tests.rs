@@ -158,6 +158,9 @@ fn a_fault_beside_a_secret_does_not_show_it() {
         "targets: [{ name: a, host: h, credentials: { user: a, passwrod: hunter2 } }]",
         "targets: [{ name: a, host: h, credentials: hunter2 }]",
         "targets: [{ name: a, host: h, credentials: { password: [hunter2] } }]",
+        "targets: [{ name: a, host: h, protocol: http, credentials: { header: A, value: hunter2 } }]",
+        "targets: [{ name: a, host: h, protocol: http, credentials: { oauth: { token_url: \"http://x\", client_id: a, client_secret: hunter2 } } }]",
+        "targets: [{ name: a, host: h, protocol: http, credentials: { certificate: a.pem, key: hunter2 } }]",
         "recorder: { redis: \"redis://u:hunter2@localhost\", prefix: \"a b\" }",
     ] {
         let refusal = refusal(text);
@@ -199,11 +202,10 @@ fn what_is_not_done_yet_is_refused_by_name() {
             "admin: { metrics: \"127.0.0.1:9464\" }".to_owned(),
             "admin: metrics",
         ),
-        (target("protocol: http"), "protocol: http"),
         (target("protocol: ssh, known_hosts: /x"), "known_hosts"),
         (
-            target("credentials: { header: A, value: { stored: x } }"),
-            "credentials: header",
+            target("protocol: http, credentials: { header: A, value: { stored: x } }"),
+            "stored",
         ),
         (target("credentials: { password: { stored: x } }"), "stored"),
         (target("credentials: { password: { vault: x } }"), "vault"),
@@ -265,5 +267,80 @@ fn hostile_yaml_is_bounded() {
         "rules: [x]\n---\nrules: [y]",
     ] {
         assert!(parse(text).is_err(), "{text:.40}");
+    }
+}
+
+#[test]
+fn credentials_of_http_are_read() {
+    let text = "targets:
+  - { name: a, host: a.test, protocol: http, credentials: { header: X-Api-Key, value: { env: X } } }
+  - { name: b, host: b.test, protocol: http, credentials: { certificate: b.pem, key: { file: b.key } } }
+";
+    let config = parse(text).unwrap();
+    let [a, b] = config.targets.as_slice() else {
+        panic!("two targets: {:?}", config.targets);
+    };
+    assert_eq!(a.protocol, Some(interceptor_policy::Protocol::Http));
+    assert!(a.credentials.is_none());
+    let http = a.http.clone().unwrap();
+    assert!(matches!(
+        http.request,
+        Some(super::RequestCredentials::Header { name, value: SecretRef::Env(_) })
+            if name == "x-api-key"
+    ));
+    let http = b.http.clone().unwrap();
+    let certificate = http.certificate.unwrap();
+    assert_eq!(certificate.certificate, Path::new("/etc/interceptor/b.pem"));
+    assert!(http.request.is_none());
+}
+
+#[test]
+fn credentials_are_for_the_protocol_that_the_target_speaks_and_whole() {
+    let oauth = "{ token_url: \"http://x/\", client_id: a, client_secret: { env: X } }";
+    for (settings, part) in [
+        (
+            "credentials: { header: A, value: { env: X } }",
+            "does not say that it speaks it",
+        ),
+        (
+            "protocol: http, credentials: { user: a }",
+            "the target speaks HTTP",
+        ),
+        (
+            "protocol: http, credentials: { user: a, header: A, value: { env: X } }",
+            "not both",
+        ),
+        (
+            "protocol: http, credentials: { header: A }",
+            "belong together",
+        ),
+        (
+            "protocol: http, credentials: { certificate: c.pem }",
+            "belong together",
+        ),
+        (
+            "protocol: http, credentials: { header: Host, value: { env: X } }",
+            "not a header that",
+        ),
+        (
+            "protocol: http, credentials: { header: \"a b\", value: { env: X } }",
+            "no name of a header",
+        ),
+        (
+            &format!(
+                "protocol: http, credentials: {{ header: A, value: {{ env: X }}, oauth: {oauth} }}"
+            ),
+            "one of",
+        ),
+        (
+            &format!(
+                "protocol: http, credentials: {{ oauth: {} }}",
+                oauth.replace("http://x/", "x")
+            ),
+            "no address of a token endpoint",
+        ),
+    ] {
+        let refusal = refusal(&format!("targets: [{{ name: t, host: h, {settings} }}]"));
+        assert!(refusal.contains(part), "{settings}: {refusal}");
     }
 }

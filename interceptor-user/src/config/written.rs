@@ -107,9 +107,31 @@ pub(super) enum TlsMode {
 pub(super) struct Credentials {
     pub(super) user: Option<Spanned<String>>,
     pub(super) password: Option<Spanned<SecretRef>>,
-    pub(super) header: Later,
-    pub(super) value: Later,
-    pub(super) key: Later,
+    pub(super) header: Option<Spanned<String>>,
+    pub(super) value: Option<Spanned<SecretRef>>,
+    pub(super) aws: Option<Spanned<Aws>>,
+    pub(super) oauth: Option<Spanned<OAuth>>,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<SecretRef>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Aws {
+    pub(super) region: Spanned<String>,
+    pub(super) service: Spanned<String>,
+    pub(super) access_key_id: Spanned<SecretRef>,
+    pub(super) secret_access_key: Spanned<SecretRef>,
+    pub(super) session_token: Option<Spanned<SecretRef>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OAuth {
+    pub(super) token_url: Spanned<String>,
+    pub(super) client_id: Spanned<String>,
+    pub(super) client_secret: Spanned<SecretRef>,
+    pub(super) scope: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

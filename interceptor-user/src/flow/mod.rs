@@ -1,10 +1,12 @@
 //! Accepting, identifying and pumping flows.
 //!
 //! The rooms in the order in which a flow passes them: [`listener`] accepts,
-//! [`serve`] finds out who and where and what, [`postgres`] and [`opaque`] open
-//! both legs and make the session, [`pump`] moves its bytes. [`rules`] are the
+//! [`serve`] finds out who and where and what, [`postgres`], [`http`] and
+//! [`opaque`] open both legs and make the session, [`pump`] moves its bytes (and
+//! for HTTP [`crate::http`]). [`rules`] are the
 //! rules in force, [`registry`] the flows under way.
 
+pub mod http;
 pub mod listener;
 pub mod opaque;
 pub mod postgres;
@@ -50,6 +52,8 @@ pub struct House {
     pub recorder: Recorder,
     /// How PostgreSQL's legs are opened.
     pub front: Front,
+    /// What HTTP flows share.
+    pub http: crate::http::Common,
     /// Names of tables.
     pub catalogs: Catalogs,
     /// What statements mean.

@@ -18,16 +18,44 @@ use super::serve::{self, Flow};
 use crate::config::Uninspected;
 use crate::tls::Stream;
 
+/// A flow that is not read.
+pub(super) struct Opaque {
+    /// The agent's leg.
+    pub(super) agent: Stream,
+    /// What was read of it.
+    pub(super) first: Vec<u8>,
+    /// What it speaks.
+    pub(super) protocol: Protocol,
+    /// The service's leg, where it is open already.
+    pub(super) service: Option<Stream>,
+    /// Why it is not read, where its protocol does not say that.
+    pub(super) because: Option<String>,
+}
+
+impl Opaque {
+    /// A connection of which nothing was opened.
+    pub(super) fn new(tcp: TcpStream, first: Vec<u8>, protocol: Protocol) -> Self {
+        Self {
+            agent: Stream::Plain(tcp),
+            first,
+            protocol,
+            service: None,
+            because: None,
+        }
+    }
+
+    /// With a reason.
+    pub(super) fn because(mut self, why: String) -> Self {
+        self.because = Some(why);
+        self
+    }
+}
+
 /// Serves a flow that is not read.
-pub(super) async fn serve(
-    house: &Arc<House>,
-    flow: Flow,
-    tcp: TcpStream,
-    first: Vec<u8>,
-    protocol: Protocol,
-) {
+pub(super) async fn serve(house: &Arc<House>, flow: Flow, opaque: Opaque) {
+    let protocol = opaque.protocol;
     if let Some(why) = serve::shut_out(house, &flow) {
-        tell_refusal(tcp, protocol, &why, &flow).await;
+        tell_refusal(opaque.agent, protocol, &why, &flow).await;
         serve::refused(house, &flow, protocol.name(), &why).await;
         return;
     }
@@ -51,7 +79,7 @@ pub(super) async fn serve(
     match judgement.verdict {
         Verdict::Allow(permit) => {
             drop(permit);
-            relay(house, flow, tcp, first, protocol, uninspected).await;
+            relay(house, flow, opaque, uninspected).await;
         }
         // Nobody can be asked about bytes that nobody can read.
         Verdict::Hold(Hold {
@@ -61,36 +89,46 @@ pub(super) async fn serve(
         | Verdict::Kill(refusal) => {
             let why = match &refusal.rule {
                 Some(rule) => format!("{} (rule {rule})", refusal.message),
-                None => format!(
-                    "traffic in the protocol \"{}\" is not inspected, and `uninspected` is `block`",
-                    protocol.name()
-                ),
+                None => match &opaque.because {
+                    Some(because) => format!("{because}, and `uninspected` is `block`"),
+                    None => format!(
+                        "traffic in the protocol \"{}\" is not inspected, and `uninspected` is `block`",
+                        protocol.name()
+                    ),
+                },
             };
-            tell_refusal(tcp, protocol, &why, &flow).await;
+            tell_refusal(opaque.agent, protocol, &why, &flow).await;
             serve::refused(house, &flow, protocol.name(), &why).await;
         }
     }
 }
 
-async fn relay(
-    house: &Arc<House>,
-    flow: Flow,
-    tcp: TcpStream,
-    first: Vec<u8>,
-    protocol: Protocol,
-    uninspected: Uninspected,
-) {
-    let upstream = match house.front.dialer.dial(flow.origin).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            let why = format!("could not connect to {}: {error}", flow.origin);
-            serve::refused(house, &flow, protocol.name(), &why).await;
+async fn relay(house: &Arc<House>, flow: Flow, opaque: Opaque, uninspected: Uninspected) {
+    let protocol = opaque.protocol;
+    // What was opened for the agent is not passed on in the clear.
+    let upstream = match opaque.service {
+        Some(service) => service,
+        None if opaque.agent.is_encrypted() => {
+            let why = "the service could not be opened";
+            serve::refused(house, &flow, protocol.name(), why).await;
             return;
         }
+        None => match house.front.dialer.dial(flow.origin).await {
+            Ok(upstream) => Stream::Plain(upstream),
+            Err(error) => {
+                let why = format!("could not connect to {}: {error}", flow.origin);
+                serve::refused(house, &flow, protocol.name(), &why).await;
+                return;
+            }
+        },
     };
     let mut session = OpaqueSession::new(flow.journal(), uninspected == Uninspected::Record);
     let mut out = Outbox::default();
-    let (line, meta) = flow.opening(house, protocol.name(), json!({"uninspected": true}));
+    let (line, meta) = flow.opening(
+        house,
+        protocol.name(),
+        json!({"uninspected": true, "because": opaque.because}),
+    );
     session.open(flow.now(), line, meta, &mut out);
     if house.recorder.record(&mut out.events).is_err() {
         return;
@@ -99,13 +137,13 @@ async fn relay(
     let pump = Pump::new(
         &mut session,
         Nothing,
-        Stream::Plain(tcp),
-        Stream::Plain(upstream),
+        opaque.agent,
+        upstream,
         house.recorder.clone(),
         flow.began,
         house.config.recorder.stall,
     );
-    let (outcome, events) = pump.run((first, Vec::new()), entry.killed()).await;
+    let (outcome, events) = pump.run((opaque.first, Vec::new()), entry.killed()).await;
     out.clear();
     out.events = events;
     session.close(flow.now(), &outcome.reason(), &mut out);
@@ -140,7 +178,7 @@ impl Surroundings<OpaqueSession> for Nothing {
 }
 
 /// Says why in the protocol's own words, where it has words before a session.
-async fn tell_refusal(mut tcp: TcpStream, protocol: Protocol, why: &str, flow: &Flow) {
+pub(super) async fn tell_refusal(mut agent: Stream, protocol: Protocol, why: &str, flow: &Flow) {
     let words = match protocol {
         Protocol::Http => {
             let body = json!({
@@ -161,8 +199,8 @@ async fn tell_refusal(mut tcp: TcpStream, protocol: Protocol, why: &str, flow: &
         _ => return,
     };
     let told = async {
-        tcp.write_all(words.as_bytes()).await?;
-        tcp.shutdown().await
+        agent.write_all(words.as_bytes()).await?;
+        agent.shutdown().await
     };
     let _ = tokio::time::timeout(super::DETECT_PATIENCE, told).await;
 }

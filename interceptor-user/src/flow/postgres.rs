@@ -175,7 +175,7 @@ fn startup_facts(legs: &Legs) -> Value {
     })
 }
 
-fn tls_facts(tls: &LegTls) -> Value {
+pub(super) fn tls_facts(tls: &LegTls) -> Value {
     json!({
         "version": tls.version,
         "cipher": tls.cipher,

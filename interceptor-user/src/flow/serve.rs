@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::opaque::Opaque;
 use super::registry::FlowFacts;
-use super::{DETECT_PATIENCE, House, opaque, postgres};
+use super::{DETECT_PATIENCE, House, http, opaque, postgres};
 use crate::agents::Identity;
 use crate::approval::facts::Context;
 use crate::config::{self, Listener};
@@ -262,7 +263,13 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
     }
     match spoken {
         Protocol::Postgres => postgres::serve(&house, flow, tcp, first).await,
-        other => opaque::serve(&house, flow, tcp, first, other).await,
+        Protocol::Http => http::serve(&house, flow, tcp, first, wire == Some(Wire::Http2)).await,
+        // A target of another protocol whose agent does not say so in its
+        // ClientHello cannot be told from any other TLS.
+        Protocol::Tls if wanted.is_none_or(|wanted| wanted == Protocol::Http) => {
+            http::serve_tls(&house, flow, tcp, first).await;
+        }
+        other => opaque::serve(&house, flow, Opaque::new(tcp, first, other)).await,
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) fn ask(target: Option<&Target>, address: SocketAddr, agents_sni: Opti
         }),
         address: address.ip(),
         alpn: ALPN,
+        identity: None,
     }
 }
 
@@ -141,6 +142,7 @@ mod tests {
                 server_name: server_name.map(str::to_owned),
             },
             credentials: None,
+            http: None,
             default: None,
         };
         let address = SocketAddr::from(([10, 0, 0, 1], 5432));

@@ -325,11 +325,12 @@ impl Trust {
     /// key store) is not reached this way.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        const REPLACING: [&str; 11] = [
+        const REPLACING: [&str; 12] = [
             "SSL_CERT_FILE",
             "CURL_CA_BUNDLE",
             "REQUESTS_CA_BUNDLE",
             "GIT_SSL_CAINFO",
+            "HTTPLIB2_CA_CERTS",
             "AWS_CA_BUNDLE",
             "PGSSLROOTCERT",
             "PIP_CERT",

@@ -20,6 +20,31 @@ pub enum DownstreamTlsError {
     Authority(#[from] AuthorityError),
 }
 
+impl DownstreamTlsError {
+    /// Whether the agent ended the handshake because of our certificate: it does
+    /// not trust the local authority, or holds out for the service's own.
+    #[must_use]
+    pub fn is_about_certificate(&self) -> bool {
+        use rustls::AlertDescription as Alert;
+        let Self::Handshake(error) = self else {
+            return false;
+        };
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        matches!(
+            inner,
+            Some(rustls::Error::AlertReceived(
+                Alert::UnknownCA
+                    | Alert::BadCertificate
+                    | Alert::CertificateUnknown
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::AccessDenied
+                    | Alert::EncryptedClientHelloRequired
+            ))
+        )
+    }
+}
+
 /// Answers an agent's handshake with a certificate for whatever the agent may
 /// verify: the name that it asks for, the address that it dialled, and the host
 /// that is configured for the target.

@@ -38,6 +38,16 @@ impl Stream {
         !matches!(self, Self::Plain(_))
     }
 
+    /// The protocol that was agreed on (ALPN).
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Downstream(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Upstream(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// The server's certificate (DER), on a service's encrypted leg.
     #[must_use]
     pub fn server_certificate(&self) -> Option<&[u8]> {

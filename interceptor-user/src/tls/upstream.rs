@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use rustls::ClientConfig;
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
 use tokio::net::TcpStream;
 
 use super::verify::{Roots, Verifier, readable};
@@ -36,6 +38,9 @@ pub enum UpstreamTlsError {
     /// The certificate is not good enough for the mode.
     #[error("{0}")]
     Certificate(String),
+    /// The service asked for a certificate that is not there.
+    #[error("the service asks for a client certificate, and there is none for it")]
+    ClientCertificate,
     /// The handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Handshake(String),
@@ -54,6 +59,32 @@ pub struct Ask {
     pub address: IpAddr,
     /// Protocols offered (ALPN).
     pub alpn: &'static [&'static [u8]],
+    /// Whom to be, where the service asks for a certificate.
+    pub identity: Option<Arc<CertifiedKey>>,
+}
+
+/// Shows a certificate where one is asked for, and keeps that it was.
+#[derive(Debug)]
+struct Shown {
+    identity: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        let identity = self.identity.as_ref()?;
+        identity.key.choose_scheme(schemes)?;
+        Some(Arc::clone(identity))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Makes the handshake.
@@ -80,12 +111,16 @@ pub async fn connect(tcp: TcpStream, ask: &Ask) -> Result<(Stream, LegTls), Upst
         _ => None,
     };
     let verifier = Arc::new(Verifier::new(ask.mode, roots));
+    let shown = Arc::new(Shown {
+        identity: ask.identity.clone(),
+        asked: AtomicBool::new(false),
+    });
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| UpstreamTlsError::Handshake(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
-        .with_no_client_auth();
+        .with_client_cert_resolver(Arc::clone(&shown) as _);
     // A configuration serves one handshake, so there is nothing to resume.
     config.resumption = Resumption::disabled();
     config.alpn_protocols = ask.alpn.iter().map(|&one| one.to_vec()).collect();
@@ -94,6 +129,12 @@ pub async fn connect(tcp: TcpStream, ask: &Ask) -> Result<(Stream, LegTls), Upst
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(wrong @ rustls::Error::InvalidCertificate(_)) => {
                 UpstreamTlsError::Certificate(readable(wrong))
+            }
+            // An answer to what it was shown, where it was shown nothing.
+            Some(rustls::Error::AlertReceived(_))
+                if ask.identity.is_none() && shown.asked.load(Ordering::Relaxed) =>
+            {
+                UpstreamTlsError::ClientCertificate
             }
             Some(wrong) => UpstreamTlsError::Handshake(wrong.to_string()),
             None => UpstreamTlsError::Handshake(error.to_string()),

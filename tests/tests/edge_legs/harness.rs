@@ -188,6 +188,7 @@ pub fn target(mode: TlsMode, ca: Option<PathBuf>) -> Target {
             server_name: None,
         },
         credentials: None,
+        http: None,
         default: None,
     }
 }

@@ -1,0 +1,136 @@
+//! Credentials that the agent never has: put in on the way, and nowhere else.
+
+use anyhow::{Context as _, Result};
+use interceptor_tests::scripted::Scripted;
+use interceptor_tests::web::{Plan, Shared, Web, target};
+use serde_json::{Value, json};
+
+const RULES: &str = "version: 1\nrules: []\n";
+const SECRET: &str = "Bearer very-secret-4711";
+
+static WEB: Shared = Shared::new(Plan {
+    rules: RULES,
+    config: |nginx, place| {
+        let value = place.private_file("token", SECRET)?;
+        let client_secret = place.private_file("client-secret", "hush-hush")?;
+        let aws = place.private_file("aws", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")?;
+        let id = place.private_file("aws-id", "AKIDEXAMPLE")?;
+        let key =
+            place.private_file("client-key", &std::fs::read_to_string(&nginx.clients.key)?)?;
+        let issuer = issuer()?;
+        let header =
+            json!({ "credentials": { "header": "Authorization", "value": { "file": value } } });
+        let tls = json!({ "ca": nginx.certificates.ca });
+        Ok(json!({ "targets": [
+            target("pages", nginx.port, &header),
+            target("pages-tls", nginx.port_tls, &json!({ "tls": tls, "credentials": { "oauth": {
+                "token_url": format!("http://127.0.0.1:{}/token", issuer.port),
+                "client_id": "me", "client_secret": { "file": client_secret }, "scope": "all of it",
+            } } })),
+            target("pages-h2c", nginx.port_http2, &json!({ "credentials": { "aws": {
+                "region": "us-east-1", "service": "service",
+                "access_key_id": { "file": id }, "secret_access_key": { "file": aws },
+            } } })),
+            target("pages-mutual", nginx.port_mutual, &json!({ "tls": tls, "credentials": {
+                "certificate": nginx.clients.certificate, "key": { "file": key },
+            } })),
+        ] }))
+    },
+});
+
+/// Gives tokens away, numbered.
+fn issuer() -> Result<Scripted> {
+    let count = std::sync::atomic::AtomicU32::new(0);
+    Scripted::start(move |connection| {
+        connection.head()?;
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let body = format!("{{\"access_token\":\"issued-{number}\",\"expires_in\":3600}}");
+        connection.say(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        ))
+    })
+}
+
+fn authorization(web: &Web, path: &str) -> Result<String> {
+    let asked = web.nginx.asked_for(path)?;
+    let one = asked.first().and_then(|one| one.get("authorization"));
+    Ok(one
+        .and_then(Value::as_str)
+        .context("no authorization")?
+        .to_owned())
+}
+
+#[test]
+fn a_header_is_put_in_and_what_the_agent_sent_in_its_place_is_gone() -> Result<()> {
+    WEB.test(|web| {
+        let url = format!("http://127.0.0.1:{}/with", web.nginx.port);
+        let arguments = ["-v", "-H", "authorization: Bearer of-the-agent", &url];
+        let done = web.curl("holder", &arguments)?.ok()?;
+        assert!(done.stdout.contains(" 200"), "{}", done.stdout);
+        assert_eq!(authorization(web, "/with")?, SECRET);
+        assert!(!done.stdout.contains("4711") && !done.stderr.contains("4711"));
+        let mut records = web.records()?;
+        records.only_session_of("holder")?;
+        assert_eq!(records.keys_that_hold(b"4711")?, Vec::<String>::new());
+        assert!(!web.daemon.server().log().contains("4711"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_token_is_fetched_once_for_many_requests() -> Result<()> {
+    WEB.test(|web| {
+        let url = |path: &str| format!("https://localhost:{}{path}", web.nginx.port_tls);
+        for path in ["/oauth/1", "/oauth/2"] {
+            let done = web.curl("bearer", &[&url(path)])?.ok()?;
+            assert!(done.stdout.contains(" 200"), "{}", done.stdout);
+            assert_eq!(authorization(web, path)?, "Bearer issued-0");
+        }
+        assert_eq!(
+            web.records()?.keys_that_hold(b"issued-")?,
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            web.records()?.keys_that_hold(b"hush-hush")?,
+            Vec::<String>::new()
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_request_to_aws_is_signed_anew() -> Result<()> {
+    WEB.test(|web| {
+        let url = format!("http://127.0.0.1:{}/signed", web.nginx.port_http2);
+        let arguments = [
+            "--http2-prior-knowledge",
+            "-H",
+            "authorization: AWS4-HMAC-SHA256 Credential=of-the-agent",
+            "--data-binary",
+            "a body",
+            &url,
+        ];
+        let done = web.curl("signer", &arguments)?.ok()?;
+        assert!(done.stdout.contains(" 200"), "{}", done.stdout);
+        let value = authorization(web, "/signed")?;
+        let (head, signature) = value.rsplit_once("Signature=").context("no signature")?;
+        assert!(
+            head.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"),
+            "{value}"
+        );
+        assert!(head.contains("/us-east-1/service/aws4_request"), "{value}");
+        assert_eq!(signature.len(), 64, "{value}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_certificate_is_shown_where_the_target_has_one() -> Result<()> {
+    WEB.test(|web| {
+        let url = format!("https://localhost:{}/mutual", web.nginx.port_mutual);
+        let done = web.curl("mutual", &[&url])?.ok()?;
+        assert!(done.stdout.contains(" 200"), "{}", done.stdout);
+        Ok(())
+    })
+}
