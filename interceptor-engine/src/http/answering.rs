@@ -19,7 +19,7 @@ use super::outbox::{Act, Failure, Outbox};
 use super::record::Answer;
 use super::rules::needs;
 use super::session::Shared;
-use super::stream::{self, Parts, Stream};
+use super::stream::{self, Last, Parts, Stream};
 use crate::event::{self, FlowTime};
 
 /// What was too much.
@@ -140,8 +140,10 @@ impl Exchange {
             .filter(|masks| masks.of(Direction::Response).has_body());
         let kind = head::media_type(&head.headers);
         let text = stream::is_text(kind.as_deref());
+        let unlooked = masks.is_some();
         let Some(masks) = masks.filter(|_| text != Some(false)) else {
-            let stream = Stream::raw(&head.headers, parts, shared.bounds.decoded);
+            let mut stream = Stream::raw(&head.headers, parts, shared.bounds.decoded);
+            stream.unlooked = unlooked && !ended;
             out.acts.push(Act::Response {
                 head: Box::new(head),
                 ended,
@@ -164,7 +166,11 @@ impl Exchange {
         let decoder =
             Decoder::new(&head.headers, shared.bounds.decoded).map_err(CodingError::why)?;
         let kind = Kind::of(kind.as_deref());
-        if declared.is_some_and(|length| length <= shared.bounds.small_response as u64) {
+        let small = declared.is_some_and(|length| length <= shared.bounds.small_response as u64);
+        if text.is_none() {
+            return Ok(Stream::unsure(Box::new(head), decoder, masks, small, parts));
+        }
+        if small {
             return Ok(Stream::small(Box::new(head), decoder, kind, masks, parts));
         }
         stream::drop_of_bytes(&mut head.headers);
@@ -186,8 +192,8 @@ impl Exchange {
         let Answering::Passing(stream) = &mut self.answering else {
             return;
         };
-        let bytes = match stream.push(data, &shared.key) {
-            Ok(bytes) => bytes,
+        let Last { head, bytes } = match stream.push(data, &shared.key) {
+            Ok(given) => given,
             Err(error) => {
                 let failure = Failure::Broken(error.to_owned());
                 return self.upstream_failed(now, &failure, shared, out);
@@ -196,9 +202,15 @@ impl Exchange {
         let sent = stream.sent;
         if let Some(most) = self.limits.bytes.filter(|most| sent > *most) {
             stream.take_back(bytes.len());
+            if let Some(head) = head {
+                stream.keep_head(head);
+            }
             return self.cut(now, Limit::Bytes(most), shared, out);
         }
         self.flush_parts(now, shared, out);
+        if let Some(head) = head {
+            out.acts.push(Act::Response { head, ended: false });
+        }
         if !bytes.is_empty() {
             out.acts.push(Act::ResponseData(bytes));
         }
@@ -295,6 +307,9 @@ impl Exchange {
             count = parts.count;
         }
         let (sent, unopened) = (stream.sent, stream.unopened);
+        if let Some(answer) = &mut self.answer {
+            answer.unlooked = stream.unlooked;
+        }
         self.record_result(now, sent, count, unopened, failed, shared, out);
     }
 

@@ -208,6 +208,13 @@ impl Masking {
         Ok(masked)
     }
 
+    /// As [`Self::push`], of bytes that were opened already.
+    pub(super) fn push_opened(&mut self, opened: &[u8], key: &MaskKey) -> Result<Vec<u8>, Fault> {
+        let mut masked = Vec::new();
+        self.masker.push(opened, key, &mut masked)?;
+        Ok(masked)
+    }
+
     pub(super) fn finish(&mut self, key: &MaskKey) -> Result<Vec<u8>, Fault> {
         let (mut opened, mut masked) = (Vec::new(), Vec::new());
         let done = self.decoder.finish(&mut opened);

@@ -37,6 +37,7 @@ mod websocket;
 #[cfg(test)]
 mod tests;
 
+pub use body::read_request;
 pub use head::host_of;
 pub use outbox::{Act, Failure, Outbox};
 pub use session::{Bounds, HttpSession, Settings};

@@ -70,6 +70,8 @@ pub(super) struct Answer {
     /// Microseconds from the request's forwarding to this head.
     pub(super) first_byte: u64,
     pub(super) content_type: Option<Arc<str>>,
+    /// Whether masks were in force that are of text alone, and it is none.
+    pub(super) unlooked: bool,
 }
 
 impl Answer {
@@ -86,6 +88,7 @@ impl Answer {
             headers: exchange.recordable_headers(&head.headers, shared),
             first_byte: now.0.saturating_sub(sent.0),
             content_type: super::head::media_type(&head.headers),
+            unlooked: false,
         }
     }
 }
@@ -512,6 +515,9 @@ impl Exchange {
             "waited_us".to_owned(),
             json!(sent.0.saturating_sub(self.begun.0)),
         );
+        if answer.unlooked {
+            meta.insert("unmasked".to_owned(), json!("it is no text"));
+        }
         if let Some(why) = unopened {
             meta.insert("unreadable".to_owned(), json!(why.why()));
         }

@@ -18,7 +18,7 @@ use interceptor_policy::mask::Direction;
 use interceptor_policy::{MaskKey, Masks};
 
 use super::body::coding::{CodingError, Decoder};
-use super::masking::{self, Fault, Kind, Masking};
+use super::masking::{self, Fault, Kind, Masker, Masking};
 
 /// Fields that are of a body's very bytes, and false of any others.
 const OF_BYTES: [HeaderName; 8] = [
@@ -82,6 +82,13 @@ enum Way {
         /// `None` once it turned out not to open.
         decoder: Option<Decoder>,
     },
+    /// Nothing says whether it is text; its first bytes will.
+    Unsure {
+        head: Box<response::Parts>,
+        decoder: Decoder,
+        masks: Arc<Masks>,
+        small: bool,
+    },
     Small {
         head: Box<response::Parts>,
         kept: Vec<u8>,
@@ -106,6 +113,8 @@ pub(super) struct Stream {
     pub(super) unopened: Option<CodingError>,
     /// Whether trailers that are of the very bytes are still true.
     pub(super) trailers_kept: bool,
+    /// Whether nobody looked for what masks hide, since it is no text.
+    pub(super) unlooked: bool,
     /// The head of a body that was kept, and is not sent.
     unsent: Option<Box<response::Parts>>,
 }
@@ -145,6 +154,24 @@ impl Stream {
         Self::of(way, parts, None)
     }
 
+    /// Keeps the head until the first bytes say whether it is text. `small`: it
+    /// says that it is short.
+    pub(super) fn unsure(
+        head: Box<response::Parts>,
+        decoder: Decoder,
+        masks: Arc<Masks>,
+        small: bool,
+        parts: Option<Parts>,
+    ) -> Self {
+        let way = Way::Unsure {
+            head,
+            decoder,
+            masks,
+            small,
+        };
+        Self::of(way, parts, None)
+    }
+
     pub(super) fn masked(masking: Masking, parts: Option<Parts>) -> Self {
         Self::of(Way::Masked(Box::new(masking)), parts, None)
     }
@@ -158,13 +185,14 @@ impl Stream {
             hidden: 0,
             unopened,
             trailers_kept,
+            unlooked: false,
             unsent: None,
         }
     }
 
     /// Whether not even the head was sent.
     pub(super) fn is_unsent(&self) -> bool {
-        matches!(self.way, Way::Small { .. }) || self.unsent.is_some()
+        matches!(self.way, Way::Small { .. } | Way::Unsure { .. }) || self.unsent.is_some()
     }
 
     /// Takes the head back of a body that will not be sent after all.
@@ -181,9 +209,81 @@ impl Stream {
         }
     }
 
+    /// The first bytes have come of a body of which nothing else says what it is.
+    fn make_sure(
+        &mut self,
+        mut head: Box<response::Parts>,
+        mut decoder: Decoder,
+        masks: Arc<Masks>,
+        small: bool,
+        data: &Bytes,
+        key: &MaskKey,
+    ) -> Result<Last, Fault> {
+        let mut opened = Vec::new();
+        if let Err(error) = decoder.push(data, &mut opened) {
+            self.unsent = Some(head);
+            return Err(error.why());
+        }
+        if is_binary(&opened) {
+            self.sent += data.len() as u64;
+            self.unlooked = true;
+            if let Some(parts) = &mut self.parts {
+                parts.buffer.extend_from_slice(&opened);
+            }
+            self.way = Way::Raw {
+                decoder: Some(decoder),
+            };
+            return Ok(Last {
+                head: Some(head),
+                bytes: data.clone(),
+            });
+        }
+        let kind = Kind::Text;
+        if small {
+            // Opened again from its start, when it is whole.
+            let fresh = Decoder::new(&head.headers, decoder.limit());
+            self.way = Way::Small {
+                decoder: fresh.map_err(CodingError::why)?,
+                head,
+                kept: data.to_vec(),
+                kind,
+                masks,
+            };
+            return Ok(Last::default());
+        }
+        drop_of_bytes(&mut head.headers);
+        self.trailers_kept = false;
+        let masker = Masker::new(kind, masks, Direction::Response);
+        let mut masking = Masking::new(decoder, masker);
+        let masked = masking.push_opened(&opened, key)?;
+        self.hidden = masking.masker.hidden();
+        self.way = Way::Masked(Box::new(masking));
+        Ok(Last {
+            head: Some(head),
+            bytes: self.give(masked),
+        })
+    }
+
     /// Takes more of the body; what the agent gets of it.
-    pub(super) fn push(&mut self, data: Bytes, key: &MaskKey) -> Result<Bytes, Fault> {
+    pub(super) fn push(&mut self, data: Bytes, key: &MaskKey) -> Result<Last, Fault> {
+        if matches!(self.way, Way::Unsure { .. })
+            && let Way::Unsure {
+                head,
+                decoder,
+                masks,
+                small,
+            } = std::mem::replace(&mut self.way, Way::Raw { decoder: None })
+        {
+            return self.make_sure(head, decoder, masks, small, &data, key);
+        }
+        self.push_on(data, key)
+            .map(|bytes| Last { head: None, bytes })
+    }
+
+    fn push_on(&mut self, data: Bytes, key: &MaskKey) -> Result<Bytes, Fault> {
         match &mut self.way {
+            // Made sure of above.
+            Way::Unsure { .. } => Ok(data),
             Way::Raw { decoder } => {
                 if let (Some(parts), Some(opener)) = (&mut self.parts, &mut *decoder)
                     && let Err(error) = opener.push(&data, &mut parts.buffer)
@@ -227,6 +327,11 @@ impl Stream {
                 }
                 Ok(Last::default())
             }
+            // Nothing has come.
+            Way::Unsure { head, .. } => Ok(Last {
+                head: Some(head),
+                bytes: Bytes::new(),
+            }),
             Way::Masked(mut masking) => {
                 let masked = masking.finish(key)?;
                 self.hidden = masking.masker.hidden();
@@ -287,6 +392,17 @@ impl Stream {
             bytes,
         }
     }
+}
+
+/// Whether the beginning of a body shows that it is no text.
+fn is_binary(start: &[u8]) -> bool {
+    let start = start.get(..1024).unwrap_or(start);
+    let text = match std::str::from_utf8(start) {
+        Ok(_) => true,
+        // It may end inside a character.
+        Err(error) => error.error_len().is_none(),
+    };
+    !text || start.contains(&0)
 }
 
 /// Whether a content type is of text, in which something can be told by its

@@ -5,6 +5,7 @@
 //! Where that reader and a second one that takes the last could differ, the
 //! message must not have been let through.
 
+use crate::http::websocket::{Opcode, head as frame};
 use crate::http::{HttpError, RequestGuard, ResponseGuard};
 
 type Outcome = (Vec<u8>, Result<(), HttpError>);
@@ -62,6 +63,48 @@ pub fn http_response(input: &[u8]) {
     if let Some((head, _)) = head(&out) {
         one_reading(&head);
         assert!(head.first.starts_with("HTTP/1."));
+    }
+}
+
+/// Cuts frames of a WebSocket, from either side; each must be what its parts are
+/// written as, by hand.
+pub fn websocket(input: &[u8]) {
+    for masked in [false, true] {
+        let mut rest = input;
+        while let Ok(Some(head)) = frame(rest, masked) {
+            let Ok(length) = usize::try_from(head.length) else {
+                return;
+            };
+            let Some(payload) = rest.get(head.head..head.head.saturating_add(length)) else {
+                return;
+            };
+            let code = match head.opcode {
+                Opcode::Continuation => 0,
+                Opcode::Text => 1,
+                Opcode::Binary => 2,
+                Opcode::Close => 8,
+                Opcode::Ping => 9,
+                Opcode::Pong => 10,
+            };
+            let mut written = vec![u8::from(head.last) << 7 | code];
+            let flag = u8::from(masked) << 7;
+            match u16::try_from(length) {
+                Ok(short @ 0..=125) => written.push(flag | short as u8),
+                Ok(middle) => {
+                    written.push(flag | 126);
+                    written.extend_from_slice(&middle.to_be_bytes());
+                }
+                Err(_) => {
+                    written.push(flag | 127);
+                    written.extend_from_slice(&head.length.to_be_bytes());
+                }
+            }
+            written.extend_from_slice(head.mask.as_ref().map_or(&[][..], |mask| mask));
+            assert_eq!(head.mask.is_some(), masked);
+            assert_eq!(rest.get(..head.head), Some(&written[..]));
+            assert!(!head.opcode.is_control() || head.last && length <= 125);
+            rest = rest.get(head.head + payload.len()..).unwrap_or_default();
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 mod http;
 mod pg;
 
-pub use http::{http_request, http_response};
+pub use http::{http_request, http_response, websocket};
 pub use pg::{pg_backend, pg_frame, pg_frontend, pg_startup};
 
 use crate::{
@@ -135,6 +135,11 @@ mod tests {
     #[test]
     fn the_corpus_of_responses_holds() {
         run("http_response", http_response);
+    }
+
+    #[test]
+    fn the_corpus_of_frames_of_web_sockets_holds() {
+        run("websocket", websocket);
     }
 
     #[test]

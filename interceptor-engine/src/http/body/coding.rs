@@ -233,6 +233,12 @@ impl Decoder {
         })
     }
 
+    /// The most that may come out.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Whether the body is in no coding.
     #[must_use]
     pub fn is_identity(&self) -> bool {

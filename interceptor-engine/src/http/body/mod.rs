@@ -65,11 +65,34 @@ fn kind(content_type: Option<&str>) -> Kind {
     }
 }
 
+/// A document that has members or items; a mere number or word may as well be
+/// something else.
+fn document(bytes: &[u8]) -> Option<Json> {
+    Json::parse(bytes).filter(|json| matches!(json, Json::Object(_) | Json::List(_)))
+}
+
+/// Whether it looks like JSON in an encoding of two or four bytes a character,
+/// which some readers find out by themselves.
+fn is_wide_json(bytes: &[u8]) -> bool {
+    let start = bytes.get(..4).unwrap_or(bytes);
+    let wide = matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) || start.contains(&0);
+    let visible = bytes.iter().take(8).find(|byte| byte.is_ascii_graphic());
+    wide && matches!(visible, Some(b'{' | b'[' | b'"'))
+}
+
 /// Puts into `request` what its whole, opened body says.
 pub fn read(request: &mut HttpRequest, headers: &HeaderMap, bytes: &[u8]) -> Said {
     let mut said = Said::default();
     if bytes.is_empty() {
         request.body = HttpBody::Absent;
+        return said;
+    }
+    if headers.get_all(::http::header::CONTENT_TYPE).iter().count() > 1 {
+        request.body = HttpBody::Unreadable("it says twice what it is");
+        return said;
+    }
+    if is_wide_json(bytes) {
+        request.body = HttpBody::Unreadable("it is JSON in another encoding than UTF-8");
         return said;
     }
     let content_type = request.content_type.clone();
@@ -94,9 +117,11 @@ pub fn read(request: &mut HttpRequest, headers: &HeaderMap, bytes: &[u8]) -> Sai
                 None => HttpBody::Unreadable("it is not the lines of JSON that it says"),
             }
         }
-        Kind::Form => match form::decode_body(bytes) {
-            Some(pairs) => HttpBody::Form(pairs),
-            None => HttpBody::Unreadable("it is a form of too many fields"),
+        Kind::Form => match (document(bytes), form::decode_body(bytes)) {
+            // Many servers read JSON whatever it is called.
+            (Some(document), _) => HttpBody::Json(vec![document]),
+            (None, Some(pairs)) => HttpBody::Form(pairs),
+            (None, None) => HttpBody::Unreadable("it is a form of too many fields"),
         },
         Kind::Multipart => {
             let boundary = head::media_parameter(headers, "boundary");
@@ -150,6 +175,32 @@ fn graphql_of(request: &mut HttpRequest, asked: &[(String, Option<String>)]) {
     }
 }
 
+/// What rules see of a request whose body, where there is one, is whole; without
+/// a session: for tests of rules, and for who explains them.
+#[must_use]
+pub fn read_request(head: &::http::request::Parts, body: Option<&[u8]>) -> HttpRequest {
+    /// As a session has it where nothing else is said.
+    const LIMIT: u64 = 1 << 20;
+    let mut request = head::request(head, body.is_none(), false);
+    read_query(&mut request);
+    let Some(body) = body else {
+        return request;
+    };
+    request.size = Some(body.len() as u64);
+    let opened = coding::Decoder::new(&head.headers, LIMIT).and_then(|mut decoder| {
+        let mut opened = Vec::new();
+        decoder.push(body, &mut opened)?;
+        decoder.finish(&mut opened).map(|()| opened)
+    });
+    match opened {
+        Ok(opened) => {
+            read(&mut request, &head.headers, &opened);
+        }
+        Err(error) => request.body = HttpBody::Unreadable(error.why()),
+    }
+    request
+}
+
 /// GraphQL in a query: `GET /graphql?query=…`.
 pub fn read_query(request: &mut HttpRequest) {
     if !is_graphql_path(request) {
@@ -174,4 +225,92 @@ pub fn read_query(request: &mut HttpRequest) {
 /// A text as a name or value that rules look at.
 pub(super) fn shared(text: &str) -> Arc<str> {
     Arc::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::Request;
+
+    fn body(headers: &[(&str, &str)], bytes: &[u8]) -> HttpBody {
+        let mut builder = Request::builder().method("POST").uri("http://a.example/x");
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let (head, ()) = builder.body(()).unwrap().into_parts();
+        read_request(&head, Some(bytes)).body
+    }
+
+    #[test]
+    fn json_is_json_whatever_it_is_called() {
+        let json = br#"{"a":1}"#;
+        for kind in [
+            "application/json",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "x/y",
+        ] {
+            let read = body(&[("content-type", kind)], json);
+            assert!(matches!(read, HttpBody::Json(_)), "{kind}: {read:?}");
+        }
+        assert!(matches!(body(&[], json), HttpBody::Json(_)));
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        assert!(matches!(body(&form, b"a=1"), HttpBody::Form(_)));
+        assert!(matches!(body(&form, b"1"), HttpBody::Form(_)));
+        assert!(matches!(body(&[], b"plain"), HttpBody::Bytes(_)));
+    }
+
+    #[test]
+    fn what_two_readers_would_read_differently_cannot_be_read() {
+        let twice = [
+            ("content-type", "text/plain"),
+            ("content-type", "application/json"),
+        ];
+        assert!(matches!(body(&twice, b"{}"), HttpBody::Unreadable(_)));
+        let wide: Vec<u8> = "{\"a\":1}"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert!(matches!(body(&[], &wide), HttpBody::Unreadable(_)));
+        let json = [("content-type", "application/json")];
+        assert!(matches!(body(&json, b"{a:1}"), HttpBody::Unreadable(_)));
+        let coded = [("content-encoding", "gzip")];
+        assert!(matches!(body(&coded, b"no gzip"), HttpBody::Unreadable(_)));
+    }
+
+    #[test]
+    fn lines_of_json_are_several_documents() {
+        let kind = [("content-type", "application/x-ndjson")];
+        let HttpBody::Json(documents) = body(&kind, b"{\"a\":1}\n{\"a\":2}\n") else {
+            panic!("no JSON");
+        };
+        assert_eq!(documents.len(), 2);
+    }
+
+    #[test]
+    fn graphql_is_read_of_bodies_and_of_queries() {
+        let read = |uri: &str, text: Option<&[u8]>| {
+            let builder = Request::builder()
+                .uri(uri)
+                .header("content-type", "application/json");
+            let (head, ()) = builder.body(()).unwrap().into_parts();
+            let request = read_request(&head, text);
+            let fields = request.graphql.iter().flat_map(|one| one.fields.clone());
+            (
+                fields.map(|field| field.to_string()).collect::<Vec<_>>(),
+                request.body,
+            )
+        };
+        let (fields, _) = read("http://a/api", Some(br#"{"query":"{ a { b } }"}"#));
+        assert_eq!(fields, ["a", "a.b"]);
+        let (fields, _) = read("http://a/graphql?query=%7B%20a%20%7D", None);
+        assert_eq!(fields, ["a"]);
+        // Not GraphQL, and nothing says that it is.
+        let (fields, other) = read("http://a/api", Some(br#"{"query":"select 1"}"#));
+        assert!(fields.is_empty() && matches!(other, HttpBody::Json(_)));
+        for text in [r#"{"query":"select 1"}"#, r#"{"id":"persisted"}"#] {
+            let (_, unread) = read("http://a/graphql", Some(text.as_bytes()));
+            assert!(matches!(unread, HttpBody::Unreadable(_)), "{text}");
+        }
+    }
 }

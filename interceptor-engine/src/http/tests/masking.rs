@@ -144,6 +144,39 @@ fn pictures_and_other_bytes_pass_as_they_are() {
 }
 
 #[test]
+fn what_nobody_says_the_kind_of_is_masked_where_it_begins_like_text_and_left_otherwise() {
+    for (fields, ends) in [
+        (vec![], true),
+        (vec![("content-type", "application/octet-stream")], true),
+        (vec![("content-length", "28")], true),
+    ] {
+        let mut talk = Talk::new(MASKS);
+        let id = talk.get("/");
+        let text = format!("see {CARD} there...");
+        talk.respond(id, &fields, &[&text.as_bytes()[..3], &text.as_bytes()[3..]]);
+        assert_eq!(talk.text(), "see [redacted] there...", "{fields:?}");
+        assert_eq!(talk.down_ended, ends);
+        assert_eq!(talk.recorded(), talk.text());
+        let mut talk = Talk::new(MASKS);
+        let id = talk.get("/");
+        let bytes = format!("\u{1f}\0{CARD}..........");
+        talk.respond(
+            id,
+            &fields,
+            &[&bytes.as_bytes()[..3], &bytes.as_bytes()[3..]],
+        );
+        assert_eq!(talk.text(), bytes, "{fields:?}");
+        assert_eq!(talk.recorded(), bytes);
+        assert_eq!(talk.meta(Kind::Result)["unmasked"], "it is no text");
+    }
+    let mut talk = Talk::new(MASKS);
+    let id = talk.get("/");
+    talk.respond(id, &[], &[]);
+    assert!(talk.down_ended && talk.down.is_empty());
+    assert_eq!(talk.status(), 200);
+}
+
+#[test]
 fn an_answer_to_head_says_nothing_of_a_body_that_would_be_another() {
     let mut talk = Talk::new(MASKS);
     let id = talk.begin(request("HEAD", "/", &[]), true);

@@ -93,3 +93,64 @@ pub(in crate::replay) fn body(entry: &Entry) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::text::{Style, render};
+    use super::super::super::{Entry, Timeline};
+    use crate::event::FlowTime;
+    use serde_json::{Value, json};
+
+    fn shown(entries: &[(&str, &str, &[u8], Value)]) -> String {
+        let mut timeline = Timeline::new(10);
+        let entries = entries.iter().map(|(kind, line, data, meta)| Entry {
+            at: FlowTime(0),
+            kind: (*kind).to_owned(),
+            exchange: Some(1),
+            line: (*line).to_owned(),
+            data: data.to_vec(),
+            meta: meta.clone(),
+            ..Entry::default()
+        });
+        let items = entries.filter_map(|entry| timeline.push(&entry));
+        items.map(|item| render(&item, Style::default())).collect()
+    }
+
+    #[test]
+    fn an_exchange_is_shown_with_its_head_its_bodies_and_what_it_came_to() {
+        let text = shown(&[
+            (
+                "command",
+                "POST https://a.example/x",
+                b"",
+                json!({"method": "POST", "verdict": "allow", "query": [["q", "1"]], "headers": [["x-y", "z"]]}),
+            ),
+            ("input", "", b"sent\nit", json!({"part": 1})),
+            ("output", "", b"\x1b[2Jgot", json!({"part": 1})),
+            (
+                "output",
+                "",
+                b"\xff\xfe\xfd\xfc\xff\xff",
+                json!({"part": 2}),
+            ),
+            (
+                "result",
+                "200 OK · 9 bytes · 3.500 ms",
+                b"",
+                json!({"status": 200, "first_byte_us": 1250, "duration_us": 3500}),
+            ),
+        ]);
+        for part in [
+            "allow POST https://a.example/x?q=1\n",
+            "x-y: z\n",
+            "> sent\n",
+            "> it\n",
+            "< \\x1b[2Jgot\n",
+            "< 6 bytes that are no text\n",
+            "200 OK · 9 bytes · first byte after 1.250 ms, 3.500 ms\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!text.contains('\x1b'));
+    }
+}
