@@ -30,8 +30,10 @@ pub fn http_request(input: &[u8]) {
     assert!(input.starts_with(&out));
     let mut rest = &out[..];
     while !rest.is_empty() {
-        let Some((head, after)) = head(rest) else {
-            panic!("a head came out before it was whole");
+        let whole = head(rest);
+        assert!(whole.is_some(), "a head came out before it was whole");
+        let Some((head, after)) = whole else {
+            return;
         };
         let body = one_reading(&head);
         let method = head.first.split(' ').next();

@@ -104,7 +104,10 @@ fn spoken((major, minor): (u8, u8)) -> Result<Version, HttpError> {
     }
 }
 
-fn request_line(input: &[u8]) -> Parsed<'_, (&[u8], &[u8], (u8, u8))> {
+/// Method, target and version.
+type RequestLine<'a> = (&'a [u8], &'a [u8], (u8, u8));
+
+fn request_line(input: &[u8]) -> Parsed<'_, RequestLine<'_>> {
     let target = take_while1(|byte: u8| byte.is_ascii_graphic());
     let (rest, (method, _, target, _, version)) =
         (token, char(' '), target, char(' '), version).parse(input)?;

@@ -27,43 +27,44 @@ fn corpus(file: &str) -> Vec<Entry> {
         .map(|entry| Entry {
             name: entry[0].to_owned(),
             expected: entry[1].to_owned(),
-            bytes: spelled_out(entry[2]),
+            bytes: spelled_out(entry[2].as_bytes()),
         })
         .collect()
 }
 
 /// The bytes that an entry spells.
-fn spelled_out(text: &str) -> Vec<u8> {
+fn spelled_out(mut rest: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if c == '{' {
+    while let [byte, after @ ..] = rest {
+        if *byte == b'{' {
             let mut depth = 0;
-            let end = rest
-                .char_indices()
-                .find(|(_, c)| {
-                    depth += i32::from(*c == '{') - i32::from(*c == '}');
-                    depth == 0
-                })
-                .unwrap()
-                .0;
-            let (times, what) = rest[1..end].split_once('*').unwrap();
-            out.extend(spelled_out(what).repeat(times.parse().unwrap()));
-            rest = &rest[end + 1..];
-        } else if c == '\\' {
-            let (byte, used) = match &rest[1..2] {
-                "r" => (b'\r', 2),
-                "n" => (b'\n', 2),
-                "t" => (b'\t', 2),
-                "0" => (0, 2),
-                "x" => (u8::from_str_radix(&rest[2..4], 16).unwrap(), 4),
-                _ => (b'\\', 2),
-            };
-            out.push(byte);
-            rest = &rest[used..];
+            let end = rest.iter().position(|byte| {
+                depth += i32::from(*byte == b'{') - i32::from(*byte == b'}');
+                depth == 0
+            });
+            let (inside, after) = rest.split_at(end.unwrap());
+            let star = inside.iter().position(|byte| *byte == b'*').unwrap();
+            let times = std::str::from_utf8(&inside[1..star]).unwrap();
+            let what = spelled_out(&inside[star + 1..]);
+            out.extend(what.repeat(times.parse().unwrap()));
+            rest = &after[1..];
+        } else if let [b'\\', kind, after @ ..] = rest {
+            rest = after;
+            out.push(match kind {
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'0' => 0,
+                b'x' => {
+                    let (digits, after) = after.split_at(2);
+                    rest = after;
+                    u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+                }
+                _ => b'\\',
+            });
         } else {
-            out.push(u8::try_from(c).unwrap());
-            rest = &rest[1..];
+            out.push(*byte);
+            rest = after;
         }
     }
     out
