@@ -263,8 +263,14 @@ impl Exchange {
             self.answering = Answering::Passing(stream);
             return self.cut(now, Limit::Bytes(most), shared, out);
         }
-        if let Some(trailers) = trailers.as_mut().filter(|_| !stream.trailers_kept) {
-            stream::drop_of_bytes(trailers);
+        if let Some(trailers) = &mut trailers {
+            if !stream.trailers_kept {
+                stream::drop_of_bytes(trailers);
+            }
+            if let Some(masks) = &self.masks {
+                let hidden = masks.of(Direction::Response);
+                self.masked += masking::fields(hidden, trailers, &shared.key);
+            }
         }
         self.end_stream(now, *stream, false, shared, out);
         if let Some(head) = last.head {

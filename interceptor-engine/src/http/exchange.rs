@@ -276,6 +276,13 @@ impl Exchange {
         if let Some(tap) = self.tap.take() {
             self.record_rest(now, tap, shared, out);
         }
+        if let Asking::Collecting(_) = self.asking {
+            let line = format!(
+                "{} to {} was given up before it could be judged",
+                self.method, self.request.host
+            );
+            self.record_note(now, &line, shared, out);
+        }
         match std::mem::replace(&mut self.answering, Answering::Over) {
             Answering::Waiting if self.is_sent() => {
                 self.record_note(now, "it ended before its answer began", shared, out);

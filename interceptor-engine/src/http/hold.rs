@@ -200,9 +200,12 @@ impl Exchange {
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
-        if let Asking::Held(held) = std::mem::replace(&mut self.asking, Asking::Done) {
-            let why = "the agent went away while a person was asked";
-            self.record_decision(now, "withdrawn", "", Some(why), held.since, shared, out);
+        match std::mem::replace(&mut self.asking, Asking::Done) {
+            Asking::Held(held) => {
+                let why = "the agent went away while a person was asked";
+                self.record_decision(now, "withdrawn", "", Some(why), held.since, shared, out);
+            }
+            other => self.asking = other,
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use super::Entry;
 use super::escape;
+use super::http;
 use super::text::clock;
 use super::timeline::flat;
 use serde_json::Value;
@@ -39,6 +40,11 @@ impl Sql {
         match entry.kind.as_str() {
             "open" => comment(&format!("session opened: {}", entry.line)),
             "close" => comment(&format!("session closed: {}", entry.line)),
+            "command" if http::is_http(entry) => comment(&format!(
+                "not SQL: {} {}",
+                entry.meta_text("verdict").unwrap_or_default(),
+                entry.line
+            )),
             "command" => self.command(entry),
             "verdict" => comment(&format!(
                 "{}: {}",

@@ -162,3 +162,33 @@ fn an_answer_that_breaks_off_is_broken_off_for_the_agent_too() {
     assert!(talk.broken && !talk.down_ended);
     assert_eq!(talk.session.under_way(), 0);
 }
+
+#[test]
+fn a_request_for_the_server_itself_keeps_its_star() {
+    let mut talk = Talk::new(NOTHING);
+    talk.begin(request("OPTIONS", "*", &[("host", "api.example")]), true);
+    let sent = talk.sent.as_ref().unwrap();
+    assert_eq!(sent.uri.path_and_query().unwrap(), "*");
+    assert_eq!(sent.uri.authority().unwrap(), "api.example");
+}
+
+#[test]
+fn an_answer_may_come_before_the_request_is_whole() {
+    let mut talk = Talk::new(NOTHING);
+    let id = talk.begin(request("PUT", "/", &[]), false);
+    talk.call(|session, now, out| session.request_data(now, id, Bytes::from_static(b"a"), out));
+    talk.respond(id, &[], &[b"early"]);
+    assert_eq!(talk.text(), "early");
+    talk.call(|session, now, out| session.request_data(now, id, Bytes::from_static(b"b"), out));
+    talk.call(|session, now, out| session.request_end(now, id, None, out));
+    assert_eq!(talk.up, b"ab");
+    assert_eq!(talk.session.under_way(), 0);
+}
+
+#[test]
+fn a_wait_for_permission_to_send_is_over_here() {
+    let mut talk = Talk::new(NOTHING);
+    talk.post("/", &[("expect", "100-continue")], &[b"body"]);
+    assert_eq!(talk.sent_field("expect"), None);
+    assert_eq!(talk.up, b"body");
+}

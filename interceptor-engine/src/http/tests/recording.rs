@@ -113,3 +113,18 @@ fn an_exchange_that_is_cut_short_says_so() {
     assert_eq!(talk.meta(Kind::Result)["failed"], true);
     assert_eq!(talk.meta(Kind::Close)["exchanges"], 1);
 }
+
+#[test]
+fn a_request_that_is_given_up_before_it_was_judged_leaves_a_trace() {
+    let mut talk = Talk::new(NOTHING);
+    let fields = [
+        ("content-type", "application/json"),
+        ("content-length", "9"),
+    ];
+    let id = talk.begin(request("POST", "/", &fields), false);
+    talk.call(|session, now, out| session.agent_left(now, id, out));
+    assert!(talk.sent.is_none() && !talk.dropped);
+    let note = &talk.of(Kind::Note)[0].line;
+    assert!(note.contains("POST to api.example"), "{note}");
+    assert_eq!(talk.session.under_way(), 0);
+}
