@@ -17,7 +17,6 @@ use super::head;
 use super::masking::{self, Kind, Masker, Masking};
 use super::outbox::{Act, Failure, Outbox};
 use super::record::Answer;
-use super::rules::needs;
 use super::session::Shared;
 use super::stream::{self, Last, Parts, Stream};
 use crate::event::{self, FlowTime};
@@ -51,9 +50,7 @@ impl Exchange {
             return;
         }
         self.answer = Some(Answer::new(now, &head, self, shared));
-        if needs(&shared.scope, &self.request).response_head
-            && !self.response_may_pass(now, &head, shared, out)
-        {
+        if self.needs.response_head && !self.response_may_pass(now, &head, shared, out) {
             return;
         }
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS

@@ -17,7 +17,6 @@ use super::hold::Held;
 use super::masking::{self, Fault, Masker, Masking};
 use super::outbox::{Act, Outbox};
 use super::record::Tap;
-use super::rules::needs;
 use super::session::Shared;
 use super::stream;
 use crate::event::FlowTime;
@@ -103,7 +102,8 @@ impl Exchange {
             return self.answer_with(now, &why, shared, out);
         }
         let kept = Kept::new(head, ended);
-        let reads = !ended && needs(&shared.scope, &self.request).request_body;
+        self.needs = shared.scope.http_needs(&self.request);
+        let reads = !ended && self.needs.request_body;
         if reads && !shared.refuses_early(now, &self.request) {
             if head::is_grpc(self.request.content_type.as_deref()) {
                 // Its client may wait for an answer before it says more.
@@ -424,7 +424,7 @@ impl Exchange {
         for name in &shared.injected {
             head.headers.remove(name);
         }
-        if needs(&shared.scope, &self.request).response_body || self.masks_answer() {
+        if self.needs.response_body || self.masks_answer() {
             coding::accept_known(&mut head.headers);
             // A range could cut what is to be hidden in two.
             head.headers.remove(header::RANGE);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::http::{Method, request};
 use interceptor_policy::mask::Direction;
 use interceptor_policy::operation::http::HttpRequest;
+use interceptor_policy::scope::HttpNeeds;
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Limits, Masks, RecordLevel, Refusal};
 
@@ -49,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) url: String,
     pub(super) method: Method,
     pub(super) version: ::http::Version,
+    /// What the rules that may apply ask about.
+    pub(super) needs: HttpNeeds,
     /// In which form the agent is answered.
     pub(super) form: Form,
     pub(super) asking: Asking,
@@ -105,6 +108,7 @@ impl Exchange {
             method: head.method.clone(),
             version: head.version,
             form: form(&request, &head.headers),
+            needs: HttpNeeds::default(),
             request,
             asking: if names_host {
                 Asking::Fresh(Box::new(head))

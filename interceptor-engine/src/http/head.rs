@@ -4,6 +4,7 @@
 //! types); RFC 9113, section 8.3.1 (`:authority`); RFC 6455 and RFC 8441 (what a
 //! WebSocket's opening looks like).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -71,8 +72,12 @@ pub(super) fn is_secret_name(name: &str) -> bool {
         "credential",
         "session",
     ];
-    let name = name.to_ascii_lowercase();
-    WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
+    let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    };
+    WHOLE.contains(&&*name) || PARTS.iter().any(|part| name.contains(part))
 }
 
 /// The media type, lower case, without parameters.

@@ -2,16 +2,10 @@
 
 use interceptor_policy::operation::HttpOperation;
 use interceptor_policy::operation::http::{HttpRequest, HttpResponse, WebSocketMessage};
-use interceptor_policy::scope::HttpNeeds;
-use interceptor_policy::{Judgement, Operation, Scope};
+use interceptor_policy::{Judgement, Operation};
 
 use super::session::Shared;
 use crate::event::FlowTime;
-
-/// Which parts of an exchange rules ask about.
-pub(super) fn needs(scope: &Scope, request: &HttpRequest) -> HttpNeeds {
-    scope.http_needs(request)
-}
 
 impl Shared {
     /// Judges a request, once, and remembers it.

@@ -14,7 +14,6 @@ use super::answer::Reason;
 use super::exchange::{Answering, Exchange};
 use super::masking;
 use super::outbox::{Act, Failure, Outbox};
-use super::rules::needs;
 use super::session::Shared;
 use super::stream::Parts;
 use super::websocket::{Read, Reader};
@@ -183,7 +182,7 @@ impl Exchange {
                 },
             },
         };
-        if needs(&shared.scope, &self.request).messages
+        if self.needs.messages
             && let Some(refusal) = self.refused_message(now, &message, shared, out)
         {
             return self.close_socket(now, wire::POLICY_VIOLATION, &refusal.message, shared, out);

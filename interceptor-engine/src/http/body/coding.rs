@@ -250,6 +250,10 @@ impl Decoder {
     /// # Errors
     /// Where they cannot be opened; nothing can be opened behind them.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), CodingError> {
+        if self.layers.is_empty() {
+            self.taken += input.len() as u64;
+            return self.give(input, out);
+        }
         for slice in input.chunks(SLICE) {
             self.taken += slice.len() as u64;
             self.through(slice, out)?;
@@ -271,15 +275,15 @@ impl Decoder {
             let done = layer.write(&bytes);
             bytes = opened(layer, done)?;
         }
-        self.give(bytes, out)
+        self.give(&bytes, out)
     }
 
-    fn give(&mut self, bytes: Vec<u8>, out: &mut Vec<u8>) -> Result<(), CodingError> {
+    fn give(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodingError> {
         if bytes.len() as u64 > self.room() {
             return Err(CodingError::Bomb);
         }
         self.given += bytes.len() as u64;
-        out.extend_from_slice(&bytes);
+        out.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -299,7 +303,7 @@ impl Decoder {
             let done = layer.write(&bytes).and_then(|()| layer.finish());
             bytes = opened(layer, done)?;
         }
-        self.give(bytes, out)
+        self.give(&bytes, out)
     }
 }
 

@@ -96,8 +96,15 @@ fn a_refusal_of_graphql_is_its_list_of_errors() {
 
 #[test]
 fn a_kill_answers_ends_the_flow_and_lets_nothing_more_begin() {
-    let mut talk = Talk::new(&BLOCKS.replace("verdict: block", "verdict: kill"));
-    talk.get("/");
+    let kills = "
+version: 1
+rules:
+  - name: not-that
+    match: { http: { path: /kill } }
+    verdict: kill
+";
+    let mut talk = Talk::new(kills);
+    talk.get("/kill");
     assert_eq!(talk.status(), 403);
     assert!(matches!(talk.end, Some(End::Refused(_))));
     (talk.answer, talk.down_ended) = (None, false);
