@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use interceptor_tests::nginx::LARGE;
 use interceptor_tests::scripted::Scripted;
 use interceptor_tests::web::{Plan, Shared, Web, all_targets};
 use interceptor_tests::{eventually, needs};
@@ -244,6 +245,47 @@ fn a_session_that_is_killed_ends_at_once() -> Result<()> {
         web.daemon.ask(&["sessions", "kill", session])?;
         let done = running.finish(Duration::from_secs(10))?;
         assert!(!done.status.success(), "{done:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_answer_of_two_readings_is_not_passed_on() -> Result<()> {
+    let server = Scripted::start(|connection| {
+        connection.head()?;
+        connection.say(
+            "HTTP/1.1 200 OK\r\ncontent-length: 70\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n\
+             HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond",
+        )
+    })?;
+    if !needs::kernel()? {
+        return Ok(());
+    }
+    let web = Web::before(&server, RULES)?;
+    web.test(|web| {
+        let url = format!("http://127.0.0.1:{}/twice", server.port);
+        let done = web.curl("doubled", &[&url, &url])?;
+        assert!(!done.stdout.contains("second"), "{}", done.stdout);
+        assert!(done.stdout.starts_with("HTTP/1.1 502"), "{}", done.stdout);
+        Ok(())
+    })
+}
+
+#[test]
+fn answers_without_a_body_are_whole() -> Result<()> {
+    WEB.test(|web| {
+        let url = |path: &str| format!("http://127.0.0.1:{}{path}", web.nginx.port);
+        let urls = [url("/files/large"), url("/empty"), url("/moved")];
+        let done = web
+            .curl("brief", &["-I", &urls[0], &urls[1], &urls[2]])?
+            .ok()?;
+        assert!(
+            done.stdout.contains(&format!("Content-Length: {LARGE}")),
+            "{}",
+            done.stdout
+        );
+        assert!(done.stdout.contains("HTTP/1.1 204"), "{}", done.stdout);
+        assert!(done.stdout.contains("HTTP/1.1 302"), "{}", done.stdout);
         Ok(())
     })
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use interceptor_tests::certs::Certificates;
 use interceptor_tests::eventually;
+use interceptor_tests::process::{Server, Start};
 use interceptor_tests::web::{Plan, Shared, Web, all_targets, json_of, target};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const RULES: &str = "
@@ -41,6 +43,15 @@ static LENIENT: Shared = Shared::new(Plan {
             config.insert("intercept".to_owned(), json!({ "uninspected": "allow" }));
         }
         Ok(config)
+    },
+});
+
+/// Every port is a target.
+static ANY: Shared = Shared::new(Plan {
+    rules: RULES,
+    config: |nginx, _| {
+        let settings = json!({ "port": null, "tls": { "ca": nginx.certificates.ca } });
+        Ok(json!({ "targets": [target("any", 0, &settings)] }))
     },
 });
 
@@ -178,6 +189,56 @@ fn what_is_no_http_inside_tls_goes_by_policy_too() -> Result<()> {
             events.iter().any(|event| event.line.contains("refused")),
             "{events:?}"
         );
+        Ok(())
+    })
+}
+
+/// Two services that speak to nobody without a certificate, one for each way in
+/// which TLS says so.
+#[test]
+fn a_service_that_asks_for_a_certificate_that_is_not_there_goes_by_policy() -> Result<()> {
+    ANY.test(|web| {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let port = interceptor_tests::place::free_port()?;
+            let mut command = std::process::Command::new("openssl");
+            command
+                .args([
+                    "s_server",
+                    "-quiet",
+                    "-www",
+                    "-Verify",
+                    "1",
+                    "-verify_return_error",
+                    version,
+                ])
+                .args(["-accept", &format!("127.0.0.1:{port}")])
+                .arg("-cert")
+                .arg(&web.nginx.certificates.certificate)
+                .arg("-key")
+                .arg(&web.nginx.certificates.key);
+            let start = Start {
+                name: "openssl",
+                log: &web.place.path(format!("openssl{version}.log")),
+                user: None,
+                stop: Signal::SIGKILL,
+                orphaned: Signal::SIGKILL,
+            };
+            let mut server = Server::start(&start, command)?;
+            server.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+            let url = format!("https://localhost:{port}/");
+            let agent = format!("bare{version}");
+            for _ in 0..2 {
+                let done = web.curl(&agent, &[&url])?;
+                assert!(!done.stdout.contains(" 200"), "{}", done.stdout);
+            }
+            let sessions = web.records()?.closed_sessions_of(&agent, 2)?;
+            let (_, last) = sessions.last().context("no second session")?;
+            assert!(
+                last.iter()
+                    .any(|event| event.line.contains("client certificate")),
+                "{version}: {last:?}"
+            );
+        }
         Ok(())
     })
 }

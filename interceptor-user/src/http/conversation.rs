@@ -6,6 +6,7 @@
 //! in front of all later ones, and no exchange goes on before they are gone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use super::body::Fed;
 use super::credentials::Injector;
 use super::front;
 use super::service::{Fault, Lease, Service};
+use super::unopened::Why;
 use crate::approval::Asker;
 use crate::flow::House;
 use crate::flow::pump::{Asking, Outcome};
@@ -221,10 +223,18 @@ impl Conversation {
             Fault::Credentials
         })?;
         let sent = self.service.send(Request::from_parts(head, body)).await;
-        if let Ok((response, _)) = &sent
-            && response.status() == http::StatusCode::UNAUTHORIZED
-        {
-            self.injector.refused();
+        match &sent {
+            Ok((response, _)) if response.status() == http::StatusCode::UNAUTHORIZED => {
+                self.injector.refused();
+            }
+            Err(fault) if fault.wants_certificate() => {
+                let flow = &self.flow;
+                let principal = &flow.identity.principal;
+                let (why, now) = (Why::ClientCertificate, Instant::now());
+                let unopened = &self.house.http.unopened;
+                unopened.note(principal, flow.origin, self.name.as_deref(), why, now);
+            }
+            _ => {}
         }
         sent
     }

@@ -142,13 +142,13 @@ impl Exchange {
                     self.to_service = None;
                     continue;
                 }
-                Happened::Request(part) => self.from_agent(part),
+                Happened::Request(part) => self.agent_said(part),
                 Happened::Head(Ok((response, lease))) => self.head(response, lease),
                 Happened::Head(Err(fault)) => {
                     self.sending = None;
                     self.fails(fault.into())
                 }
-                Happened::Response(part) => self.from_service(part),
+                Happened::Response(part) => self.service_said(part),
                 Happened::Decided(decision) => {
                     self.asking = None;
                     self.call(|session, now, id, out| session.decided(now, id, decision, out))
@@ -239,7 +239,7 @@ impl Exchange {
         }
     }
 
-    fn from_agent(&mut self, part: Result<Option<Part>, ()>) -> Vec<Act> {
+    fn agent_said(&mut self, part: Result<Option<Part>, ()>) -> Vec<Act> {
         match part {
             Ok(Some(Part::Data(bytes))) => {
                 self.call(|session, now, id, out| session.request_data(now, id, bytes, out))
@@ -297,7 +297,7 @@ impl Exchange {
         acts
     }
 
-    fn from_service(&mut self, part: Result<Option<Part>, String>) -> Vec<Act> {
+    fn service_said(&mut self, part: Result<Option<Part>, String>) -> Vec<Act> {
         match part {
             Ok(Some(Part::Data(bytes))) => {
                 self.call(|session, now, id, out| session.response_data(now, id, bytes, out))
