@@ -197,6 +197,9 @@ impl Exchange {
             }
         };
         let sent = stream.sent;
+        if let Some(messages) = self.answer.as_mut().and_then(|one| one.messages.as_mut()) {
+            messages.push(&bytes);
+        }
         if let Some(most) = self.limits.bytes.filter(|most| sent > *most) {
             stream.take_back(bytes.len());
             if let Some(head) = head {
@@ -267,6 +270,10 @@ impl Exchange {
             if let Some(masks) = &self.masks {
                 let hidden = masks.of(Direction::Response);
                 self.masked += masking::fields(hidden, trailers, &shared.key);
+            }
+            let recorded = self.recordable_headers(trailers, shared);
+            if let Some(answer) = &mut self.answer {
+                answer.trailers = Some(recorded);
             }
         }
         self.end_stream(now, *stream, false, shared, out);

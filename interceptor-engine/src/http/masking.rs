@@ -110,6 +110,12 @@ impl Masker {
     }
 }
 
+/// Whether a body may be JSON, by its first character.
+pub(super) fn begins_like_json(body: &[u8]) -> bool {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, Some(b'{' | b'['))
+}
+
 /// A whole body, masked; and how many values were hidden. Where only looks count,
 /// what is not the JSON that it says is masked as text.
 pub(super) fn whole(
@@ -126,6 +132,14 @@ pub(super) fn whole(
         masker.finish(key, &mut out)?;
         Ok((out, masker.hidden()))
     };
+    // A reader may take for JSON what is called something else.
+    if kind == Kind::Text
+        && masks.of(direction).json().is_some()
+        && begins_like_json(body)
+        && let Ok(masked) = run(Kind::Json)
+    {
+        return Ok(masked);
+    }
     match run(kind) {
         Err(_) if kind == Kind::Json && masks.of(direction).json().is_none() => run(Kind::Text),
         other => other,

@@ -18,6 +18,7 @@ use super::answer::{self, Reason};
 use super::asking::Kept;
 use super::body::ModelCall;
 use super::body::coding::{CodingError, Decoder};
+use super::body::grpc::Messages;
 use super::exchange::Exchange;
 use super::head::is_secret_name;
 use super::outbox::Outbox;
@@ -70,6 +71,10 @@ pub(super) struct Answer {
     /// Microseconds from the request's forwarding to this head.
     pub(super) first_byte: u64,
     pub(super) content_type: Option<Arc<str>>,
+    /// As they are recorded.
+    pub(super) trailers: Option<Value>,
+    /// The messages, where it is gRPC's.
+    pub(super) messages: Option<Messages>,
     /// Whether masks were in force that are of text alone, and it is none.
     pub(super) unlooked: bool,
 }
@@ -82,12 +87,15 @@ impl Answer {
         shared: &Shared,
     ) -> Self {
         let sent = exchange.sent.unwrap_or(exchange.begun);
+        let media = super::head::media_type(&head.headers);
         Self {
             status: head.status.as_u16(),
             version: version(head.version),
             headers: exchange.recordable_headers(&head.headers, shared),
             first_byte: now.0.saturating_sub(sent.0),
-            content_type: super::head::media_type(&head.headers),
+            trailers: None,
+            messages: super::head::is_grpc(media.as_deref()).then(Messages::default),
+            content_type: media,
             unlooked: false,
         }
     }
@@ -128,7 +136,7 @@ impl Exchange {
     }
 
     /// Names and values, a list of pairs, since names may be there twice.
-    fn recordable_headers(&self, headers: &HeaderMap, shared: &Shared) -> Value {
+    pub(super) fn recordable_headers(&self, headers: &HeaderMap, shared: &Shared) -> Value {
         let pairs = headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes());
             let value = if shared.injected.contains(name) {
@@ -515,6 +523,14 @@ impl Exchange {
             "waited_us".to_owned(),
             json!(sent.0.saturating_sub(self.begun.0)),
         );
+        if self.record >= RecordLevel::Commands
+            && let Some(trailers) = answer.trailers
+        {
+            meta.insert("trailers".to_owned(), trailers);
+        }
+        if let Some(messages) = answer.messages {
+            meta.insert("grpc_messages".to_owned(), json!(messages.count()));
+        }
         if answer.unlooked {
             meta.insert("unmasked".to_owned(), json!("it is no text"));
         }

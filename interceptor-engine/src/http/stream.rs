@@ -238,7 +238,12 @@ impl Stream {
                 bytes: data.clone(),
             });
         }
-        let kind = Kind::Text;
+        let places = masks.of(Direction::Response).json().is_some();
+        let kind = if places && masking::begins_like_json(&opened) {
+            Kind::Json
+        } else {
+            Kind::Text
+        };
         if small {
             // Opened again from its start, when it is whole.
             let fresh = Decoder::new(&head.headers, decoder.limit());

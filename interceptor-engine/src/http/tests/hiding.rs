@@ -69,6 +69,27 @@ fn what_is_not_the_json_that_it_says_is_cut_where_a_place_in_it_may_be_hidden() 
 }
 
 #[test]
+fn a_place_is_hidden_in_what_is_not_called_json_and_may_be_read_as_it() {
+    let body = r#"{"user":{"ssn":"078-05-1120"}}"#;
+    let length = body.len().to_string();
+    for fields in [
+        vec![("content-type", "text/plain"), ("content-length", &*length)],
+        vec![("content-type", "application/octet-stream")],
+        vec![("content-length", &*length)],
+        vec![],
+    ] {
+        let mut talk = Talk::new(PLACES);
+        let id = talk.get("/");
+        talk.respond(id, &fields, &[body.as_bytes()]);
+        assert_eq!(
+            talk.text(),
+            r#"{"user":{"ssn":"[redacted]"}}"#,
+            "{fields:?}"
+        );
+    }
+}
+
+#[test]
 fn by_looks_alone_what_is_not_the_json_that_it_says_is_masked_as_text() {
     let mut talk = Talk::new(MASKS);
     let id = talk.get("/");

@@ -128,3 +128,21 @@ fn a_request_that_is_given_up_before_it_was_judged_leaves_a_trace() {
     assert!(note.contains("POST to api.example"), "{note}");
     assert_eq!(talk.session.under_way(), 0);
 }
+
+#[test]
+fn what_a_call_of_grpc_came_to_is_on_record_with_its_trailers() {
+    let mut talk = Talk::new(NOTHING);
+    let grpc = [("content-type", "application/grpc")];
+    let id = talk.post("/pkg.Service/Call", &grpc, &[&[0, 0, 0, 0, 1, 7]]);
+    assert_eq!(talk.meta(Kind::Command)["grpc"]["method"], "Call");
+    talk.head(id, 200, &grpc, false);
+    talk.data(id, &[0, 0, 0, 0, 2, 8]);
+    talk.data(id, &[9, 0, 0, 0, 0, 0]);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "5".parse().unwrap());
+    talk.call(|session, now, out| session.response_end(now, id, Some(trailers), out));
+    assert_eq!(talk.trailers.as_ref().unwrap()["grpc-status"], "5");
+    let meta = talk.meta(Kind::Result);
+    assert_eq!(meta["grpc_messages"], 2);
+    assert_eq!(meta["trailers"], serde_json::json!([["grpc-status", "5"]]));
+}
