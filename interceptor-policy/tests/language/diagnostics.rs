@@ -554,7 +554,7 @@ fn what_could_never_be_of_a_request_is_told_when_the_rules_are_read() {
         ("{ body: { '/a*': x } }", "stands alone", "", "'/a*'"),
         ("{ body: {} }", "points at nothing", "", "{"),
         ("{ grpc: { servce: x } }", "`servce`", "`service`", "servce"),
-        ("{ mcp: { tols: x } }", "`tols`", "`tool`", "tols"),
+        ("{ mcp: { tol: x } }", "`tol`", "`tool`", "tol"),
         ("{ graphql: { field: x } }", "`field`", "`fields`", "field"),
         ("{ websocket: 1 }", "true or false", "", "1"),
     ] {
