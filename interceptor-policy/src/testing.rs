@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::approval::OnTimeout;
 use crate::diagnostic::At;
 use crate::mask::{Detector, Masks};
+use crate::operation::http::HttpRequest;
 use crate::operation::sample::Sample;
 use crate::operation::{Column, HttpOperation, Sql, Table};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
@@ -137,8 +138,19 @@ impl Outcome {
 /// may have been before.
 const TEST_TIME: u64 = 1 << 50;
 
-/// Runs one test against a rule set. What the statement means comes from `classify`.
+/// Runs one test against a rule set. What the statement means comes from
+/// `classify`; a request is what [`Sample::request`] makes of it.
 pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql) -> Outcome {
+    run_with(case, rules, classify, Sample::request)
+}
+
+/// As [`run`], with requests that are read by `read`.
+pub fn run_with(
+    case: &TestCase,
+    rules: &Arc<RuleSet>,
+    classify: impl Fn(&str) -> Sql,
+    read: impl Fn(&Sample) -> HttpRequest,
+) -> Outcome {
     let scope = rules.scope(&case.subject);
     let now = Moment {
         monotonic: TEST_TIME,
@@ -157,7 +169,7 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
             });
             scope.judge(&operation, standing, now)
         }
-        Exchange::Http(sample) => judge_sample(&scope, sample, standing, now),
+        Exchange::Http(sample) => judge_sample(&scope, sample, &read(sample), standing, now),
     };
     let mut earlier = Vec::new();
     let begin = case.before.iter().map(|before| before.ago).max();
@@ -239,17 +251,18 @@ pub fn run(case: &TestCase, rules: &Arc<RuleSet>, classify: impl Fn(&str) -> Sql
     Outcome { failures, applied }
 }
 
-/// Judges a request, and where that is let pass its response, as one.
+/// Judges a request as it was read, and where that is let pass the sample's
+/// response, as one.
 pub fn judge_sample(
     scope: &Scope,
     sample: &Sample,
+    request: &HttpRequest,
     standing: &mut Standing,
     now: Moment,
 ) -> Judgement {
-    let request = sample.request();
     let response = sample.response();
     let operation = HttpOperation {
-        request: &request,
+        request,
         response: None,
         message: None,
     };

@@ -93,8 +93,10 @@ pub(crate) enum Leaf {
     McpTools,
 }
 
-/// Fields whose members have names of their own, and what one of them is.
-const NAMED: &[(&str, fn(String) -> Leaf)] = &[
+/// A field whose members have names of their own, and what one of them is.
+type Named = (&'static str, fn(String) -> Leaf);
+
+const NAMED: &[Named] = &[
     ("principal.labels.", Leaf::Label),
     ("principal.claims.", Leaf::Claim),
     ("http.query.", Leaf::Query),

@@ -18,7 +18,7 @@ use interceptor_policy::{
 use serde_json::{Value, json};
 
 use super::super::Global;
-use super::{load, print, print_json, table};
+use super::{load, print, print_json, request_of, table};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -170,7 +170,7 @@ fn ask(global: &Global, args: &Args) -> anyhow::Result<(Asked, Said)> {
             sample.response = args
                 .status
                 .map(|status| (status, args.response_header.clone()));
-            let request = sample.request();
+            let request = request_of(&sample);
             Asked::Http(Box::new(sample), Box::new(request))
         }
         (None, None) => anyhow::bail!("neither --postgres nor --http is given"),
@@ -223,7 +223,7 @@ fn of_request(
         }
     }
     Said {
-        judgement: judge_sample(scope, sample, &mut standing, now),
+        judgement: judge_sample(scope, sample, request, &mut standing, now),
         rules,
     }
 }

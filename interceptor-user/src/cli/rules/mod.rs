@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use interceptor_policy::operation::http::HttpRequest;
+use interceptor_policy::operation::sample::Sample;
 use interceptor_policy::{Diagnostics, RuleSet};
 use serde_json::json;
 
@@ -152,6 +154,30 @@ fn load(global: &Global, paths: &[PathBuf]) -> anyhow::Result<Arc<RuleSet>> {
     RuleSet::load(&sources)
         .map(Arc::new)
         .map_err(|faults| anyhow::anyhow!("the rules are refused\n{faults}"))
+}
+
+/// A written request, read as traffic is; what could never be sent as HTTP (a
+/// control character in a path, say) is read as it stands.
+fn request_of(sample: &Sample) -> HttpRequest {
+    let method = match sample.method.as_str() {
+        "" => "GET",
+        method => method,
+    };
+    let mut head = http::Request::builder()
+        .method(method)
+        .uri(format!("https://{}{}", sample.host, sample.path));
+    for (name, value) in &sample.headers {
+        head = head.header(name, value);
+    }
+    let Ok(head) = head.body(()) else {
+        return sample.request();
+    };
+    let (head, ()) = head.into_parts();
+    let body = sample.body.as_deref().map(str::as_bytes);
+    HttpRequest {
+        host_mismatch: sample.host_mismatch,
+        ..interceptor_engine::http::read_request(&head, body)
+    }
 }
 
 fn as_json(faults: &Diagnostics) -> serde_json::Value {

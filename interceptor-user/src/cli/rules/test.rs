@@ -9,7 +9,7 @@ use interceptor_policy::testing;
 use serde_json::json;
 
 use super::super::Global;
-use super::{count, load, print, print_json};
+use super::{count, load, print, print_json, request_of};
 
 pub(super) fn run(global: &Global, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let rules = load(global, paths)?;
@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global, paths: &[PathBuf]) -> anyhow::Result<ExitCode
     let mut failed = 0;
     let mut reached = BTreeSet::new();
     for case in rules.tests() {
-        let outcome = testing::run(case, &rules, classify);
+        let outcome = testing::run_with(case, &rules, classify, request_of);
         let word = if outcome.passed() { "pass" } else { "FAIL" };
         text.push_str(&format!("{word}  {}\n", case.name));
         for failure in &outcome.failures {
