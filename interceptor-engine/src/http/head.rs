@@ -58,7 +58,8 @@ pub(super) fn is_secret_name(name: &str) -> bool {
         "code",
         "assertion",
     ];
-    const PARTS: [&str; 12] = [
+    const PARTS: [&str; 13] = [
+        "jwt",
         "token",
         "secret",
         "password",
