@@ -18,6 +18,10 @@ use crate::shell;
 /// Versions that this tree was tried with.
 const CARGO_DENY: &str = "0.20.2";
 const CLIENTS: [&str; 3] = ["psycopg==3.3.9", "requests==2.32.5", "httpx[http2]==0.28.1"];
+const MITMPROXY: &str = "mitmproxy==11.0.2";
+
+/// What Python makes environments with.
+const VENV: &str = "/usr/share/python-wheels|/usr/lib/python3*/ensurepip/__init__.py";
 
 /// Which things a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,7 +30,7 @@ pub(crate) enum Need {
     Build,
     /// PostgreSQL and HTTP with their clients, and Redis
     Servers,
-    /// pgbouncer, to compare with
+    /// pgbouncer, HAProxy and mitmproxy, to compare with, and wrk
     Bench,
     /// Python with psycopg, requests and httpx, clients of the tests
     Python,
@@ -73,13 +77,16 @@ impl Need {
             package("nginx-light", "/usr/sbin/nginx"),
             package("curl", "/usr/bin/curl"),
         ];
-        const BENCH: &[Package] = &[package("pgbouncer", "/usr/sbin/pgbouncer")];
+        const BENCH: &[Package] = &[
+            package("pgbouncer", "/usr/sbin/pgbouncer"),
+            package("haproxy", "/usr/sbin/haproxy"),
+            package("wrk", "/usr/bin/wrk"),
+            package("python3", "/usr/bin/python3"),
+            package("python3-venv", VENV),
+        ];
         const PYTHON: &[Package] = &[
             package("python3", "/usr/bin/python3"),
-            package(
-                "python3-venv",
-                "/usr/share/python-wheels|/usr/lib/python3*/ensurepip/__init__.py",
-            ),
+            package("python3-venv", VENV),
         ];
         match self {
             Self::Build => BUILD,
@@ -128,6 +135,9 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::Python) {
         python()?;
     }
+    if needs.contains(&Need::Bench) {
+        mitmproxy()?;
+    }
     if needs.contains(&Need::Deny) {
         cargo_deny()?;
     }
@@ -165,6 +175,7 @@ fn packages(names: &[&str]) -> Result<()> {
             ("redis-server", "redis-server"),
             ("pgbouncer", "pgbouncer"),
             ("nginx-light", "nginx"),
+            ("haproxy", "haproxy"),
         ] {
             if names.contains(&package) {
                 shell::succeeds(Command::new("systemctl").args(["disable", "-q", unit]));
@@ -215,33 +226,40 @@ impl Drop for Quiet {
     }
 }
 
-/// The folder of the Python packages that the tests use.
-fn venv() -> PathBuf {
-    shell::target_dir().join("venv")
+/// Clients of the tests. Of psycopg the pure-Python package: it uses Debian's
+/// libpq, so libpq is what is tested.
+fn python() -> Result<()> {
+    environment("venv", "import psycopg, requests, httpx, h2", &CLIENTS)
 }
 
-/// Clients in an environment of their own. Of psycopg the pure-Python package: it
-/// uses Debian's libpq, so libpq is what is tested.
-fn python() -> Result<()> {
-    let python = venv().join("bin/python");
-    if shell::succeeds(Command::new(&python).args(["-c", "import psycopg, requests, httpx, h2"])) {
+/// Apart from the clients, for it wants other versions of what they share.
+fn mitmproxy() -> Result<()> {
+    environment("mitmproxy", "import mitmproxy", &[MITMPROXY])
+}
+
+/// An environment of Python's below the build's folder, with packages from PyPI,
+/// unless `check` runs in it already.
+fn environment(name: &str, check: &str, packages: &[&str]) -> Result<()> {
+    let folder = shell::target_dir().join(name);
+    let python = folder.join("bin/python");
+    if shell::succeeds(Command::new(&python).args(["-c", check])) {
         return Ok(());
     }
     println!(
         "Installing {} from PyPI into {}.",
-        CLIENTS.join(", "),
-        venv().display()
+        packages.join(", "),
+        folder.display()
     );
     shell::run(
         Command::new("/usr/bin/python3")
             .args(["-m", "venv"])
-            .arg(venv()),
+            .arg(&folder),
     )?;
     shell::run(
         Command::new(&python)
             .args(["-m", "pip", "install", "--quiet"])
             .arg("--disable-pip-version-check")
-            .args(CLIENTS),
+            .args(packages),
     )
 }
 

@@ -17,14 +17,25 @@ pub(crate) struct DemoArgs {
     keep: bool,
     /// Run one part alone
     #[arg(long, value_enum)]
-    only: Option<Part>,
+    only: Option<Protocol>,
 }
 
-/// The demo's parts.
+/// What has a part in the demo, and a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
+enum Protocol {
     /// PostgreSQL
     Postgres,
+    /// HTTP, in the clear and under TLS
+    Http,
+}
+
+impl Protocol {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Http => "http",
+        }
+    }
 }
 
 pub(crate) fn demo(args: DemoArgs) -> Result<()> {
@@ -36,8 +47,8 @@ pub(crate) fn demo(args: DemoArgs) -> Result<()> {
     if args.keep {
         demo.arg("--keep");
     }
-    if let Some(Part::Postgres) = args.only {
-        demo.args(["--only", "postgres"]);
+    if let Some(only) = args.only {
+        demo.args(["--only", only.name()]);
     }
     shell::become_program(&mut demo)
 }
@@ -48,20 +59,20 @@ pub(crate) fn demo(args: DemoArgs) -> Result<()> {
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
-    what: Part,
+    what: Protocol,
     /// Arguments of the benchmark; `-- --help` names them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
 
 pub(crate) fn bench(args: BenchArgs) -> Result<()> {
-    let Part::Postgres = args.what;
     install::install(&[Need::Build, Need::Servers, Need::Bench])?;
     let programs = build(Profile::Release, &["interceptor", "interceptor-bench"])?;
     let mut bench = Command::new(programs.join("interceptor-bench"));
     bench
         .env("INTERCEPTOR_BIN", programs.join("interceptor"))
         .current_dir(shell::root())
+        .arg(args.what.name())
         .args(&args.rest);
     shell::become_program(&mut bench)
 }

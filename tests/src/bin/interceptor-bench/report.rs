@@ -1,30 +1,35 @@
 //! Medians, ratios, JSON.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::roads::Road;
-
 /// Every measurement, by load and road.
-pub(crate) struct Report {
-    loads: Vec<Measured>,
+pub(crate) struct Report<R: 'static> {
+    /// The roads that all others are compared with.
+    bases: &'static [R],
+    loads: Vec<Measured<R>>,
 }
 
-struct Measured {
+struct Measured<R> {
     name: String,
     unit: &'static str,
-    by_road: BTreeMap<Road, Vec<f64>>,
+    by_road: BTreeMap<R, Vec<f64>>,
 }
 
-impl Report {
-    pub(crate) fn new() -> Self {
-        Self { loads: Vec::new() }
+impl<R: Copy + Ord + fmt::Display> Report<R> {
+    /// An empty one.
+    pub(crate) fn new(bases: &'static [R]) -> Self {
+        Self {
+            bases,
+            loads: Vec::new(),
+        }
     }
 
-    pub(crate) fn add(&mut self, name: &str, unit: &'static str, road: Road, value: f64) {
+    pub(crate) fn add(&mut self, name: &str, unit: &'static str, road: R, value: f64) {
         if self.loads.last().is_none_or(|last| last.name != name) {
             self.loads.push(Measured {
                 name: name.to_owned(),
@@ -40,20 +45,24 @@ impl Report {
     /// A load that is done, as it stands.
     pub(crate) fn print_load(&self, name: &str) {
         if let Some(load) = self.loads.iter().find(|load| load.name == name) {
-            println!("{}", HEAD);
-            load.print();
+            println!("{}", self.head());
+            self.print(load);
         }
     }
 
     /// All of it.
     pub(crate) fn print_table(&self) {
-        println!("\nMedians. Ratios above 1 are faster than what they are compared with.\n{HEAD}");
+        println!(
+            "\nMedians. Ratios above 1 are faster than what they are compared with.\n{}",
+            self.head()
+        );
         for load in &self.loads {
-            load.print();
+            self.print(load);
         }
     }
 
-    pub(crate) fn write_json(&self, path: &Path, memory: &[String]) -> Result<()> {
+    /// Every measurement, with `lines` of text beside.
+    pub(crate) fn write_json(&self, path: &Path, lines: &[String]) -> Result<()> {
         let loads: Vec<_> = self
             .loads
             .iter()
@@ -71,38 +80,39 @@ impl Report {
                 json!({ "load": load.name, "unit": load.unit, "roads": roads })
             })
             .collect();
-        let all = json!({ "loads": loads, "memory": memory });
+        let all = json!({ "loads": loads, "also": lines });
         std::fs::write(path, serde_json::to_string_pretty(&all)?)
             .with_context(|| format!("writing {}", path.display()))
     }
-}
 
-const HEAD: &str = "load                                 road              median unit   /direct  /pgbouncer  /copy";
+    fn head(&self) -> String {
+        let mut head = format!("{:36} {:13} {:>10} {:6}", "load", "road", "median", "unit");
+        for base in self.bases {
+            head.push_str(&format!(" {:>11}", format!("/{base}")));
+        }
+        head
+    }
 
-impl Measured {
-    fn print(&self) {
-        let of = |road| self.by_road.get(&road).and_then(|values| median(values));
-        for (road, values) in &self.by_road {
+    fn print(&self, load: &Measured<R>) {
+        let of = |road| load.by_road.get(&road).and_then(|values| median(values));
+        for (road, values) in &load.by_road {
             let Some(value) = median(values) else {
                 continue;
             };
-            let ratio = |to| match of(to) {
-                Some(base) if base > 0.0 => format!("{:.2}", value / base),
-                _ => "-".to_owned(),
-            };
-            println!(
-                "{:36} {road:13} {value:>10.1} {:6} {:>7} {:>11} {:>6}",
-                self.name,
-                self.unit,
-                ratio(Road::Direct),
-                ratio(Road::Pgbouncer),
-                ratio(Road::Copy)
-            );
+            let mut line = format!("{:36} {road:13} {value:>10.1} {:6}", load.name, load.unit);
+            for base in self.bases {
+                let ratio = match of(*base) {
+                    Some(base) if base > 0.0 => format!("{:.2}", value / base),
+                    _ => "-".to_owned(),
+                };
+                line.push_str(&format!(" {ratio:>11}"));
+            }
+            println!("{line}");
         }
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

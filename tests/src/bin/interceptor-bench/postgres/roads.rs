@@ -1,9 +1,7 @@
 //! The roads to the database, all open at once.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::agent::Agent;
@@ -14,6 +12,9 @@ use interceptor_tests::postgres::{Options, Postgres};
 use interceptor_tests::redis::Redis;
 use interceptor_tests::world::target;
 use serde_json::json;
+
+use crate::copy::copying_proxy;
+use crate::settle::settle;
 
 /// A road to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,28 +179,7 @@ impl Field {
             Road::NoMask => &self.no_mask,
             Road::Direct | Road::Pgbouncer | Road::Copy => return Ok(()),
         };
-        let client = redis::Client::open(proxy.redis.url())?;
-        let mut connection = client.get_connection()?;
-        let mut written = || -> Result<u64> {
-            let info: String = redis::cmd("INFO").arg("stats").query(&mut connection)?;
-            info.lines()
-                .find_map(|line| line.strip_prefix("total_net_input_bytes:"))
-                .and_then(|number| number.trim().parse().ok())
-                .context("Redis does not say how much was written")
-        };
-        let start = Instant::now();
-        let mut before = written()?;
-        loop {
-            std::thread::sleep(Duration::from_millis(300));
-            let now = written()?;
-            // Asking writes a few bytes as well.
-            if now - before < 2_000 || start.elapsed() > Duration::from_secs(120) {
-                break;
-            }
-            before = now;
-        }
-        redis::cmd("FLUSHALL").exec(&mut connection)?;
-        Ok(())
+        settle(&proxy.redis)
     }
 }
 
@@ -222,25 +202,4 @@ fn proxy(postgres: &Postgres, rules: &str, folder: Option<&PathBuf>) -> Result<P
         port,
         _place: place,
     })
-}
-
-/// The least that any proxy does, in this very process.
-fn copying_proxy(to: u16) -> Result<u16> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))?;
-    let port = listener.local_addr()?.port();
-    let to = SocketAddr::from(([127, 0, 0, 1], to));
-    std::thread::spawn(move || {
-        runtime.block_on(async move {
-            while let Ok((mut down, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut up = tokio::net::TcpStream::connect(to).await?;
-                    down.set_nodelay(true)?;
-                    up.set_nodelay(true)?;
-                    tokio::io::copy_bidirectional(&mut down, &mut up).await
-                });
-            }
-        });
-    });
-    Ok(port)
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::client::Session;
-use crate::roads::{Field, Road};
+use super::client::Session;
+use super::roads::{Field, Road};
 
 /// One load.
 pub(crate) struct Load {

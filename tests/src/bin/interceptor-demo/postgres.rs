@@ -1,46 +1,19 @@
-//! The main job, end to end, with real servers: what `cargo xtask demo` runs.
-//!
-//! It checks what it shows: when a refusal, a mask or a record is not as it
-//! says, it ends with an error.
+//! PostgreSQL: a shop's database, and an agent that works on it with psql.
 
-#![allow(clippy::print_stdout, reason = "showing is what a demo does")]
-
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser;
-use interceptor_tests::daemon::{self, Daemon};
-use interceptor_tests::needs;
+use anyhow::{Context as _, Result, ensure};
+use interceptor_tests::daemon::Daemon;
 use interceptor_tests::place::Place;
 use interceptor_tests::postgres::{Options, Postgres, SAMPLE};
 use interceptor_tests::redis::Redis;
 use interceptor_tests::world::{World, one_target};
 use serde_json::json;
 
-/// The main job, end to end, with real servers.
-#[derive(Debug, Parser)]
-struct Cli {
-    /// Leave everything up to play with, until Ctrl-C
-    #[arg(long)]
-    keep: bool,
-    /// Run one part alone
-    #[arg(long, value_parser = ["postgres"])]
-    only: Option<String>,
-}
-
-fn main() -> ExitCode {
-    match demo(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!();
-            Style::new().line(RED, &format!("The demo failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
+use crate::rules;
+use crate::style::{BOLD, DIM, GREEN, Style};
 
 /// What the agent does. Lines of `\echo` are headings.
 const SCRIPT: &str = r"
@@ -77,16 +50,9 @@ rules:
     approval: { from: [dba], timeout: 60s }
 "#;
 
-fn demo(cli: &Cli) -> Result<()> {
-    let style = Style::new();
-    ensure!(
-        needs::kernel()?,
-        "the demo loads kernel programs: unset INTERCEPTOR_TESTS_NO_KERNEL"
-    );
-    style.title(
-        "1",
-        "Starting a private PostgreSQL, a private Redis, and Interceptor",
-    );
+/// Shows it; gives what runs, and the session that was recorded.
+pub(crate) fn show(style: &Style) -> Result<(World, String)> {
+    style.title("Starting a private PostgreSQL, a private Redis, and Interceptor");
     let world = world()?;
     println!(
         "   PostgreSQL   127.0.0.1:{}   a shop: users, orders",
@@ -95,17 +61,14 @@ fn demo(cli: &Cli) -> Result<()> {
     println!("   Redis        127.0.0.1:{}", world.redis.port);
     println!("   Interceptor  rules of {}", rules().display());
 
-    style.title(
-        "2",
-        "An agent works with plain psql; its connection string is the database's own",
-    );
-    let transcript = agent_at_work(&style, &world)?;
+    style.title("An agent works with plain psql; its connection string is the database's own");
+    let transcript = agent_at_work(style, &world)?;
     check_transcript(&world, &transcript)?;
 
-    style.title("3", "What was recorded, in Redis");
-    let session = recorded(&style, &world)?;
+    style.title("What was recorded, in Redis");
+    let session = recorded(style, &world)?;
 
-    style.title("4", "The session again, ten times as fast");
+    style.title("The session again, ten times as fast");
     let replay = world
         .daemon
         .ask(&["replay", &session, "--speed", "10", "--idle-limit", "0.2"])?;
@@ -117,12 +80,7 @@ fn demo(cli: &Cli) -> Result<()> {
         "the replay does not show the refused statement"
     );
     world.daemon.never_panicked()?;
-
-    next(&style, &world, &session, cli.keep)?;
-    if cli.keep {
-        wait_for_ctrl_c()?;
-    }
-    Ok(())
+    Ok((world, session))
 }
 
 fn world() -> Result<World> {
@@ -149,12 +107,6 @@ fn world() -> Result<World> {
         redis,
         place,
     })
-}
-
-/// The shipped rules.
-fn rules() -> PathBuf {
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tree.parent().unwrap_or(tree).join("rules")
 }
 
 fn agent_at_work(style: &Style, world: &World) -> Result<String> {
@@ -308,108 +260,4 @@ fn recorded(style: &Style, world: &World) -> Result<String> {
         "   Searched every key of Redis for the masked values: found nowhere.",
     );
     Ok(session)
-}
-
-fn next(style: &Style, world: &World, session: &str, keep: bool) -> Result<()> {
-    style.title("5", "What to try next");
-    if !keep {
-        println!(
-            "   cargo xtask demo --keep          leave all of it up, and be the agent yourself"
-        );
-        println!("   cargo xtask test                 every promise, tested against real servers");
-        println!("   cargo xtask bench postgres       what it costs");
-        println!(
-            "   rules/                           the rules that were in force; README.md has more"
-        );
-        return Ok(());
-    }
-    let program = daemon::program()?;
-    println!("   In another terminal, as root:\n");
-    println!(
-        "   export INTERCEPTOR_CONFIG={}",
-        world.daemon.config().display()
-    );
-    println!(
-        "   {} exec --agent me --user {} -- psql -h 127.0.0.1 -p {} -U agent postgres",
-        program.display(),
-        needs::ORDINARY_USER,
-        world.postgres.port
-    );
-    println!("   {} sessions list", program.display());
-    println!("   {} replay {session}", program.display());
-    println!(
-        "   redis-cli -p {} XREAD BLOCK 0 STREAMS interceptor:live '$'",
-        world.redis.port
-    );
-    println!("\n   Everything here ends with Ctrl-C.");
-    Ok(())
-}
-
-fn wait_for_ctrl_c() -> Result<()> {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("blocking signals")?;
-    match signals.wait() {
-        Ok(_) => Ok(()),
-        Err(error) => bail!("waiting for Ctrl-C: {error}"),
-    }
-}
-
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-
-/// Colours, on a terminal alone.
-struct Style {
-    colours: bool,
-}
-
-impl Style {
-    fn new() -> Self {
-        Self {
-            colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        }
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        match self.colours {
-            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            false => text.to_owned(),
-        }
-    }
-
-    fn line(&self, code: &str, text: &str) {
-        println!("{}", self.paint(code, text));
-    }
-
-    fn title(&self, number: &str, text: &str) {
-        println!();
-        self.line(BOLD, &format!("── {number}. {text} "));
-    }
-
-    fn command(&self, text: &str) {
-        println!("   {}", self.paint(DIM, &format!("$ {text}")));
-    }
-
-    fn transcript(&self, line: &str) -> String {
-        if line.starts_with("ERROR:") || line.starts_with("FATAL:") {
-            return self.paint(RED, line);
-        }
-        if line.starts_with("HINT:") {
-            return self.paint(YELLOW, line);
-        }
-        line.to_owned()
-    }
-
-    fn by_kind(&self, kind: &str, line: &str) -> String {
-        match kind {
-            "verdict" | "error" => self.paint(RED, line),
-            "mask" => self.paint(YELLOW, line),
-            _ => line.to_owned(),
-        }
-    }
 }
