@@ -7,7 +7,7 @@ use ::http::{Method, StatusCode, response};
 use bytes::Bytes;
 use interceptor_policy::mask::Direction;
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{Limits, Masks, RecordLevel, Verdict};
+use interceptor_policy::{Hold, Limits, Masks, RecordLevel, Verdict};
 use serde_json::json;
 
 use super::answer::Reason;
@@ -89,14 +89,20 @@ impl Exchange {
         out: &mut Outbox,
     ) -> bool {
         let seen = head::response(head);
-        let judgement = shared.judge_response(now, &self.request, &seen);
+        let mut judgement = shared.judge_response(now, &self.request, &seen);
+        // Nobody can be asked about what was done already.
+        judgement.verdict = match judgement.verdict {
+            Verdict::Hold(hold) => Verdict::Block(hold.reason),
+            other => other,
+        };
         self.severity = self.severity.max(judgement.severity);
         self.record_response_verdict(now, &judgement, shared, out);
         match judgement.verdict {
             Verdict::Allow(permit) => drop(permit),
-            // The request was let pass by a person, or needs none now.
-            Verdict::Hold(_) => {}
-            Verdict::Block(refusal) => {
+            Verdict::Hold(Hold {
+                reason: refusal, ..
+            })
+            | Verdict::Block(refusal) => {
                 self.break_off_unrecorded(now, &Reason::Rule(refusal), shared, out);
                 return false;
             }

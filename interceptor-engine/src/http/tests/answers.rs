@@ -130,3 +130,23 @@ fn what_is_no_http_is_answered_with_the_status_of_its_error() {
     assert_eq!(talk.of(Kind::Error).len(), 1);
     assert!(talk.end.is_some());
 }
+
+#[test]
+fn an_answer_that_a_rule_would_hold_is_refused_since_it_is_too_late_to_ask() {
+    for verdict in ["block", "hold"] {
+        let yaml = format!(
+            "version: 1\nrules:\n  - name: no-teapots\n    \
+             match: {{ http: {{ status: 418 }} }}\n    verdict: {verdict}\n"
+        );
+        let mut talk = Talk::new(&yaml);
+        let id = talk.get("/");
+        talk.head(id, 418, &[("content-length", "5")], false);
+        assert_eq!(talk.status(), 403, "{verdict}");
+        assert_eq!(talk.json()["rule"], "no-teapots");
+        assert_eq!(talk.meta(Kind::Verdict)["verdict"], "block");
+        let mut talk = Talk::new(&yaml);
+        let id = talk.get("/");
+        talk.respond(id, &[], &[b"hello"]);
+        assert_eq!(talk.status(), 200);
+    }
+}
