@@ -274,8 +274,11 @@ impl Exchange {
             return;
         };
         side.has_request();
-        if let Some(left) = left {
-            tokio::spawn(tokio::time::timeout(LINGER, drain(left)));
+        // Where the daemon itself ends, there is nothing left to read it.
+        if let Some(left) = left
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(tokio::time::timeout(LINGER, drain(left)));
         }
     }
 
