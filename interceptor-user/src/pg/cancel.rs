@@ -103,9 +103,11 @@ impl CancelRegistry {
         let Some(to) = self.find(origin, request) else {
             return Ok(false);
         };
+        let delivered = deliver(dialer, &to, request).await;
+        // Not before: the agent would go on once its question is taken back, and
+        // its next statement would be the one that the server cancels.
         to.asked.notify_waiters();
-        deliver(dialer, &to, request).await?;
-        Ok(true)
+        delivered.map(|()| true)
     }
 }
 
