@@ -156,7 +156,7 @@ fn check(web: &Web, transcript: &str) -> Result<()> {
 fn recorded(style: &Style, web: &Web) -> Result<String> {
     let mut records = web.records()?;
     let sessions = records.closed_sessions_of("demo-agent", 4)?;
-    for (session, events) in &sessions {
+    for (_, events) in &sessions {
         for event in events {
             let seconds = Duration::from_micros(event.at).as_secs_f64();
             let first = event.line.lines().next().unwrap_or_default();
