@@ -118,7 +118,7 @@ fn a_thousand_held_exchanges_cost_what_they_hold_and_all_are_answered() -> Resul
         let each = after.saturating_sub(before) / HELD;
         println!("{each} bytes for each held exchange");
         // The message, the question with its proof of who asks, and what waits for both.
-        ensure!(each < 32 << 10, "{each} bytes for each held exchange");
+        ensure!(each < 16 << 10, "{each} bytes for each held exchange");
         for question in questions(world)? {
             let answer =
                 json!({"answer": {"id": question["id"], "approves": true, "reason": null}});
