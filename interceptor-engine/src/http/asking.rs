@@ -16,9 +16,9 @@ use super::head;
 use super::hold::Held;
 use super::masking::{self, Fault, Masker, Masking};
 use super::outbox::{Act, Outbox};
-use super::record::Tap;
 use super::session::Shared;
 use super::stream;
+use super::tap::Tap;
 use crate::event::FlowTime;
 
 /// How far the request is.

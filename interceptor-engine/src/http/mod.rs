@@ -9,7 +9,7 @@
 //!   (`answering`), what becomes of a changed protocol (`tunnel`, `websocket`);
 //! * [`body`] reads what requests say; `masking` hides what is masked, and
 //!   `stream` does so while a response goes through; `answer` makes the answers that are ours;
-//! * `head` reads heads; `record` writes what goes on record; `rules` asks the
+//! * `head` reads heads; `record` and `tap` write what goes on record; `rules` asks the
 //!   rules.
 //!
 //! What is forwarded is what was judged: heads are the very ones but for fields
@@ -31,6 +31,7 @@ mod record;
 mod rules;
 mod session;
 mod stream;
+mod tap;
 mod tunnel;
 mod websocket;
 

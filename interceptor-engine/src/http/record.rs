@@ -1,7 +1,7 @@
 //! What of an exchange goes on record, in the words of the recording's schema.
 //!
-//! A request is a `command` with its head, and `input` for its body; its answer is
-//! `output` for the body and, at its end, a `result` with its head, its times and
+//! A request is a `command` with its head, and `input` for its body (see
+//! [`super::tap`]); its answer is `output` for the body and, at its end, a `result` with its head, its times and
 //! its size. What lets one in (authorisation, cookies, tokens in fields and
 //! parameters, and what the target's credentials set) is never there.
 
@@ -9,21 +9,18 @@ use std::sync::Arc;
 
 use ::http::header::HeaderMap;
 use ::http::{Version, request, response};
-use bytes::Bytes;
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{DetectStream, Judgement, Masks, RecordLevel, Refusal, Verdict};
+use interceptor_policy::{Judgement, RecordLevel, Refusal, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Reason};
 use super::asking::Kept;
-use super::body::ModelCall;
 use super::body::coding::{CodingError, Decoder};
 use super::body::grpc::Messages;
 use super::exchange::Exchange;
 use super::head::is_secret_name;
 use super::outbox::Outbox;
 use super::session::Shared;
-use super::stream::Parts;
 use crate::event::{FlowTime, Kind, LINE_LIMIT};
 use crate::pg::mask::mask_text;
 
@@ -33,33 +30,6 @@ const HIDDEN: &str = "[credential]";
 const FIELD_LIMIT: usize = 4 << 10;
 /// Bytes of a body that a person is shown who is asked about it.
 const SHOWN_LIMIT: usize = 16 << 10;
-/// Bytes of one message of a model's call on record.
-const MESSAGE_LIMIT: usize = 8 << 10;
-
-/// What of a request's body goes on record.
-#[derive(Debug)]
-pub(super) struct Tap {
-    decoder: Option<Decoder>,
-    masker: Option<Box<DetectStream>>,
-    parts: Parts,
-    bytes: u64,
-    unopened: Option<CodingError>,
-}
-
-impl Tap {
-    pub(super) fn new(headers: &HeaderMap, masks: Option<&Arc<Masks>>, shared: &Shared) -> Self {
-        let decoder = Decoder::new(headers, shared.bounds.decoded);
-        Self {
-            unopened: decoder.as_ref().err().copied(),
-            decoder: decoder.ok(),
-            masker: masks
-                .filter(|masks| masks.has_detectors())
-                .map(|masks| Box::new(DetectStream::new(Arc::clone(masks)))),
-            parts: Parts::new(shared.bounds.part),
-            bytes: 0,
-        }
-    }
-}
 
 /// What of an answer is on record at its end.
 #[derive(Debug)]
@@ -114,7 +84,7 @@ pub(super) const fn version(version: Version) -> &'static str {
 
 impl Exchange {
     /// A text as it may stand on record.
-    fn recordable(&self, text: &str, shared: &Shared) -> String {
+    pub(super) fn recordable(&self, text: &str, shared: &Shared) -> String {
         let masked = self
             .masks
             .as_deref()
@@ -339,114 +309,6 @@ impl Exchange {
         }
     }
 
-    /// Bytes of the request's body.
-    pub(super) fn tap_request(
-        &mut self,
-        now: FlowTime,
-        data: &Bytes,
-        shared: &mut Shared,
-        out: &mut Outbox,
-    ) {
-        let Some(tap) = &mut self.tap else {
-            return;
-        };
-        tap.bytes += data.len() as u64;
-        if let Some(decoder) = &mut tap.decoder {
-            let mut opened = Vec::new();
-            if let Err(error) = decoder.push(data, &mut opened) {
-                tap.unopened = Some(error);
-                tap.decoder = None;
-            }
-            match &mut tap.masker {
-                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
-                None => tap.parts.buffer.extend_from_slice(&opened),
-            }
-        }
-        while let Some((part, bytes)) = tap.parts.full() {
-            input(now, self.number, part, bytes, None, shared, out);
-        }
-    }
-
-    /// The rest of the request's body.
-    pub(super) fn record_rest(
-        &mut self,
-        now: FlowTime,
-        mut tap: Tap,
-        shared: &mut Shared,
-        out: &mut Outbox,
-    ) {
-        if let Some(mut decoder) = tap.decoder.take() {
-            let mut opened = Vec::new();
-            if let Err(error) = decoder.finish(&mut opened) {
-                tap.unopened = Some(error);
-            }
-            match &mut tap.masker {
-                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
-                None => tap.parts.buffer.extend_from_slice(&opened),
-            }
-        }
-        if let Some(masker) = &mut tap.masker {
-            masker.finish(&shared.key, &mut tap.parts.buffer);
-        }
-        while let Some((part, bytes)) = tap.parts.full() {
-            input(now, self.number, part, bytes, None, shared, out);
-        }
-        match (tap.parts.rest(), tap.unopened) {
-            (Some((part, bytes)), why) => input(now, self.number, part, bytes, why, shared, out),
-            (None, Some(why)) => {
-                let part = tap.parts.count + 1;
-                input(now, self.number, part, Vec::new(), Some(why), shared, out);
-            }
-            (None, None) => {}
-        }
-    }
-
-    /// The call of a model that the body makes.
-    pub(super) fn record_model(&mut self, now: FlowTime, shared: &mut Shared, out: &mut Outbox) {
-        let Some(call) = self.model.take() else {
-            return;
-        };
-        let ModelCall {
-            api,
-            model,
-            messages,
-            tool_calls,
-            tools,
-            stream,
-        } = call;
-        let line = format!(
-            "model {model}: {} messages, {} tool calls, {} tools",
-            messages.len(),
-            tool_calls.len(),
-            tools.len()
-        );
-        let mut meta = json!({"api": api, "model": model, "stream": stream, "tools": tools});
-        if self.record >= RecordLevel::Commands {
-            let text = |text: &str| {
-                let mut text = self.recordable(text, shared);
-                cut(&mut text, MESSAGE_LIMIT);
-                text
-            };
-            let messages: Vec<Value> = messages
-                .iter()
-                .map(|message| json!({"role": message.role, "text": text(&message.text)}))
-                .collect();
-            let calls: Vec<Value> = tool_calls
-                .iter()
-                .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
-                .collect();
-            if let Value::Object(meta) = &mut meta {
-                meta.insert("messages".to_owned(), Value::Array(messages));
-                meta.insert("tool_calls".to_owned(), Value::Array(calls));
-            }
-        }
-        let meta = json!({"model_call": meta});
-        let event = shared
-            .journal
-            .event(now, Kind::Note, Some(self.number), one_line(&line));
-        out.events.push(event.with_meta(meta.to_string()));
-    }
-
     /// Bytes of the response's body, as the agent got them.
     pub(super) fn record_output(
         &self,
@@ -620,35 +482,12 @@ impl Exchange {
     }
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "one call, and each is one fact of it"
-)]
-fn input(
-    now: FlowTime,
-    exchange: u64,
-    part: u32,
-    bytes: Vec<u8>,
-    unopened: Option<CodingError>,
-    shared: &mut Shared,
-    out: &mut Outbox,
-) {
-    let line = format!("part {part} of the request, {} bytes", bytes.len());
-    let mut meta = json!({"part": part});
-    if let (Value::Object(meta), Some(why)) = (&mut meta, unopened) {
-        meta.insert("unreadable".to_owned(), json!(why.why()));
-    }
-    let event = shared.journal.event(now, Kind::Input, Some(exchange), line);
-    out.events
-        .push(event.with_data(bytes).with_meta(meta.to_string()));
-}
-
 pub(super) fn names(of: &[Arc<str>]) -> Vec<&str> {
     of.iter().map(|name| &**name).collect()
 }
 
 /// At most so many bytes, with a mark where some are missing.
-fn cut(text: &mut String, limit: usize) {
+pub(super) fn cut(text: &mut String, limit: usize) {
     if text.len() > limit {
         let mut end = limit;
         while !text.is_char_boundary(end) {
