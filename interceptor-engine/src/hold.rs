@@ -35,6 +35,11 @@ pub struct Question {
     pub meta: Arc<serde_json::Value>,
 }
 
+/// The name of the question about an exchange.
+pub(crate) fn question_id(session: Uuid, exchange: u64) -> String {
+    format!("{session}-{exchange}")
+}
+
 /// BLAKE3 over who, where and what.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use interceptor_policy::Refusal;
 use interceptor_policy::verdict::Severity;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::event::{Event, FlowTime, Kind, LINE_LIMIT};
+use crate::hold::Question;
 
 /// Makes the events of one session, in order and without a gap.
 #[derive(Debug)]
@@ -57,6 +60,72 @@ impl Journal {
             alert: None,
         }
     }
+
+    /// A verdict (`block`, `kill`) that refuses an exchange.
+    pub(crate) fn refused(
+        &mut self,
+        at: FlowTime,
+        exchange: u64,
+        verdict: &str,
+        refusal: &Refusal,
+        severity: Severity,
+        rules_digest: &str,
+    ) -> Event {
+        let rule = refusal.rule.as_deref();
+        let line = format!(
+            "{verdict} by {}: {}",
+            rule.unwrap_or("default"),
+            refusal.message
+        );
+        let meta = json!({
+            "verdict": verdict,
+            "rule": rule,
+            "message": &*refusal.message,
+            "severity": severity.name(),
+            "rules_digest": rules_digest,
+            "exchange_id": exchange_id(self.session, exchange),
+        });
+        self.event(at, Kind::Verdict, Some(exchange), line)
+            .with_meta(meta.to_string())
+            .with_alert(severity)
+    }
+
+    /// A person is asked.
+    pub(crate) fn held(
+        &mut self,
+        at: FlowTime,
+        question: &Question,
+        severity: Severity,
+        rules_digest: &str,
+    ) -> Event {
+        let approval = &question.approval;
+        let asks: Vec<String> = approval
+            .requirements
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let meta = json!({
+            "question": question.id,
+            "rule": &*question.rule,
+            "message": &*question.message,
+            "digest": question.digest.to_string(),
+            "asks": asks,
+            "mode": approval.mode.name(),
+            "timeout_s": approval.timeout.as_secs(),
+            "on_timeout": approval.on_timeout.name(),
+            "rules_digest": rules_digest,
+            "severity": severity.name(),
+        });
+        let line = format!("held by {}: {}", question.rule, question.message);
+        self.event(at, Kind::Hold, Some(question.exchange), line)
+            .with_meta(meta.to_string())
+            .with_alert(severity)
+    }
+}
+
+/// The name of an exchange that a person can look up.
+pub(crate) fn exchange_id(session: Uuid, exchange: u64) -> String {
+    format!("{session}/{exchange}")
 }
 
 impl Event {

@@ -12,3 +12,4 @@ pub mod pg;
 pub mod replay;
 pub mod review;
 pub mod session;
+mod totals;

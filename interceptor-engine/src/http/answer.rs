@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::{Act, Failure};
+use crate::journal::exchange_id;
 
 /// JSON-RPC's code: of the range that is left to servers.
 const JSON_RPC_REFUSED: i32 = -32003;
@@ -123,11 +124,6 @@ pub(super) enum Form {
         /// A batch is answered by a list.
         batch: bool,
     },
-}
-
-/// The name of an exchange that a person can look up.
-pub(super) fn exchange_id(session: Uuid, exchange: u64) -> String {
-    format!("{session}/{exchange}")
 }
 
 /// The facts that every form has.

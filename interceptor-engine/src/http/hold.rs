@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::outbox::{Act, Outbox};
 use super::session::Shared;
 use crate::event::{FlowTime, Kind};
-use crate::hold::{Decision, Digest, Question};
+use crate::hold::{Decision, Digest, Question, question_id};
 
 /// Fields that differ between two sendings of one request, and say nothing of
 /// what it does.
@@ -81,11 +81,6 @@ impl Exchange {
         let id = question_id(session, self.number);
         let rule = hold.reason.rule.clone().unwrap_or_else(|| "default".into());
         let approval = Arc::clone(&hold.approval);
-        let asks: Vec<String> = approval
-            .requirements
-            .iter()
-            .map(ToString::to_string)
-            .collect();
         let question = Question {
             id: id.clone(),
             session,
@@ -99,24 +94,9 @@ impl Exchange {
             meta: json!({"method": self.method.as_str(), "host": &*self.request.host}).into(),
         };
         let severity = self.severity.unwrap_or(Severity::Medium);
-        let meta = json!({
-            "question": id,
-            "rule": &*rule,
-            "message": &*hold.reason.message,
-            "digest": question.digest.to_string(),
-            "asks": asks,
-            "mode": approval.mode.name(),
-            "timeout_s": approval.timeout.as_secs(),
-            "on_timeout": approval.on_timeout.name(),
-            "rules_digest": shared.scope.rules().digest(),
-            "severity": severity.name(),
-        });
-        let line = format!("held by {rule}: {}", hold.reason.message);
-        let event = shared
-            .journal
-            .event(now, Kind::Hold, Some(self.number), line);
+        let digest = shared.scope.rules().digest();
         out.events
-            .push(event.with_meta(meta.to_string()).with_alert(severity));
+            .push(shared.journal.held(now, &question, severity, digest));
         self.asking = Asking::Held(Box::new(Held {
             kept,
             hold,
@@ -242,9 +222,4 @@ impl Exchange {
         out.events
             .push(event.with_meta(meta.to_string()).with_alert(severity));
     }
-}
-
-/// The name of a question.
-fn question_id(session: uuid::Uuid, exchange: u64) -> String {
-    format!("{session}-{exchange}")
 }

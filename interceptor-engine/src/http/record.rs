@@ -13,7 +13,7 @@ use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Judgement, RecordLevel, Refusal, Verdict};
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, Reason};
+use super::answer::Reason;
 use super::asking::Kept;
 use super::body::coding::{CodingError, Decoder};
 use super::body::grpc::Messages;
@@ -272,25 +272,15 @@ impl Exchange {
             Severity::Medium
         };
         let severity = self.severity.unwrap_or(default);
-        let rule = refusal.rule.as_deref();
-        let line = format!(
-            "{verdict} by {}: {}",
-            rule.unwrap_or("default"),
-            refusal.message
-        );
-        let meta = json!({
-            "verdict": verdict,
-            "rule": rule,
-            "message": &*refusal.message,
-            "severity": severity.name(),
-            "rules_digest": shared.scope.rules().digest(),
-            "exchange_id": answer::exchange_id(shared.journal.session(), self.number),
-        });
-        let event = shared
-            .journal
-            .event(now, Kind::Verdict, Some(self.number), line);
-        out.events
-            .push(event.with_meta(meta.to_string()).with_alert(severity));
+        let digest = shared.scope.rules().digest();
+        out.events.push(shared.journal.refused(
+            now,
+            self.number,
+            verdict,
+            refusal,
+            severity,
+            digest,
+        ));
     }
 
     /// The response's verdict, where it says more than the request's.

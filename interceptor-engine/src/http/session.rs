@@ -17,6 +17,7 @@ use crate::event::{FlowTime, Kind};
 use crate::hold::Decision;
 use crate::journal::Journal;
 use crate::session::{End, Side};
+use crate::totals::Totals;
 
 /// How much is looked at and kept.
 #[derive(Clone, Copy, Debug)]
@@ -69,17 +70,6 @@ pub struct Settings {
     pub injected: Vec<HeaderName>,
     /// How much is looked at.
     pub bounds: Bounds,
-}
-
-/// What a session amounted to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
-    pub(super) exchanges: u64,
-    pub(super) bytes_up: u64,
-    pub(super) bytes_down: u64,
-    pub(super) blocked: u64,
-    pub(super) masked: u64,
-    pub(super) killed: bool,
 }
 
 /// What the exchanges of a flow share.
@@ -346,7 +336,9 @@ impl HttpSession {
         for (_, mut exchange) in std::mem::take(&mut self.exchanges) {
             exchange.cut_short(now, &mut self.shared, out);
         }
-        self.shared.record_close(now, reason, out);
+        let shared = &mut self.shared;
+        out.events
+            .push(shared.totals.close(&mut shared.journal, now, reason));
     }
 
     /// How many exchanges are under way.
@@ -360,36 +352,5 @@ impl Shared {
     /// The time as rules ask for it.
     pub(super) fn moment(&self, now: FlowTime) -> Moment {
         self.opened.after(now.0)
-    }
-
-    fn record_close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
-        let totals = self.totals;
-        let worst = match (totals.killed, totals.blocked, totals.masked) {
-            (true, _, _) => "kill",
-            (_, 1.., _) => "block",
-            (_, _, 1..) => "mask",
-            _ => "allow",
-        };
-        let seconds = now.0 / 1_000_000;
-        let line = format!(
-            "{reason} after {seconds}.{:03} s, {} exchanges, {} refused, {} values masked",
-            now.0 / 1000 % 1000,
-            totals.exchanges,
-            totals.blocked,
-            totals.masked
-        );
-        let meta = json!({
-            "reason": reason,
-            "duration_us": now.0,
-            "seconds": seconds,
-            "exchanges": totals.exchanges,
-            "refused": totals.blocked,
-            "masked": totals.masked,
-            "bytes_up": totals.bytes_up,
-            "bytes_down": totals.bytes_down,
-            "worst": worst,
-        });
-        let event = self.journal.event(now, Kind::Close, None, line);
-        out.events.push(event.with_meta(meta.to_string()));
     }
 }

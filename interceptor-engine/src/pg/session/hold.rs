@@ -11,7 +11,6 @@ use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Hold, HoldMode, Permit, Refusal};
 use interceptor_proto::pg::backend::{NoticeBuilder, Severity as Level};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::exchange::Exchange;
 use super::inbox::Source;
@@ -19,7 +18,7 @@ use super::judge::Asked;
 use super::refuse::{self, Manner};
 use super::{PgSession, Phase};
 use crate::event::{FlowTime, Kind};
-use crate::hold::{Decision, Digest, Question};
+use crate::hold::{Decision, Digest, Question, question_id};
 use crate::session::{End, Outbox, Piece, Side};
 
 /// Bytes of the agent's that are kept behind a held message before no more is
@@ -46,11 +45,6 @@ pub(super) struct Held {
     exchange: Exchange,
     hold: Hold,
     since: FlowTime,
-}
-
-/// The name of a question.
-pub(super) fn question_id(session: Uuid, exchange: u64) -> String {
-    format!("{session}-{exchange}")
 }
 
 impl PgSession {
@@ -112,25 +106,9 @@ impl PgSession {
             meta: Arc::new(json!({"database": &*self.database, "user": &*self.user})),
         };
         let severity = exchange.severity.unwrap_or(Severity::Medium);
-        let meta = json!({
-            "question": id,
-            "rule": &*rule,
-            "message": &*hold.reason.message,
-            "digest": question.digest.to_string(),
-            "asks": groups,
-            "mode": approval.mode.name(),
-            "timeout_s": approval.timeout.as_secs(),
-            "on_timeout": approval.on_timeout.name(),
-            "rules_digest": self.scope.rules().digest(),
-            "severity": severity.name(),
-        });
-        let line = format!("held by {rule}: {}", hold.reason.message);
-        out.events.push(
-            self.journal
-                .event(now, Kind::Hold, Some(number), line)
-                .with_meta(meta.to_string())
-                .with_alert(severity),
-        );
+        let digest = self.scope.rules().digest();
+        out.events
+            .push(self.journal.held(now, &question, severity, digest));
         if approval.mode == HoldMode::Wait {
             let mut notice = Vec::new();
             NoticeBuilder::new(

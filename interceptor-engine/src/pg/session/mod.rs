@@ -51,6 +51,7 @@ use crate::journal::Journal;
 use crate::pg::catalog::TableInfo;
 use crate::pg::sql::Classifier;
 use crate::session::{End, Outbox, Session, Side};
+use crate::totals::Totals;
 
 use inbox::{Inbox, Source, Want};
 use owed::{Owed, OwedQueue};
@@ -103,17 +104,6 @@ enum Phase {
     Ready,
     /// Nothing more is read or written.
     Over,
-}
-
-/// What a session amounted to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    exchanges: u64,
-    bytes_up: u64,
-    bytes_down: u64,
-    blocked: u64,
-    masked: u64,
-    killed: bool,
 }
 
 /// A PostgreSQL conversation.

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::exchange::{Exchange, PART};
 use super::judge::{AD_HOC, Asked, Ruling, default_severity};
 use super::owed::Owed;
-use super::{PgSession, literals, refuse};
+use super::{PgSession, literals};
 use crate::event::{FlowTime, Kind, LINE_LIMIT};
 use crate::pg::mask::mask_text;
 use crate::session::Outbox;
@@ -127,26 +127,15 @@ impl PgSession {
             let severity = judgement
                 .severity
                 .unwrap_or_else(|| default_severity(killed));
-            let rule = refusal.rule.as_deref();
-            let line = format!(
-                "{verdict} by {}: {}",
-                rule.unwrap_or("default"),
-                refusal.message
-            );
-            let meta = json!({
-                "verdict": verdict,
-                "rule": rule,
-                "message": &*refusal.message,
-                "severity": severity.name(),
-                "rules_digest": self.scope.rules().digest(),
-                "exchange_id": refuse::exchange_id(self.journal.session(), exchange.number),
-            });
-            out.events.push(
-                self.journal
-                    .event(now, Kind::Verdict, number, line)
-                    .with_meta(meta.to_string())
-                    .with_alert(severity),
-            );
+            let digest = self.scope.rules().digest();
+            out.events.push(self.journal.refused(
+                now,
+                exchange.number,
+                verdict,
+                refusal,
+                severity,
+                digest,
+            ));
         }
         if !judgement.observed.is_empty() {
             let names: Vec<&str> = judgement.observed.iter().map(|name| &**name).collect();
@@ -444,38 +433,8 @@ impl PgSession {
                 "the session ended before the answer did",
             ));
         }
-        let totals = self.totals;
-        let worst = match (totals.killed, totals.blocked, totals.masked) {
-            (true, _, _) => "kill",
-            (_, 1.., _) => "block",
-            (_, _, 1..) => "mask",
-            _ => "allow",
-        };
-        let seconds = now.0 / 1_000_000;
-        let line = format!(
-            "{reason} after {}.{:03} s, {} exchanges, {} refused, {} values masked",
-            seconds,
-            now.0 / 1000 % 1000,
-            totals.exchanges,
-            totals.blocked,
-            totals.masked
-        );
-        let meta = json!({
-            "reason": reason,
-            "duration_us": now.0,
-            "seconds": seconds,
-            "exchanges": totals.exchanges,
-            "refused": totals.blocked,
-            "masked": totals.masked,
-            "bytes_up": totals.bytes_up,
-            "bytes_down": totals.bytes_down,
-            "worst": worst,
-        });
-        out.events.push(
-            self.journal
-                .event(now, Kind::Close, None, line)
-                .with_meta(meta.to_string()),
-        );
+        out.events
+            .push(self.totals.close(&mut self.journal, now, reason));
     }
 }
 

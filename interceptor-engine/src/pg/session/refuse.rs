@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use super::{PgSession, Phase};
 use crate::event::{FlowTime, Kind};
+use crate::hold::question_id;
+use crate::journal::exchange_id;
 use crate::session::{End, Outbox, Side};
 use interceptor_policy::verdict::Severity;
 
@@ -117,11 +119,6 @@ pub(super) fn changed() -> Refusal {
     }
 }
 
-/// The name of an exchange that a person can look up.
-pub(super) fn exchange_id(session: Uuid, exchange: u64) -> String {
-    format!("{session}/{exchange}")
-}
-
 /// The error in a refused exchange's place.
 pub(super) fn error(
     session: Uuid,
@@ -140,7 +137,7 @@ pub(super) fn error(
     match manner {
         Manner::Ticket => hint.push_str(" Ask for the very same once it is approved."),
         Manner::Denied | Manner::TimedOut | Manner::Cancelled => {
-            let question = super::hold::question_id(session, exchange);
+            let question = question_id(session, exchange);
             hint.push_str(&format!(" Question: {question}."));
         }
         Manner::Rule | Manner::Limit => {}
