@@ -537,25 +537,8 @@ impl JsonMasker {
     /// A text with what the detectors hit hidden, where they hit.
     fn detected(&mut self, text: &[u8], key: &MaskKey) -> Option<Vec<u8>> {
         let plan = self.masks.of(self.direction).detect()?;
-        if !plan.may_hit(text) {
-            return None;
-        }
-        let hits = plan.scan(text);
-        if hits.is_empty() {
-            return None;
-        }
-        let mut out = Vec::with_capacity(text.len());
-        let mut done = 0;
-        for hit in hits {
-            out.extend_from_slice(text.get(done..hit.range.start).unwrap_or_default());
-            let found = text.get(hit.range.clone()).unwrap_or_default();
-            if hit.transform.apply(found, key, &mut out) == Masked::Null {
-                out.extend_from_slice(b"[null]");
-            }
-            self.hidden += 1;
-            done = hit.range.end;
-        }
-        out.extend_from_slice(text.get(done..).unwrap_or_default());
+        let (out, hits) = plan.hide(text, key)?;
+        self.hidden += hits as u64;
         Some(out)
     }
 

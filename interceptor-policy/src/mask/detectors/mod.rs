@@ -39,7 +39,7 @@ pub use pattern::Pattern;
 pub use stream::DetectStream;
 use texts::Texts;
 
-use super::Transform;
+use super::{MaskKey, Masked, Transform};
 
 /// Makes the kinds of one table: variant, name, and what finds it beside the
 /// tables of texts.
@@ -276,7 +276,32 @@ impl DetectPlan {
         self.scan_for(value, self.on)
     }
 
-    /// The same, of some detectors and the patterns.
+    /// `text` with everything that is hit replaced, and how many hits there were;
+    /// `None` where there are none.
+    #[must_use]
+    pub fn hide(&self, text: &[u8], key: &MaskKey) -> Option<(Vec<u8>, usize)> {
+        if !self.may_hit(text) {
+            return None;
+        }
+        let hits = self.scan(text);
+        if hits.is_empty() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(text.len());
+        let mut done = 0;
+        for hit in &hits {
+            out.extend_from_slice(text.get(done..hit.range.start).unwrap_or_default());
+            let found = text.get(hit.range.clone()).unwrap_or_default();
+            if hit.transform.apply(found, key, &mut out) == Masked::Null {
+                out.extend_from_slice(b"[null]");
+            }
+            done = hit.range.end;
+        }
+        out.extend_from_slice(text.get(done..).unwrap_or_default());
+        Some((out, hits.len()))
+    }
+
+    /// As [`scan`](Self::scan), of some detectors and the patterns.
     fn scan_for(&self, value: &[u8], on: Set) -> Vec<Hit<'_>> {
         let mut hits: Vec<Hit<'_>> = Vec::new();
         let mut hit = |detector, range| {
