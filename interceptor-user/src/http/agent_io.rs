@@ -7,7 +7,6 @@
 //! Behind a request to switch protocols the guard lets nothing through until the
 //! service has answered: [`AgentSide::answered_switch`].
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +16,8 @@ use interceptor_proto::http::HttpError;
 use interceptor_proto::http::guard::RequestGuard;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
+use super::accepted::{Accepted, poll_inspect};
 use crate::tls::Stream;
-
-/// Bytes read at once.
-const CHUNK: usize = 16 << 10;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
-}
 
 /// What to answer for bytes that the guard refuses; asked once.
 pub type OnRefused = Box<dyn FnOnce(&HttpError) -> Vec<u8> + Send>;
@@ -42,9 +35,7 @@ impl std::fmt::Debug for AgentSide {
 
 struct State {
     guard: Option<RequestGuard>,
-    /// Accepted, and not yet read.
-    ready: Vec<u8>,
-    taken: usize,
+    ready: Accepted,
     /// The guard refused; what is to be said about it is here until it is written.
     refused: bool,
     answer: Vec<u8>,
@@ -62,10 +53,10 @@ impl State {
     fn inspect(&mut self, bytes: &[u8]) {
         let State { guard, ready, .. } = self;
         let Some(guard) = guard else {
-            ready.extend_from_slice(bytes);
+            ready.more().extend_from_slice(bytes);
             return;
         };
-        if let Err(error) = guard.feed(bytes, ready) {
+        if let Err(error) = guard.feed(bytes, ready.more()) {
             self.refuse(&error);
         }
     }
@@ -106,8 +97,8 @@ impl AgentSide {
             return;
         };
         if switches {
-            guard.switched(ready);
-        } else if let Err(error) = guard.refused_switch(ready) {
+            guard.switched(ready.more());
+        } else if let Err(error) = guard.refused_switch(ready.more()) {
             state.refuse(&error);
         }
         if let Some(waker) = state.waker.take() {
@@ -164,15 +155,14 @@ impl AgentIo {
     #[must_use]
     pub fn framed(stream: Stream, first: &[u8]) -> Self {
         let io = Self::new(stream, None);
-        io.side.lock().ready.extend_from_slice(first);
+        io.side.lock().ready.more().extend_from_slice(first);
         io
     }
 
     fn new(stream: Stream, guard: Option<RequestGuard>) -> Self {
         let side = AgentSide(Mutex::new(State {
             guard,
-            ready: Vec::new(),
-            taken: 0,
+            ready: Accepted::default(),
             refused: false,
             answer: Vec::new(),
             on_refused: None,
@@ -227,17 +217,7 @@ impl AsyncRead for AgentIo {
         let side = Arc::clone(&this.side);
         loop {
             let mut state = side.lock();
-            let left = state.ready.get(state.taken..).unwrap_or_default();
-            if !left.is_empty() {
-                let now = left.len().min(buf.remaining());
-                buf.put_slice(left.get(..now).unwrap_or_default());
-                state.taken += now;
-                if state.taken == state.ready.len() {
-                    state.taken = 0;
-                    state.ready.clear();
-                    // Rare large heads should not stay for the life of the flow.
-                    state.ready.shrink_to(CHUNK);
-                }
+            if state.ready.give(buf) {
                 return Poll::Ready(Ok(()));
             }
             if state.refused {
@@ -259,13 +239,7 @@ impl AsyncRead for AgentIo {
             // Also woken when the guard lets go of what it keeps back.
             state.waker = Some(cx.waker().clone());
             drop(state);
-            let got = SCRATCH.with_borrow_mut(|scratch| {
-                let mut read = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
-                let got = read.filled();
-                side.lock().inspect(got);
-                Poll::Ready(io::Result::Ok(got.len()))
-            });
+            let got = poll_inspect(&mut this.stream, cx, |got| side.lock().inspect(got));
             if ready!(got)? == 0 {
                 return Poll::Ready(Ok(()));
             }

@@ -21,6 +21,7 @@
 //!
 //! Spec: RFC 9110, 9112 (HTTP/1.1), 9113 (HTTP/2).
 
+mod accepted;
 pub mod agent_io;
 pub mod body;
 pub mod conversation;

@@ -1,7 +1,6 @@
 //! The service's HTTP/1 leg, as hyper reads it: behind the strict guard, like the
 //! agent's. An answer of two readings could be taken by the agent for two answers.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,14 +9,8 @@ use std::task::{Context, Poll, ready};
 use interceptor_proto::http::guard::ResponseGuard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::accepted::{Accepted, poll_inspect};
 use crate::tls::Stream;
-
-/// Bytes read at once.
-const CHUNK: usize = 16 << 10;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
-}
 
 /// What was asked, for the guard of its answers.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +29,7 @@ impl Asked {
 pub struct ServiceIo {
     stream: Stream,
     asked: Asked,
-    /// Accepted, and not yet read.
-    ready: Vec<u8>,
-    taken: usize,
+    ready: Accepted,
     refused: bool,
 }
 
@@ -49,8 +40,7 @@ impl ServiceIo {
         Self {
             stream,
             asked,
-            ready: Vec::new(),
-            taken: 0,
+            ready: Accepted::default(),
             refused: false,
         }
     }
@@ -64,31 +54,24 @@ impl AsyncRead for ServiceIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            let left = this.ready.get(this.taken..).unwrap_or_default();
-            if !left.is_empty() {
-                let now = left.len().min(buf.remaining());
-                buf.put_slice(left.get(..now).unwrap_or_default());
-                this.taken += now;
-                if this.taken == this.ready.len() {
-                    this.taken = 0;
-                    this.ready.clear();
-                    this.ready.shrink_to(CHUNK);
-                }
+            if this.ready.give(buf) {
                 return Poll::Ready(Ok(()));
             }
             if this.refused {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            let got = SCRATCH.with_borrow_mut(|scratch| {
-                let mut read = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
-                let got = read.filled();
-                let mut guard = this.asked.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = guard.feed(got, &mut this.ready) {
+            let Self {
+                stream,
+                asked,
+                ready,
+                refused,
+            } = &mut *this;
+            let got = poll_inspect(stream, cx, |got| {
+                let mut guard = asked.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = guard.feed(got, ready.more()) {
                     tracing::debug!(%error, "a service's answer was refused");
-                    this.refused = true;
+                    *refused = true;
                 }
-                Poll::Ready(io::Result::Ok(got.len()))
             });
             if ready!(got)? == 0 {
                 return Poll::Ready(Ok(()));
