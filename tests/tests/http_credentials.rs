@@ -6,7 +6,8 @@ use interceptor_tests::web::{Plan, Shared, Web, target};
 use serde_json::{Value, json};
 
 const RULES: &str = "version: 1\nrules: []\n";
-const SECRET: &str = "Bearer very-secret-4711";
+/// Its end is in no hexadecimal digest, by whose chance four digits were found.
+const SECRET: &str = "Bearer very-secret-quixotry";
 
 static WEB: Shared = Shared::new(Plan {
     rules: RULES,
@@ -69,11 +70,11 @@ fn a_header_is_put_in_and_what_the_agent_sent_in_its_place_is_gone() -> Result<(
         let done = web.curl("holder", &arguments)?.ok()?;
         assert!(done.stdout.contains(" 200"), "{}", done.stdout);
         assert_eq!(authorization(web, "/with")?, SECRET);
-        assert!(!done.stdout.contains("4711") && !done.stderr.contains("4711"));
+        assert!(!done.stdout.contains("quixotry") && !done.stderr.contains("quixotry"));
         let mut records = web.records()?;
         records.only_session_of("holder")?;
-        assert_eq!(records.keys_that_hold(b"4711")?, Vec::<String>::new());
-        assert!(!web.daemon.server().log().contains("4711"));
+        assert_eq!(records.keys_that_hold(b"quixotry")?, Vec::<String>::new());
+        assert!(!web.daemon.server().log().contains("quixotry"));
         Ok(())
     })
 }
