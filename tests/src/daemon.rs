@@ -171,6 +171,46 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Runs a test's body, and shows the log when that fails or panics.
+    ///
+    /// # Errors
+    /// What the body gives, or that the daemon panicked.
+    pub fn watch(&self, body: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _shown = ShowLogOnPanic(self);
+        self.judge(body())
+    }
+
+    /// What a test's body gave, or that the daemon panicked; shows the log then.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn judge(&self, done: Result<()>) -> Result<()> {
+        let done = done.and_then(|()| self.never_panicked());
+        if done.is_err() {
+            self.show_log();
+        }
+        done
+    }
+
+    fn show_log(&self) {
+        #[allow(clippy::print_stderr, reason = "libtest shows it beside the failure")]
+        {
+            eprintln!("--- the daemon's log ends\n{}", self.server().log_end(60));
+        }
+    }
+}
+
+struct ShowLogOnPanic<'a>(&'a Daemon);
+
+impl Drop for ShowLogOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.show_log();
+        }
+    }
+}
+
 fn launch(config: &Path, log: &Path, folder: &Path) -> Result<Server> {
     let mut command = Command::new(program()?);
     command

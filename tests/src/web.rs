@@ -124,34 +124,7 @@ impl Web {
     /// # Errors
     /// What the body gives.
     pub fn test(&self, body: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        let shown = ShowLogOnPanic(self);
-        let done = body(self).and_then(|()| self.daemon.never_panicked());
-        if done.is_err() {
-            shown.show();
-        }
-        done
-    }
-}
-
-struct ShowLogOnPanic<'a>(&'a Web);
-
-impl ShowLogOnPanic<'_> {
-    fn show(&self) {
-        #[allow(clippy::print_stderr, reason = "libtest shows it beside the failure")]
-        {
-            eprintln!(
-                "--- the daemon's log ends\n{}",
-                self.0.daemon.server().log_end(60)
-            );
-        }
-    }
-}
-
-impl Drop for ShowLogOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.show();
-        }
+        self.daemon.watch(|| body(self))
     }
 }
 

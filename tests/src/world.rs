@@ -116,34 +116,7 @@ impl World {
     /// # Errors
     /// What the body gives.
     pub fn test(&self, body: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        let shown = ShowLogOnPanic(self);
-        let done = body(self).and_then(|()| self.daemon.never_panicked());
-        if done.is_err() {
-            shown.show();
-        }
-        done
-    }
-}
-
-struct ShowLogOnPanic<'a>(&'a World);
-
-impl ShowLogOnPanic<'_> {
-    fn show(&self) {
-        #[allow(clippy::print_stderr, reason = "libtest shows it beside the failure")]
-        {
-            eprintln!(
-                "--- the daemon's log ends\n{}",
-                self.0.daemon.server().log_end(60)
-            );
-        }
-    }
-}
-
-impl Drop for ShowLogOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.show();
-        }
+        self.daemon.watch(|| body(self))
     }
 }
 
@@ -192,9 +165,6 @@ pub fn alone(plan: &Plan, body: impl FnOnce(&mut World) -> Result<()>) -> Result
         return Ok(());
     }
     let mut world = World::start(plan)?;
-    let done = body(&mut world).and_then(|()| world.daemon.never_panicked());
-    if done.is_err() {
-        ShowLogOnPanic(&world).show();
-    }
-    done
+    let done = body(&mut world);
+    world.daemon.judge(done)
 }

@@ -1,15 +1,13 @@
 //! HTTP: pages under TLS, and an agent that asks for them with curl.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::web::{Plan, Web, target};
 use serde_json::{Value, json};
 
 use crate::rules;
-use crate::style::{BOLD, DIM, GREEN, Style};
+use crate::style::{DIM, GREEN, Style};
 
 /// Beside the shipped pack: what is hidden, and what nobody may do.
 const RULES: &str = r#"
@@ -25,7 +23,7 @@ rules:
 "#;
 
 /// What only Interceptor knows.
-const TOKEN: &str = "Bearer the-real-token-4711";
+const TOKEN: &str = "Bearer the-real-token-quixotry";
 
 /// What the agent does. Lines that begin with `#` are headings.
 const SCRIPT: &str = r##"
@@ -74,9 +72,7 @@ pub(crate) fn show(style: &Style) -> Result<(Web, String)> {
 
     style.title("The first of the sessions again");
     let replay = web.daemon.ask(&["replay", &session, "--speed", "10"])?;
-    for line in replay.lines() {
-        println!("   {line}");
-    }
+    style.answer(&replay);
     ensure!(
         replay.contains("customer.json"),
         "the replay does not show the request"
@@ -102,26 +98,8 @@ fn agent_at_work(style: &Style, web: &Web) -> Result<String> {
         .stdout(Stdio::piped())
         .spawn()
         .context("starting the agent")?;
-    let mut transcript = String::new();
-    for line in BufReader::new(running.stdout.take().context("no output")?).lines() {
-        let line = line?;
-        match line.strip_prefix("# ") {
-            Some(heading) => {
-                println!();
-                style.line(BOLD, &format!("   {heading}"));
-            }
-            None => println!("   {line}"),
-        }
-        transcript.push_str(&line);
-        transcript.push('\n');
-    }
-    let status = running.wait()?;
-    ensure!(
-        status.success(),
-        "the agent's curl: {status}\n{}",
-        web.daemon.server().log_end(30)
-    );
-    Ok(transcript)
+    let done = style.agent_at_work(&mut running, |_| Ok(()));
+    done.with_context(|| web.daemon.server().log_end(30))
 }
 
 /// The demo claims something: is it so?
@@ -149,7 +127,7 @@ fn check(web: &Web, transcript: &str) -> Result<()> {
         arrived.and_then(Value::as_str) == Some(TOKEN),
         "the service did not get the real token"
     );
-    ensure!(!transcript.contains("4711"), "the agent saw the real token");
+    ensure!(!transcript.contains("quixotry"), "the agent saw the real token");
     Ok(())
 }
 
@@ -157,20 +135,11 @@ fn recorded(style: &Style, web: &Web) -> Result<String> {
     let mut records = web.records()?;
     let sessions = records.closed_sessions_of("demo-agent", 4)?;
     for (_, events) in &sessions {
-        for event in events {
-            let seconds = Duration::from_micros(event.at).as_secs_f64();
-            let first = event.line.lines().next().unwrap_or_default();
-            let line: String = first.chars().take(96).collect();
-            println!(
-                "   {seconds:7.3}s  {:8} {}",
-                event.kind,
-                style.by_kind(&event.kind, &line)
-            );
-        }
+        style.events(events);
     }
     println!();
     let mut found = 0;
-    for secret in ["4711", "4111 1111", "made-up"] {
+    for secret in ["quixotry", "4111 1111", "made-up"] {
         found += records.keys_that_hold(secret.as_bytes())?.len();
     }
     ensure!(found == 0, "a masked value or a token is in the store");

@@ -1,8 +1,6 @@
 //! PostgreSQL: a shop's database, and an agent that works on it with psql.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::daemon::Daemon;
@@ -13,7 +11,7 @@ use interceptor_tests::world::{World, one_target};
 use serde_json::json;
 
 use crate::rules;
-use crate::style::{BOLD, DIM, GREEN, Style};
+use crate::style::{DIM, GREEN, Style};
 
 /// What the agent does. Lines of `\echo` are headings.
 const SCRIPT: &str = r"
@@ -72,9 +70,7 @@ pub(crate) fn show(style: &Style) -> Result<(World, String)> {
     let replay = world
         .daemon
         .ask(&["replay", &session, "--speed", "10", "--idle-limit", "0.2"])?;
-    for line in replay.lines() {
-        println!("   {line}");
-    }
+    style.answer(&replay);
     ensure!(
         replay.contains("DROP TABLE orders"),
         "the replay does not show the refused statement"
@@ -133,29 +129,11 @@ fn agent_at_work(style: &Style, world: &World) -> Result<String> {
         let mut stdin = running.stdin.take().context("no input")?;
         stdin.write_all(SCRIPT.as_bytes())?;
     }
-    let mut transcript = String::new();
-    for line in BufReader::new(running.stdout.take().context("no output")?).lines() {
-        let line = line?;
-        match line.strip_prefix("# ") {
-            Some(heading) => {
-                println!();
-                style.line(BOLD, &format!("   {heading}"));
-            }
-            None => println!("   {}", style.transcript(&line)),
-        }
-        if line.contains(HELD) {
-            approve(style, world)?;
-        }
-        transcript.push_str(&line);
-        transcript.push('\n');
-    }
-    let status = running.wait()?;
-    ensure!(
-        status.success(),
-        "the agent's psql: {status}\n{}",
-        world.daemon.server().log_end(30)
-    );
-    Ok(transcript)
+    let done = style.agent_at_work(&mut running, |line| match line.contains(HELD) {
+        true => approve(style, world),
+        false => Ok(()),
+    });
+    done.with_context(|| world.daemon.server().log_end(30))
 }
 
 /// What a client is told while it waits.
@@ -176,9 +154,7 @@ fn approve(style: &Style, world: &World) -> Result<()> {
         .context("nobody was asked")?;
     println!();
     style.command(&format!("interceptor approvals show {id}"));
-    for line in world.daemon.ask(&["approvals", "show", id])?.lines() {
-        println!("   {line}");
-    }
+    style.answer(&world.daemon.ask(&["approvals", "show", id])?);
     style.command(&format!("interceptor approvals approve {id}"));
     for line in world.daemon.ask(&["approvals", "approve", id])?.lines() {
         println!("   {}", style.paint(GREEN, line));
@@ -229,21 +205,10 @@ fn recorded(style: &Style, world: &World) -> Result<String> {
     let mut records = world.records()?;
     let (session, events) = records.only_session_of("demo-agent")?;
     style.command("interceptor sessions list");
-    for line in world.daemon.ask(&["sessions", "list"])?.lines() {
-        println!("   {line}");
-    }
+    style.answer(&world.daemon.ask(&["sessions", "list"])?);
     println!();
     style.command("redis-cli XRANGE 'interceptor:session:{ID}' - +       (interceptor:live has these lines of all sessions)");
-    for event in &events {
-        let seconds = Duration::from_micros(event.at).as_secs_f64();
-        let first = event.line.lines().next().unwrap_or_default();
-        let line: String = first.chars().take(96).collect();
-        println!(
-            "   {seconds:7.3}s  {:8} {}",
-            event.kind,
-            style.by_kind(&event.kind, &line)
-        );
-    }
+    style.events(&events);
     println!();
     let mut found = 0;
     for secret in [

@@ -1,7 +1,12 @@
 //! How things are shown.
 
 use std::cell::Cell;
-use std::io::IsTerminal as _;
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use interceptor_tests::records::Recorded;
 
 pub(crate) const BOLD: &str = "1";
 pub(crate) const DIM: &str = "2";
@@ -47,7 +52,7 @@ impl Style {
     }
 
     /// A line of a client's, with its errors in colour.
-    pub(crate) fn transcript(&self, line: &str) -> String {
+    fn transcript(&self, line: &str) -> String {
         if line.starts_with("ERROR:") || line.starts_with("FATAL:") {
             return self.paint(RED, line);
         }
@@ -57,7 +62,54 @@ impl Style {
         line.to_owned()
     }
 
-    pub(crate) fn by_kind(&self, kind: &str, line: &str) -> String {
+    /// The events of a session, a line each.
+    pub(crate) fn events(&self, events: &[Recorded]) {
+        for event in events {
+            let seconds = Duration::from_micros(event.at).as_secs_f64();
+            let first = event.line.lines().next().unwrap_or_default();
+            let line: String = first.chars().take(96).collect();
+            println!(
+                "   {seconds:7.3}s  {:8} {}",
+                event.kind,
+                self.by_kind(&event.kind, &line)
+            );
+        }
+    }
+
+    /// Shows what an agent's command says, as it comes: lines of `# ` are
+    /// headings. `each` sees every line. Gives all of it once the command is done.
+    pub(crate) fn agent_at_work(
+        &self,
+        running: &mut Child,
+        mut each: impl FnMut(&str) -> Result<()>,
+    ) -> Result<String> {
+        let mut transcript = String::new();
+        for line in BufReader::new(running.stdout.take().context("no output")?).lines() {
+            let line = line?;
+            match line.strip_prefix("# ") {
+                Some(heading) => {
+                    println!();
+                    self.line(BOLD, &format!("   {heading}"));
+                }
+                None => println!("   {}", self.transcript(&line)),
+            }
+            each(&line)?;
+            transcript.push_str(&line);
+            transcript.push('\n');
+        }
+        let status = running.wait()?;
+        ensure!(status.success(), "the agent's command: {status}");
+        Ok(transcript)
+    }
+
+    /// Shows what a command of the program printed.
+    pub(crate) fn answer(&self, text: &str) {
+        for line in text.lines() {
+            println!("   {line}");
+        }
+    }
+
+    fn by_kind(&self, kind: &str, line: &str) -> String {
         match kind {
             "verdict" | "error" => self.paint(RED, line),
             "mask" => self.paint(YELLOW, line),
