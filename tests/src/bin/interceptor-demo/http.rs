@@ -127,7 +127,10 @@ fn check(web: &Web, transcript: &str) -> Result<()> {
         arrived.and_then(Value::as_str) == Some(TOKEN),
         "the service did not get the real token"
     );
-    ensure!(!transcript.contains("quixotry"), "the agent saw the real token");
+    ensure!(
+        !transcript.contains("quixotry"),
+        "the agent saw the real token"
+    );
     Ok(())
 }
 
