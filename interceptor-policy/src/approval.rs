@@ -259,11 +259,7 @@ impl Tally {
     /// # Errors
     /// Why it does not count.
     pub fn add(&mut self, answer: Answer) -> Result<Outcome, Uncounted> {
-        // Root may run agents too, and is still the operator of the host.
-        if answer
-            .uid
-            .is_some_and(|uid| uid == self.agent_uid && uid != 0)
-        {
+        if answer.uid == Some(self.agent_uid) {
             return Err(Uncounted::Own);
         }
         let asked = |requirement: &Requirement| {
@@ -405,13 +401,21 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_own_user_may_not_answer() {
-        let mut tally = tally(&[(&[], 1)]);
-        let own = Answer {
-            uid: Some(1000),
-            ..answer("agent", &["dba"], true)
-        };
-        assert_eq!(tally.add(own), Err(Uncounted::Own));
+    fn the_agents_own_user_may_not_answer_root_included() {
+        for uid in [1000, 0] {
+            let approval = Arc::clone(&tally(&[(&[], 1)]).approval);
+            let mut tally = Tally::new(approval, uid);
+            let own = Answer {
+                uid: Some(uid),
+                ..answer("agent", &["dba"], true)
+            };
+            assert_eq!(tally.add(own), Err(Uncounted::Own));
+            assert_eq!(tally.outcome(), Outcome::Waiting);
+            assert!(matches!(
+                tally.add(answer("ann", &["dba"], true)),
+                Ok(Outcome::Approved(_))
+            ));
+        }
     }
 
     #[test]
