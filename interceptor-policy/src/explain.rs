@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::matcher::circumstances::{CircumstanceField, Circumstances};
 use crate::matcher::{Asked, Mode};
 use crate::rule::{Match, Rule};
+use crate::scope::ssh_parts;
 use crate::state::Record;
 use crate::{Moment, Operation, Scope, Standing, Subject};
 
@@ -95,6 +96,7 @@ fn because(
             .map(|statement| Asked::Statement(postgres, statement))
             .collect(),
         Operation::Http(http) => vec![Asked::Http(http)],
+        Operation::Ssh(request) => ssh_parts(request).collect(),
         Operation::Opaque => vec![Asked::Session],
     };
     if statements.is_empty() {

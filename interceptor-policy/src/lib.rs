@@ -26,7 +26,7 @@ pub use mask::{
     DetectPlan, DetectStream, Detector, Direction, Hidden, Hit, JsonFault, JsonMasker, Looks,
     MaskKey, Masked, Masks, Transform,
 };
-pub use operation::{HttpOperation, Operation, PgOperation};
+pub use operation::{HttpOperation, Operation, PgOperation, SshRequest};
 pub use principal::Principal;
 pub use rule::{Rule, RuleSet, RuleVerdict, Source};
 pub use scope::{HttpNeeds, Scope};

@@ -24,6 +24,7 @@ pub(crate) mod tags;
 pub(crate) mod text;
 
 use crate::PgOperation;
+use crate::operation::ssh::{SshProgram, SshRequest};
 use crate::operation::{HttpOperation, Statement};
 
 /// What a match is asked of.
@@ -36,6 +37,8 @@ pub(crate) enum Asked<'o> {
     Statement(&'o PgOperation<'o>, &'o Statement),
     /// An HTTP exchange, at some moment of it.
     Http(&'o HttpOperation<'o>),
+    /// An SSH request, with one of the programs of its line, where it has some.
+    Ssh(&'o SshRequest, Option<&'o SshProgram>),
 }
 
 impl<'o> Asked<'o> {
@@ -51,6 +54,14 @@ impl<'o> Asked<'o> {
     pub(crate) const fn http(self) -> Option<&'o HttpOperation<'o>> {
         match self {
             Self::Http(operation) => Some(operation),
+            _ => None,
+        }
+    }
+
+    /// The request, where it is one of SSH.
+    pub(crate) const fn ssh(self) -> Option<(&'o SshRequest, Option<&'o SshProgram>)> {
+        match self {
+            Self::Ssh(request, program) => Some((request, program)),
             _ => None,
         }
     }

@@ -4,11 +4,13 @@ pub mod http;
 pub mod json;
 pub mod path;
 pub mod sample;
+pub mod ssh;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use http::HttpOperation;
+pub use ssh::SshRequest;
 
 /// One thing that an agent asks to do.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,8 @@ pub enum Operation<'a> {
     Postgres(PgOperation<'a>),
     /// A request, its response's head, or a message of a WebSocket.
     Http(HttpOperation<'a>),
+    /// A request of an SSH connection.
+    Ssh(&'a SshRequest),
     /// The opening of a session whose protocol has no operations of its own
     /// (`tls`, `unknown`).
     Opaque,

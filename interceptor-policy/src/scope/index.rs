@@ -146,6 +146,7 @@ impl Index {
         match asked {
             Asked::Session => self.opaque.clone(),
             Asked::Http(operation) => self.http.candidates(operation.request),
+            Asked::Ssh(..) => self.opaque.clone(),
             Asked::Statement(_, statement) => self.of_statement(statement),
         }
     }

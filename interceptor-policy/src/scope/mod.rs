@@ -27,7 +27,7 @@ use crate::matcher::Asked;
 use crate::matcher::circumstances::Circumstances;
 use crate::matcher::expression::Expression;
 use crate::matcher::history::By;
-use crate::operation::{Class, Classes, Output, Statement};
+use crate::operation::{Class, Classes, Output, SshRequest, Statement};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
 use crate::state::{Person, Record};
 use crate::{
@@ -283,6 +283,15 @@ impl Scope {
                 let found = self.find_one(Asked::Http(http), default);
                 [Found { follows, ..found }].into()
             }
+            Operation::Ssh(request) => ssh_parts(request)
+                .map(|asked| {
+                    let default = match is_empty_line(asked) {
+                        true => DefaultVerdict::Allow,
+                        false => default,
+                    };
+                    self.find_one(asked, default)
+                })
+                .collect(),
             Operation::Opaque => [self.find_one(Asked::Session, default)].into(),
         }
     }
@@ -452,6 +461,24 @@ fn asked<'o>(operation: &'o Operation<'_>, place: usize) -> Asked<'o> {
             Asked::Statement(postgres, statement.unwrap_or(&NO_STATEMENT))
         }
         Operation::Http(http) => Asked::Http(http),
+        Operation::Ssh(request) => ssh_parts(request).nth(place).unwrap_or(Asked::Session),
         Operation::Opaque => Asked::Session,
     }
+}
+
+/// What is judged of an SSH request, each by itself: the programs of its line,
+/// or the request where it has none.
+pub(crate) fn ssh_parts(request: &SshRequest) -> impl Iterator<Item = Asked<'_>> {
+    let programs = request.line.iter().flat_map(|line| &line.programs);
+    let without = match programs.clone().next() {
+        Some(_) => None,
+        None => Some(Asked::Ssh(request, None)),
+    };
+    let each = programs.map(|program| Asked::Ssh(request, Some(program)));
+    each.chain(without)
+}
+
+/// Whether it is a line that runs nothing: no default refuses it.
+fn is_empty_line(asked: Asked<'_>) -> bool {
+    matches!(asked, Asked::Ssh(request, None) if request.line.is_some())
 }
