@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::matcher::circumstances::{CircumstanceField, Circumstances};
+use crate::matcher::ssh::Against;
 use crate::matcher::{Asked, Mode};
 use crate::rule::{Match, Rule};
 use crate::scope::ssh_parts;
@@ -112,9 +113,10 @@ fn because(
             asked: *asked,
             ..*now
         };
-        let place = match several {
-            true => format!("statement {number}: "),
-            false => String::new(),
+        let place = match (several, asked) {
+            (false, _) => String::new(),
+            (true, Asked::Ssh(..)) => format!("program {number}: "),
+            (true, _) => format!("statement {number}: "),
         };
         match against(rule, subject, mode, *asked, now) {
             None if applied => {
@@ -188,6 +190,7 @@ fn fails(
     }
     fails_statement(part, mode, asked)
         .or_else(|| fails_http(part, mode, asked))
+        .or_else(|| fails_ssh(part, mode, asked))
         .or_else(|| fails_now(part, now))
 }
 
@@ -246,6 +249,34 @@ fn fails_http(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String> {
     Some(format!("{} is {is}, not {}", field.name, field.shown))
 }
 
+fn fails_ssh(part: &Match, mode: Mode, asked: Asked<'_>) -> Option<String> {
+    let ssh = part.ssh.as_ref()?;
+    let Some((request, program)) = asked.ssh() else {
+        return Some("it asks for `ssh` fields".to_owned());
+    };
+    let field = match ssh.against(mode, request, program)? {
+        Against::Writes => {
+            return Some(
+                "it writes a file by redirection, and the rule does not name `writes`".to_owned(),
+            );
+        }
+        Against::Reads => {
+            return Some(
+                "it reads a file by redirection, and the rule does not name `reads`".to_owned(),
+            );
+        }
+        Against::Field(field) => field,
+    };
+    let is = field.is(request, program);
+    if mode == Mode::Must && field.holds(Mode::May, request, program) {
+        return Some(format!(
+            "{} is {is}, which is not certainly {}",
+            field.name, field.shown
+        ));
+    }
+    Some(format!("{} is {is}, not {}", field.name, field.shown))
+}
+
 /// Why a rule applied.
 fn held(rule: &Rule, subject: &Subject, asked: Asked<'_>, now: &Circumstances<'_>) -> String {
     let mut why = all(&rule.matches, subject, asked, now);
@@ -272,6 +303,12 @@ fn all(part: &Match, subject: &Subject, asked: Asked<'_>, now: &Circumstances<'_
                 .fields
                 .iter()
                 .map(|field| format!("{} is {}", field.name, field.is(operation, statement))),
+        );
+    }
+    if let (Some(ssh), Some((request, program))) = (&part.ssh, asked.ssh()) {
+        let fields = ssh.fields.iter();
+        said.extend(
+            fields.map(|field| format!("{} is {}", field.name, field.is(request, program))),
         );
     }
     let circumstances = &part.circumstances;

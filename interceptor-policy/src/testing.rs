@@ -13,6 +13,7 @@ use crate::diagnostic::At;
 use crate::mask::{Detector, Masks};
 use crate::operation::http::HttpRequest;
 use crate::operation::sample::Sample;
+use crate::operation::ssh::{SshLine, SshSample};
 use crate::operation::{Column, HttpOperation, Sql, Table};
 use crate::rule::{RuleSet, RuleVerdict, spoken};
 use crate::state::micros;
@@ -60,6 +61,8 @@ pub enum Exchange {
     Sql(String),
     /// A request, and perhaps its response.
     Http(Box<Sample>),
+    /// A request of an SSH connection.
+    Ssh(Box<SshSample>),
 }
 
 /// An earlier exchange.
@@ -151,6 +154,35 @@ pub fn run_with(
     classify: impl Fn(&str) -> Sql,
     read: impl Fn(&Sample) -> HttpRequest,
 ) -> Outcome {
+    run_by(
+        case,
+        rules,
+        &Readers {
+            sql: &classify,
+            http: &read,
+            line: &SshLine::of_words,
+        },
+    )
+}
+
+/// What is asked what traffic means.
+pub struct Readers<'r> {
+    /// What SQL means.
+    pub sql: &'r dyn Fn(&str) -> Sql,
+    /// What a request is.
+    pub http: &'r dyn Fn(&Sample) -> HttpRequest,
+    /// What a command line runs.
+    pub line: &'r dyn Fn(&str) -> SshLine,
+}
+
+impl std::fmt::Debug for Readers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+/// As [`run`], with everything read by `readers`.
+pub fn run_by(case: &TestCase, rules: &Arc<RuleSet>, readers: &Readers<'_>) -> Outcome {
     let scope = rules.scope(&case.subject);
     let now = Moment {
         monotonic: TEST_TIME,
@@ -159,7 +191,7 @@ pub fn run_with(
     let mut standing = Memory::with_room_for(1).standing(&case.subject.principal, now);
     let judge = |exchange: &Exchange, standing: &mut Standing, now: Moment| match exchange {
         Exchange::Sql(sql) => {
-            let meaning = classify(sql);
+            let meaning = (readers.sql)(sql);
             let operation = Operation::Postgres(PgOperation {
                 sql: &meaning,
                 text: sql,
@@ -169,7 +201,13 @@ pub fn run_with(
             });
             scope.judge(&operation, standing, now)
         }
-        Exchange::Http(sample) => judge_sample(&scope, sample, &read(sample), standing, now),
+        Exchange::Http(sample) => {
+            judge_sample(&scope, sample, &(readers.http)(sample), standing, now)
+        }
+        Exchange::Ssh(sample) => {
+            let request = sample.read(readers.line);
+            scope.judge(&Operation::Ssh(&request), standing, now)
+        }
     };
     let mut earlier = Vec::new();
     let begin = case.before.iter().map(|before| before.ago).max();

@@ -20,6 +20,7 @@ pub(crate) mod name;
 pub(crate) mod pointer;
 pub(crate) mod postgres;
 pub(crate) mod session;
+pub(crate) mod ssh;
 pub(crate) mod tags;
 pub(crate) mod text;
 

@@ -49,6 +49,26 @@ impl SshRequest {
     }
 }
 
+/// A request as a person writes it down, for tests and explanations of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshSample {
+    /// All of it but the command line.
+    pub request: SshRequest,
+    /// The command line's text.
+    pub command: Option<String>,
+}
+
+impl SshSample {
+    /// The request, its line read by `read`.
+    #[must_use]
+    pub fn read(&self, read: impl Fn(&str) -> SshLine) -> SshRequest {
+        SshRequest {
+            line: self.command.as_deref().map(read),
+            ..self.request.clone()
+        }
+    }
+}
+
 /// Programs that read commands from their input.
 pub const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "zsh", "fish", "csh", "tcsh", "rbash",
@@ -125,6 +145,28 @@ impl SshLine {
             text: text.into(),
             sure: false,
             programs: vec![SshProgram::opaque()],
+        }
+    }
+
+    /// One program with its arguments, where the text is nothing but words that
+    /// every shell takes as they are; otherwise a line of which nothing is known.
+    /// The reader of command lines stands elsewhere.
+    #[must_use]
+    pub fn of_words(text: &str) -> Self {
+        let plain = |c: char| c.is_ascii_alphanumeric() || " /._,:@-".contains(c);
+        let mut words = text.split(' ').filter(|word| !word.is_empty());
+        if !text.chars().all(plain) {
+            return Self::unsure(text);
+        }
+        let program = words.next().map(|path| SshProgram {
+            path: Some(path.into()),
+            arguments: words.map(|word| Some(word.into())).collect(),
+            ..SshProgram::default()
+        });
+        Self {
+            text: text.into(),
+            sure: true,
+            programs: program.into_iter().collect(),
         }
     }
 

@@ -17,13 +17,13 @@ const FIELDS: &[&str] = &[
     "protocol",
     "postgres",
     "http",
+    "ssh",
     "after",
     "rate",
     "risk",
     "time",
     "if",
 ];
-const LATER: &[&str] = &["ssh"];
 pub(super) const PRINCIPAL: &[&str] = &[
     "agent",
     "user",
@@ -49,6 +49,7 @@ impl<'a> Reader<'a> {
         let mut fields = Vec::new();
         let mut postgres = None;
         let mut http = None;
+        let mut ssh = None;
         for (key, value) in self.mapping(node, what)? {
             match key.text.as_str() {
                 "principal" => whole &= self.principal(value, &mut fields),
@@ -65,6 +66,10 @@ impl<'a> Reader<'a> {
                     Some(read) => http = Some(read),
                     None => whole = false,
                 },
+                "ssh" => match self.ssh(value) {
+                    Some(read) => ssh = Some(read),
+                    None => whole = false,
+                },
                 "rate" => {
                     rate = self.rate(value, counted.into());
                     whole &= rate.is_some();
@@ -79,10 +84,6 @@ impl<'a> Reader<'a> {
                     whole &= field.is_some();
                     circumstances.extend(field);
                 }
-                later if LATER.contains(&later) => {
-                    self.unsupported(key.at, later);
-                    whole = false;
-                }
                 _ => {
                     self.unknown(key, what, FIELDS);
                     whole = false;
@@ -93,6 +94,7 @@ impl<'a> Reader<'a> {
         for (there, word, protocol) in [
             (postgres.is_some(), "postgres", Protocol::Postgres),
             (http.is_some(), "http", Protocol::Http),
+            (ssh.is_some(), "ssh", Protocol::Ssh),
         ] {
             if there && !session.can_be(protocol) {
                 self.report.warning(
@@ -104,10 +106,11 @@ impl<'a> Reader<'a> {
                 );
             }
         }
-        if postgres.is_some() && http.is_some() {
+        let several = [postgres.is_some(), http.is_some(), ssh.is_some()];
+        if several.iter().filter(|there| **there).count() > 1 {
             self.report.warning(
                 node.at,
-                format!("{what} can never hold: nothing is both a statement and a request"),
+                format!("{what} can never hold: it asks for fields of several protocols"),
                 Some("write two rules".to_owned()),
             );
         }
@@ -115,6 +118,7 @@ impl<'a> Reader<'a> {
             session,
             postgres,
             http,
+            ssh,
             circumstances: CircumstanceMatch::new(circumstances, rate),
         })
     }

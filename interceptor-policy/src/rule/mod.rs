@@ -12,7 +12,9 @@ mod matches;
 mod postgres;
 mod reader;
 mod risk;
+mod samples;
 mod shadow;
+mod ssh;
 mod tests;
 mod units;
 mod written;
@@ -35,6 +37,7 @@ use crate::matcher::history::Trace;
 use crate::matcher::http::HttpMatch;
 use crate::matcher::postgres::{PgField, PgMatch};
 use crate::matcher::session::SessionMatch;
+use crate::matcher::ssh::SshMatch;
 use crate::scope::{Index, Scope};
 use crate::testing::TestCase;
 use crate::verdict::{Limits, RecordLevel, Severity};
@@ -103,6 +106,8 @@ pub(crate) struct Match {
     pub(crate) postgres: Option<PgMatch>,
     /// `None`: it says nothing of requests.
     pub(crate) http: Option<HttpMatch>,
+    /// `None`: it says nothing of SSH.
+    pub(crate) ssh: Option<SshMatch>,
     /// Asked last: what may be otherwise at the next exchange.
     pub(crate) circumstances: CircumstanceMatch,
 }
@@ -117,12 +122,23 @@ impl Match {
 
     /// Whether it could hold for something of a protocol.
     fn can_be(&self, protocol: Protocol) -> bool {
-        let fields = match protocol {
-            Protocol::Postgres => self.http.is_none(),
-            Protocol::Http => self.postgres.is_none(),
-            _ => self.http.is_none() && self.postgres.is_none(),
-        };
-        fields && self.session.can_be(protocol)
+        let fields = [
+            (self.postgres.is_some(), Protocol::Postgres),
+            (self.http.is_some(), Protocol::Http),
+            (self.ssh.is_some(), Protocol::Ssh),
+        ];
+        let mut others = fields.iter().filter(|(_, of)| *of != protocol);
+        others.all(|(there, _)| !there) && self.session.can_be(protocol)
+    }
+
+    /// Whether it asks for nothing that a request of HTTP has not.
+    pub(crate) const fn can_be_of_http(&self) -> bool {
+        self.postgres.is_none() && self.ssh.is_none()
+    }
+
+    /// Whether it asks for fields of a protocol.
+    pub(crate) const fn asks_of_protocol(&self) -> bool {
+        self.postgres.is_some() || self.http.is_some() || self.ssh.is_some()
     }
 
     /// Whether it asks for a response.

@@ -152,12 +152,6 @@ impl<'a> Reader<'a> {
         );
     }
 
-    /// A key, or a word, of the language that is not built yet. Refused, since
-    /// a rule without its condition is another rule.
-    pub(super) fn unsupported(&mut self, at: At, word: &str) {
-        self.error(at, format!("not supported yet: {word}"));
-    }
-
     /// A matcher: one leaf, a list of which one is enough, `not`, `any`, `all`,
     /// or `$name` of a list.
     pub(super) fn matcher<L>(

@@ -157,7 +157,8 @@ fn covers(field: &str, wide: &str, narrow: &str) -> bool {
             wide == "*" || (!wide.contains('.') && narrow.rsplit('.').next() == Some(wide))
         }
         // A star in a path stops at a slash.
-        "principal.exe" | "principal.cgroup" | "http.path" => false,
+        "principal.exe" | "principal.cgroup" | "http.path" | "ssh.reads" | "ssh.writes" => false,
+        "ssh.program" if wide.contains('/') || narrow.contains('/') => false,
         _ => wide.strip_suffix('*').is_some_and(|prefix| {
             !prefix.contains(['*', '?', '[', '{', '\\']) && narrow.starts_with(prefix)
         }),

@@ -12,7 +12,7 @@ use crate::operation::sample::Sample;
 use crate::testing::{ApprovalExpectation, Before, Exchange, Expect, MaskExpectation, TestCase};
 use crate::{DefaultVerdict, Principal, Protocol, Subject, Target};
 
-const TEST: &[&str] = &["name", "given", "postgres", "http", "expect"];
+const TEST: &[&str] = &["name", "given", "postgres", "http", "ssh", "expect"];
 const SAMPLE: &[&str] = &[
     "method",
     "url",
@@ -90,12 +90,14 @@ impl<'a> Reader<'a> {
                         protocol = given.iter().find(|(key, _)| key.text == "protocol");
                     }
                 }
-                "postgres" | "http" if asks.is_some() => {
-                    self.error(key.at, "a test asks about one thing: `postgres` or `http`");
+                "postgres" | "http" | "ssh" if asks.is_some() => {
+                    self.error(
+                        key.at,
+                        "a test asks about one thing: `postgres`, `http` or `ssh`",
+                    );
                 }
-                "postgres" | "http" => asks = Some(self.exchange(key, value)),
+                "postgres" | "http" | "ssh" => asks = Some(self.exchange(key, value)),
                 "expect" => self.expect(value, &mut case.expect),
-                later @ ("ssh" | "after") => self.unsupported(key.at, later),
                 _ => self.unknown(key, "a test", TEST),
             }
         }
@@ -107,13 +109,18 @@ impl<'a> Reader<'a> {
             Some(None) => {}
             None => {
                 let at = entries.first().map_or(node.at, |(key, _)| key.at);
-                self.error(at, "the test has neither `postgres` nor `http`");
+                self.error(at, "the test has none of `postgres`, `http` and `ssh`");
             }
         }
-        if let (Exchange::Http(_), None) = (&case.asks, protocol) {
-            case.subject.protocol = Protocol::Http;
+        let usual = match &case.asks {
+            Exchange::Sql(_) => None,
+            Exchange::Http(_) => Some((Protocol::Http, 443)),
+            Exchange::Ssh(_) => Some((Protocol::Ssh, 22)),
+        };
+        if let (Some((usual, port)), None) = (usual, protocol) {
+            case.subject.protocol = usual;
             case.subject.target.port = match case.subject.target.port {
-                5432 => 443,
+                5432 => port,
                 other => other,
             };
         }
@@ -152,10 +159,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A statement, or a request.
+    /// A statement, or a request of HTTP or SSH.
     fn exchange(&mut self, key: &Key, node: &'a Node) -> Option<Exchange> {
         match key.text.as_str() {
             "http" => self.sample(node).map(Box::new).map(Exchange::Http),
+            "ssh" => self.ssh_sample(node).map(Box::new).map(Exchange::Ssh),
             _ => {
                 let sql = self.text(node, "`postgres`")?;
                 Some(Exchange::Sql(sql.to_owned()))
@@ -170,15 +178,18 @@ impl<'a> Reader<'a> {
         let mut ago = Duration::ZERO;
         for (key, value) in entries {
             match key.text.as_str() {
-                "postgres" | "http" => exchange = Some(self.exchange(key, value)?),
+                "postgres" | "http" | "ssh" => exchange = Some(self.exchange(key, value)?),
                 "ago" => ago = self.span(value, "`ago`")?,
-                _ => self.unknown(key, "an earlier exchange", &["postgres", "http", "ago"]),
+                _ => {
+                    let known = ["postgres", "http", "ssh", "ago"];
+                    self.unknown(key, "an earlier exchange", &known);
+                }
             }
         }
         if exchange.is_none() {
             self.error(
                 node.at,
-                "the earlier exchange has neither `postgres` nor `http`",
+                "the earlier exchange has none of `postgres`, `http` and `ssh`",
             );
         }
         exchange.map(|exchange| Before { exchange, ago })

@@ -8,7 +8,9 @@ use crate::matcher::Asked;
 use crate::matcher::http::key::{Key as HttpKey, lower};
 use crate::matcher::http::{HttpMatch, methods};
 use crate::matcher::key::{Key, first_word, folded};
+use crate::matcher::ssh::{Key as SshKey, SshMatch};
 use crate::operation::http::HttpRequest;
+use crate::operation::ssh::{SshKind, SshProgram, SshRequest};
 use crate::operation::{Class, Statement};
 use crate::rule::Rule;
 
@@ -27,6 +29,7 @@ pub(crate) struct Index {
     words: HashMap<Box<str>, Vec<usize>>,
     classes: Vec<(Class, Bits)>,
     http: HttpIndex,
+    ssh: SshIndex,
 }
 
 /// Rules, by what a request has to have for them to apply.
@@ -84,6 +87,55 @@ impl HttpIndex {
     }
 }
 
+/// Rules, by what an SSH request has to have for them to apply.
+#[derive(Debug, Default)]
+struct SshIndex {
+    /// Those that could concern any.
+    always: Bits,
+    kinds: HashMap<SshKind, Bits>,
+    programs: HashMap<Box<str>, Vec<usize>>,
+    /// All that stand under `programs`, for one that may be any.
+    any_program: Bits,
+}
+
+impl SshIndex {
+    fn put(&mut self, place: usize, key: Option<SshKey>) {
+        match key {
+            None => {
+                self.always.set(place);
+            }
+            Some(SshKey::Kinds(kinds)) => {
+                for kind in kinds {
+                    self.kinds.entry(kind).or_default().set(place);
+                }
+            }
+            Some(SshKey::Programs(names)) => {
+                self.any_program.set(place);
+                for name in names {
+                    self.programs.entry(name.into()).or_default().push(place);
+                }
+            }
+        }
+    }
+
+    fn candidates(&self, request: &SshRequest, program: Option<&SshProgram>) -> Bits {
+        let mut found = self.always.clone();
+        if let Some(rules) = self.kinds.get(&request.kind) {
+            found.unite(rules);
+        }
+        match program.map(SshProgram::name) {
+            Some(Some(name)) => {
+                for rule in self.programs.get(&*lower(name)).into_iter().flatten() {
+                    found.set(*rule);
+                }
+            }
+            // One that may be any, or a shell in which any may be run.
+            _ => found.unite(&self.any_program),
+        }
+        found
+    }
+}
+
 impl Index {
     pub(crate) fn new(rules: &[Arc<Rule>]) -> Self {
         let mut index = Self {
@@ -96,14 +148,19 @@ impl Index {
         for (place, rule) in rules.iter().enumerate() {
             let postgres = rule.matches.postgres.as_ref();
             let http = rule.matches.http.as_ref();
-            if postgres.is_none() {
-                if http.is_none() {
-                    index.opaque.set(place);
-                }
+            let ssh = rule.matches.ssh.as_ref();
+            // Nothing is of two protocols.
+            let only = |a: bool, b: bool| !a && !b;
+            if !rule.matches.asks_of_protocol() {
+                index.opaque.set(place);
+            }
+            if only(postgres.is_some(), ssh.is_some()) {
                 index.http.put(place, http.and_then(HttpMatch::key));
             }
-            if http.is_some() {
-                // No statement is a request.
+            if only(postgres.is_some(), http.is_some()) {
+                index.ssh.put(place, ssh.and_then(SshMatch::key));
+            }
+            if !only(http.is_some(), ssh.is_some()) {
                 continue;
             }
             // A rule that blocks what could not be resolved does so whatever
@@ -146,7 +203,7 @@ impl Index {
         match asked {
             Asked::Session => self.opaque.clone(),
             Asked::Http(operation) => self.http.candidates(operation.request),
-            Asked::Ssh(..) => self.opaque.clone(),
+            Asked::Ssh(request, program) => self.ssh.candidates(request, program),
             Asked::Statement(_, statement) => self.of_statement(statement),
         }
     }

@@ -105,6 +105,7 @@ impl Scope {
                     && (subject.protocol == Protocol::Postgres
                         || scoped.rule.matches.postgres.is_none())
                     && (subject.protocol == Protocol::Http || scoped.rule.matches.http.is_none())
+                    && (subject.protocol == Protocol::Ssh || scoped.rule.matches.ssh.is_none())
             })
         };
         let refuses = |scoped: &Scoped| scoped.rule.verdict > Some(RuleVerdict::Hold);

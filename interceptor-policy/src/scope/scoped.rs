@@ -118,9 +118,10 @@ impl Scoped {
             traced,
             rule: Arc::clone(rule),
         };
-        let session_only = rule.unless.as_ref().is_some_and(|unless| {
-            unless.postgres.is_none() && unless.http.is_none() && unless.circumstances.is_empty()
-        });
+        let session_only = rule
+            .unless
+            .as_ref()
+            .is_some_and(|unless| !unless.asks_of_protocol() && unless.circumstances.is_empty());
         let excepted = scoped.unless_must && session_only;
         ((scoped.tightens || scoped.loosens || rule.unresolved) && !excepted).then_some(scoped)
     }
@@ -326,7 +327,7 @@ impl Scoped {
     pub(super) fn may_apply_later(&self, request: &HttpRequest) -> bool {
         let http = self.rule.matches.http.as_ref();
         let may = |mode| http.is_none_or(|http| http.may_hold_later(mode, request));
-        self.rule.matches.postgres.is_none()
+        self.rule.matches.can_be_of_http()
             && (self.tightens && may(Mode::May) || self.loosens && may(Mode::Must))
     }
 
@@ -342,8 +343,7 @@ impl Scoped {
 
     /// Whether it holds for everything in this session.
     pub(super) fn always(&self) -> bool {
-        self.rule.matches.postgres.is_none()
-            && self.rule.matches.http.is_none()
+        !self.rule.matches.asks_of_protocol()
             && !self.rule.http.response
             && !self.unless_may
             && !self.circumstantial
@@ -388,8 +388,13 @@ fn part_holds(part: &Match, mode: Mode, asked: Asked<'_>) -> Result<bool, NotKno
         }
         (Some(_), None) => false,
     };
+    let of_ssh = match (&part.ssh, asked.ssh()) {
+        (None, _) => true,
+        (Some(ssh), Some((request, program))) => ssh.holds(mode, request, program),
+        (Some(_), None) => false,
+    };
     match (&part.http, asked.http()) {
-        _ if !of_statement => Ok(false),
+        _ if !of_statement || !of_ssh => Ok(false),
         (None, _) => Ok(true),
         (Some(http), Some(operation)) => http.holds(mode, operation),
         (Some(_), None) => Ok(false),

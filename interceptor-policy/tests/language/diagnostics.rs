@@ -214,19 +214,53 @@ fn an_unknown_word_names_the_nearest_known_one() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_and_never_left_out() {
-    refused(
-        "match: { ssh: { kind: exec } }, verdict: block",
-        "not supported yet: ssh",
-        "",
-        "ssh",
-    );
-    expect(
-        "tests: [{ name: t, ssh: {}, postgres: x, expect: { verdict: allow } }]",
-        Level::Error,
-        "not supported yet: ssh",
-        "",
-        "ssh",
+fn what_could_never_be_of_an_ssh_request_is_told() {
+    for (matches, message, help, under) in [
+        (
+            "{ program: 'rm -rf' }",
+            "without arguments",
+            "`arguments`",
+            "'rm -rf'",
+        ),
+        (
+            "{ kind: exec, sftp: { path: /x } }",
+            "no request has all",
+            "",
+            "{",
+        ),
+        (
+            "{ forward: { host: h }, program: ls }",
+            "no request has all",
+            "",
+            "{",
+        ),
+        (
+            "{ forward: { host: h, socket: /s } }",
+            "of a host or of a socket",
+            "",
+            "{",
+        ),
+    ] {
+        let rule = format!("match: {{ ssh: {matches} }}, verdict: block");
+        warned(&rule, message, help, under);
+    }
+    for (matches, message, help, under) in [
+        ("{ progam: rm }", "`progam`", "`program`", "progam"),
+        ("{ kind: exce }", "`exce`", "`exec`", "exce"),
+        ("{ stdin: pipe }", "`pipe`", "`piped`", "pipe"),
+        ("{ sftp: { operation: delete } }", "`delete`", "", "delete"),
+        ("{ sftp: { paths: /x } }", "`paths`", "`path`", "paths"),
+        ("{ forward: { hots: h } }", "`hots`", "`host`", "hots"),
+        ("{ opaque: yes please }", "true or false", "", "yes please"),
+    ] {
+        let rule = format!("match: {{ ssh: {matches} }}, verdict: block");
+        refused(&rule, message, help, under);
+    }
+    warned(
+        "match: { protocol: http, ssh: { kind: exec } }, verdict: block",
+        "another protocol",
+        "drop `protocol`",
+        "{ protocol",
     );
 }
 
@@ -597,7 +631,7 @@ fn what_could_never_be_of_a_request_is_told_when_the_rules_are_read() {
         ),
         (
             "match: { postgres: {}, http: {} }, verdict: block",
-            "both a statement and a request",
+            "several protocols",
             "two rules",
             "{",
         ),
@@ -899,7 +933,7 @@ fn effects_on_what_is_refused_are_warned_of() {
 #[test]
 fn a_test_says_what_was_before_in_known_words() {
     for (given, message, help, under) in [
-        ("after: [{ sql: x }]", "neither `postgres`", "", ""),
+        ("after: [{ sql: x }]", "none of `postgres`", "", ""),
         ("after: [{ sql: x }]", "`sql`", "known here", "sql"),
         (
             "time: yesterday",
@@ -1048,6 +1082,30 @@ fn the_schema_knows_every_field_and_no_other() {
         (
             "/$defs/http/properties/mcp/properties",
             "rules: [{ name: r, match: { http: { mcp: { KEY: 1 } } }, verdict: block }]",
+        ),
+        (
+            "/$defs/ssh/properties",
+            "rules: [{ name: r, match: { ssh: { KEY: 1 } }, verdict: block }]",
+        ),
+        (
+            "/$defs/ssh/properties/sftp/properties",
+            "rules: [{ name: r, match: { ssh: { sftp: { KEY: 1 } } }, verdict: block }]",
+        ),
+        (
+            "/$defs/ssh/properties/forward/properties",
+            "rules: [{ name: r, match: { ssh: { forward: { KEY: 1 } } }, verdict: block }]",
+        ),
+        (
+            "/$defs/ssh_sample/anyOf/1/properties",
+            "tests: [{ ssh: { KEY: 1 } }]",
+        ),
+        (
+            "/$defs/ssh_sample/anyOf/1/properties/sftp/properties",
+            "tests: [{ ssh: { sftp: { KEY: 1 } } }]",
+        ),
+        (
+            "/$defs/ssh_sample/anyOf/1/properties/forward/properties",
+            "tests: [{ ssh: { forward: { KEY: 1 } } }]",
         ),
         ("/$defs/sample/properties", "tests: [{ http: { KEY: 1 } }]"),
         (

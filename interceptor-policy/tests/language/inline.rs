@@ -401,7 +401,7 @@ fn a_test_asks_about_a_request_and_its_response() {
 fn a_test_asks_about_one_thing_with_a_host() {
     for (test, message) in [
         ("postgres: x, http: { host: h }", "one thing"),
-        ("given: {}", "neither `postgres` nor `http`"),
+        ("given: {}", "none of `postgres`, `http` and `ssh`"),
         ("http: {}", "no host"),
         ("http: { url: /x }", "`url` has no host"),
         (
@@ -409,6 +409,10 @@ fn a_test_asks_about_one_thing_with_a_host() {
             "says the host and the path already",
         ),
         ("http: { host: h, methd: x }", "`methd`"),
+        ("ssh: ls, postgres: x", "one thing"),
+        ("ssh: {}", "the `exec` has no `command`"),
+        ("ssh: { kind: local_forward }", "has no `forward`"),
+        ("ssh: { kind: exce, command: ls }", "`exce`"),
     ] {
         let yaml = format!("tests: [{{ name: t, {test}, expect: {{ verdict: allow }} }}]");
         let faults = RuleSet::load(&[source("x.yaml", &yaml)]).unwrap_err();

@@ -20,6 +20,7 @@ mod meanings;
 mod precedence;
 mod resolving;
 mod risk;
+mod ssh;
 mod time;
 
 use std::net::IpAddr;

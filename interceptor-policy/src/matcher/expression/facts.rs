@@ -13,6 +13,7 @@ use cel::context::VariableResolver;
 use super::{About, Fault, LIST_LIMIT, TEXT_LIMIT};
 use crate::Subject;
 use crate::operation::http::{HttpBody, HttpOperation, HttpRequest};
+use crate::operation::ssh::{SshForward, SshStdin};
 
 /// What kind of value a field has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,17 @@ pub(crate) enum Leaf {
     GraphQlFields,
     McpMethods,
     McpTools,
+    SshUser,
+    SshKind,
+    SshProgram,
+    SshArguments,
+    SshCommand,
+    SshStdin,
+    SshOpaque,
+    SshSftpOperation,
+    SshPaths,
+    SshForwardHost,
+    SshForwardPort,
 }
 
 /// A field whose members have names of their own, and what one of them is.
@@ -163,6 +175,17 @@ pub(super) const NAMES: &[(&str, Leaf, Kind)] = &[
     ("http.graphql.fields", Leaf::GraphQlFields, Kind::List),
     ("http.mcp.method", Leaf::McpMethods, Kind::List),
     ("http.mcp.tool", Leaf::McpTools, Kind::List),
+    ("ssh.user", Leaf::SshUser, Kind::Text),
+    ("ssh.kind", Leaf::SshKind, Kind::Text),
+    ("ssh.program", Leaf::SshProgram, Kind::Text),
+    ("ssh.arguments", Leaf::SshArguments, Kind::List),
+    ("ssh.command", Leaf::SshCommand, Kind::Text),
+    ("ssh.stdin", Leaf::SshStdin, Kind::Text),
+    ("ssh.opaque", Leaf::SshOpaque, Kind::Bool),
+    ("ssh.sftp.operation", Leaf::SshSftpOperation, Kind::List),
+    ("ssh.sftp.path", Leaf::SshPaths, Kind::List),
+    ("ssh.forward.host", Leaf::SshForwardHost, Kind::Text),
+    ("ssh.forward.port", Leaf::SshForwardPort, Kind::Number),
 ];
 
 impl Leaf {
@@ -200,6 +223,10 @@ impl Leaf {
 
     pub(super) fn is_of_http(&self) -> bool {
         self.name().starts_with("http.")
+    }
+
+    pub(super) fn is_of_ssh(&self) -> bool {
+        self.name().starts_with("ssh.")
     }
 
     pub(super) const fn is_of_response(&self) -> bool {
@@ -247,6 +274,7 @@ impl Leaf {
             Self::Protocol => text(protocol.name())?,
             Self::Risk => number(u64::from(about.score)),
             _ if self.is_of_http() => return self.of_http(about),
+            _ if self.is_of_ssh() => return self.of_ssh(about),
             _ => return self.of_statement(about),
         })
     }
@@ -314,6 +342,63 @@ impl Leaf {
                 let tools = request.mcp.iter().flat_map(|of| &of.tool);
                 list(&tools.collect::<Vec<_>>(), |tool| text(&***tool))?
             }
+            _ => return Err("its `if` asks for what there is not"),
+        })
+    }
+}
+
+impl Leaf {
+    fn of_ssh<'a>(&self, about: &About<'a>) -> Result<Box<dyn Val + 'a>, Fault> {
+        const UNKNOWN: Fault = "its `if` asks about what is not known before the line runs";
+        let asked = about.asked.ssh();
+        let (request, program) = asked.ok_or("its `if` asks about no request")?;
+        Ok(match self {
+            Self::SshUser => text(&*request.user)?,
+            Self::SshKind => text(request.kind.name())?,
+            // What is not there is empty; what is not known is a fault, which
+            // blocks.
+            Self::SshProgram => match program {
+                Some(program) => text(program.name().ok_or(UNKNOWN)?)?,
+                None => text("")?,
+            },
+            Self::SshArguments => {
+                let arguments = program.map_or(&[][..], |program| &program.arguments);
+                list(arguments, |argument| {
+                    text(argument.as_deref().ok_or(UNKNOWN)?)
+                })?
+            }
+            Self::SshCommand => match &request.line {
+                Some(line) if !line.sure => return Err(UNKNOWN),
+                Some(line) => text(&*line.text)?,
+                None => text("")?,
+            },
+            Self::SshStdin => match program.map(|program| program.stdin) {
+                Some(SshStdin::Unknown) => return Err(UNKNOWN),
+                known => text(known.map_or("", SshStdin::name))?,
+            },
+            Self::SshOpaque => {
+                let opaque = program.is_some_and(|program| program.is_opaque());
+                Box::new(CelBool::from(opaque))
+            }
+            Self::SshSftpOperation => {
+                let operations = request
+                    .sftp
+                    .as_ref()
+                    .map_or(&[][..], |sftp| &sftp.operations);
+                list(operations, |operation| text(operation.name()))?
+            }
+            Self::SshPaths => {
+                let paths = request.sftp.as_ref().map_or(&[][..], |sftp| &sftp.paths);
+                list(paths, |path| text(&**path))?
+            }
+            Self::SshForwardHost => match &request.forward {
+                Some(SshForward::Tcp { host, .. }) => text(&**host)?,
+                _ => text("")?,
+            },
+            Self::SshForwardPort => match &request.forward {
+                Some(SshForward::Tcp { port, .. }) => number(u64::from(*port)),
+                _ => number(0),
+            },
             _ => return Err("its `if` asks for what there is not"),
         })
     }

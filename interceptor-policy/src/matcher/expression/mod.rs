@@ -185,6 +185,11 @@ impl Expression {
         self.leaves.iter().any(Leaf::is_of_http)
     }
 
+    /// Whether it asks about SSH requests.
+    fn asks_of_ssh(&self) -> bool {
+        self.leaves.iter().any(Leaf::is_of_ssh)
+    }
+
     /// Whether it asks about a response.
     pub(crate) fn asks_response(&self) -> bool {
         self.leaves.iter().any(Leaf::is_of_response)
@@ -212,6 +217,7 @@ impl Expression {
     pub(crate) fn holds(&self, about: &About<'_>) -> Result<bool, Fault> {
         if about.asked.statement().is_none() && self.asks_of_statements()
             || about.asked.http().is_none() && self.asks_of_http()
+            || about.asked.ssh().is_none() && self.asks_of_ssh()
         {
             return Ok(false);
         }
