@@ -11,6 +11,7 @@ use interceptor_policy::{Hold, Judgement, Permit, RecordLevel, Refusal, RuleVerd
 use super::answer::{Form, Reason};
 use super::body;
 use super::body::coding::{self, CodingError, Decoder};
+use super::deflate;
 use super::exchange::{self, Exchange};
 use super::head;
 use super::hold::Held;
@@ -416,8 +417,8 @@ impl Exchange {
         head::drop_hop(&mut head.headers);
         if self.request.websocket {
             head::wish_websocket(&mut head.headers);
-            // Without an extension, a message's bytes are what they say.
-            head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+            // Messages in any other extension could not be read.
+            self.offers_deflate = deflate::keep_known(&mut head.headers);
         }
         // Whoever waits for it has been told to go on, or the body would not be here.
         head.headers.remove(header::EXPECT);

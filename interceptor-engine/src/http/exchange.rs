@@ -72,6 +72,8 @@ pub(super) struct Exchange {
     pub(super) tap: Option<Tap>,
     /// The call of a model that its body makes.
     pub(super) model: Option<ModelCall>,
+    /// Whether it asks for a WebSocket whose messages may be compressed.
+    pub(super) offers_deflate: bool,
     /// Values hidden so far.
     pub(super) masked: u64,
     /// What of the answer is on record at its end.
@@ -124,6 +126,7 @@ impl Exchange {
             masking: None,
             tap: None,
             model: None,
+            offers_deflate: false,
             masked: 0,
             answer: None,
         }

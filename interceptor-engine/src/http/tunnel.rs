@@ -1,7 +1,6 @@
 //! What comes behind a change of protocol: a WebSocket, whose messages are read,
 //! or bytes that nobody reads, where that may be.
 
-use ::http::header::SEC_WEBSOCKET_EXTENSIONS;
 use ::http::response;
 use bytes::Bytes;
 use interceptor_policy::mask::Direction;
@@ -11,6 +10,7 @@ use interceptor_proto::http::websocket::{self as wire, Opcode};
 use serde_json::json;
 
 use super::answer::Reason;
+use super::deflate::{self, Way};
 use super::exchange::{Answering, Exchange};
 use super::masking;
 use super::outbox::{Act, Failure, Outbox};
@@ -37,6 +37,11 @@ enum Inside {
     Socket {
         readers: Box<[Reader; 2]>,
         messages: u64,
+        /// How each side compresses, where that was agreed on.
+        deflate: Option<[Way; 2]>,
+        /// A message of this side was changed, so that what its later ones refer to
+        /// is not what the other side has: they are written anew as well.
+        parted: [bool; 2],
     },
 }
 
@@ -77,17 +82,28 @@ impl Exchange {
             let reason = Reason::Unavailable(why.into());
             return self.break_off(now, &reason, shared, out);
         }
-        if websocket && head.headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-            let why = "an extension of WebSocket that nobody asked for";
-            let failure = Failure::Broken(why.to_owned());
-            return self.upstream_failed(now, &failure, shared, out);
-        }
+        let deflate = if websocket {
+            match deflate::agreed(&head.headers, self.offers_deflate) {
+                Ok(agreed) => agreed,
+                Err(why) => {
+                    let failure = Failure::Broken(why.to_owned());
+                    return self.upstream_failed(now, &failure, shared, out);
+                }
+            }
+        } else {
+            None
+        };
         let bounds = shared.bounds;
         let inside = if websocket {
-            let reader = |from_agent| Reader::new(from_agent, bounds.message);
+            let [agents, services] = deflate.map_or([None; 2], |ways| ways.map(Some));
             Inside::Socket {
-                readers: Box::new([reader(true), reader(false)]),
+                readers: Box::new([
+                    Reader::new(true, bounds.message, agents),
+                    Reader::new(false, bounds.message, services),
+                ]),
                 messages: 0,
+                deflate,
+                parted: [false; 2],
             }
         } else {
             Inside::Unread([Parts::new(bounds.part), Parts::new(bounds.part)])
@@ -148,7 +164,7 @@ impl Exchange {
                     let message = error.to_string();
                     let reason = Reason::Malformed(400, message.as_str().into());
                     self.record_failure(now, &reason, shared, out);
-                    self.close_socket(now, wire::PROTOCOL_ERROR, &message, shared, out);
+                    self.close_socket(now, error.status(), &message, shared, out);
                 }
             }
         }
@@ -163,13 +179,22 @@ impl Exchange {
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
-        let (text, payload, raw) = match read {
+        let (text, compressed, payload, raw) = match read {
             Read::Control { raw, .. } | Read::Rest(raw) => {
                 out.acts.push(Act::TunnelData(other(from), raw.into()));
                 return;
             }
-            Read::Message { text, payload, raw } => (text, Some(payload), raw),
-            Read::Long { text, raw } => (text, None, raw),
+            Read::Message {
+                text,
+                compressed,
+                payload,
+                raw,
+            } => (text, compressed, Some(payload), raw),
+            Read::Long {
+                text,
+                compressed,
+                raw,
+            } => (text, compressed, None, raw),
         };
         let message = WebSocketMessage {
             from_agent: from == Side::Downstream,
@@ -205,6 +230,12 @@ impl Exchange {
                 let why = &refusal.message;
                 return self.close_socket(now, wire::POLICY_VIOLATION, why, shared, out);
             }
+            if compressed && self.has_parted(from) {
+                let why = "a compressed message behind one that was changed is too long";
+                let reason = Reason::Malformed(400, why.into());
+                self.record_failure(now, &reason, shared, out);
+                return self.close_socket(now, wire::TOO_BIG, why, shared, out);
+            }
             self.record_message(now, from, text, &raw, true, shared, out);
             out.acts.push(Act::TunnelData(other(from), raw.into()));
             return;
@@ -213,17 +244,55 @@ impl Exchange {
             masks.and_then(|masks| masking::message(&masks, direction, &payload, &shared.key));
         let seen = masked.as_ref().map_or(&payload, |(masked, _)| masked);
         self.record_message(now, from, text, seen, false, shared, out);
-        let bytes = match &masked {
-            None => raw,
+        let anew = match &masked {
             Some((masked, hidden)) => {
                 self.masked += hidden;
-                let opcode = if text { Opcode::Text } else { Opcode::Binary };
-                let mut frame = Vec::with_capacity(masked.len() + wire::HEAD_LIMIT);
-                wire::encode(opcode, masked, own_mask(other(from)), &mut frame);
-                frame
+                Some(masked)
             }
+            None if compressed && self.has_parted(from) => Some(&payload),
+            None => None,
+        };
+        let bytes = match anew {
+            None => raw,
+            Some(payload) => self.frame_anew(from, text, compressed, payload),
         };
         out.acts.push(Act::TunnelData(other(from), bytes.into()));
+    }
+
+    fn has_parted(&self, from: Side) -> bool {
+        match &self.answering {
+            Answering::Tunnel(tunnel) => match &tunnel.inside {
+                Inside::Socket { parted, .. } => parted.get(index(from)).is_some_and(|one| *one),
+                Inside::Unread(_) => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// A message of ours in the place of one from this side, compressed where that
+    /// one was and the agreement lets us.
+    fn frame_anew(&mut self, from: Side, text: bool, compressed: bool, payload: &[u8]) -> Vec<u8> {
+        let opcode = if text { Opcode::Text } else { Opcode::Binary };
+        let mask = own_mask(other(from));
+        let mut frame = Vec::with_capacity(payload.len() + wire::HEAD_LIMIT);
+        let mut way = None;
+        if let Answering::Tunnel(tunnel) = &mut self.answering
+            && let Inside::Socket {
+                deflate, parted, ..
+            } = &mut tunnel.inside
+            && compressed
+        {
+            way = deflate.and_then(|ways| ways.get(index(from)).copied());
+            if let (Some(way), Some(parted)) = (way, parted.get_mut(index(from))) {
+                *parted |= way.takeover;
+            }
+        }
+        match way.and_then(|way| way.deflated(payload)) {
+            Some(deflated) => wire::encode_compressed(opcode, &deflated, mask, &mut frame),
+            // Any message may be sent as it is (RFC 7692, section 6).
+            None => wire::encode(opcode, payload, mask, &mut frame),
+        }
+        frame
     }
 
     /// Asks the rules about a message; why it is refused, where it is.

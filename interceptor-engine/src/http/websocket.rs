@@ -1,13 +1,15 @@
 //! Messages of a WebSocket: put together, judged, masked, recorded.
 //!
-//! A message goes on when all of it was judged; control frames go on at once. No
-//! extension is agreed on, since the offer is taken off the request: so a
-//! message's bytes are what they say. A message that rules refuse closes the
-//! WebSocket with status 1008, to both sides.
+//! A message goes on when all of it was judged; control frames go on at once. The
+//! only extension that may be agreed on is permessage-deflate
+//! ([`super::deflate`]): a message's payload is what it opens to. A message that
+//! rules refuse closes the WebSocket with status 1008, to both sides.
 //!
-//! Spec: RFC 6455, sections 5 and 7.
+//! Spec: RFC 6455, sections 5 and 7; RFC 7692.
 
 use interceptor_proto::http::websocket::{self as wire, FrameError, FrameHead, Opcode};
+
+use super::deflate::{DeflateError, Inflater, Way};
 
 /// What came of one side's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,9 @@ pub(super) enum Read {
     Message {
         /// Whether it says that it is text.
         text: bool,
-        /// What it says.
+        /// Whether it was sent compressed.
+        compressed: bool,
+        /// What it says, opened.
         payload: Vec<u8>,
         /// The frames.
         raw: Vec<u8>,
@@ -32,6 +36,8 @@ pub(super) enum Read {
     Long {
         /// Whether it says that it is text.
         text: bool,
+        /// Whether it is sent compressed.
+        compressed: bool,
         /// The frames so far.
         raw: Vec<u8>,
     },
@@ -51,12 +57,27 @@ pub(super) enum SocketError {
     /// Anything behind the end.
     #[error("a frame behind the one that closes")]
     Closed,
+    /// A compressed message that cannot be opened.
+    #[error("{0}")]
+    Deflate(#[from] DeflateError),
+}
+
+impl SocketError {
+    /// The status that closes a WebSocket for it.
+    pub(super) const fn status(self) -> u16 {
+        match self {
+            Self::Deflate(DeflateError::Bomb) => wire::TOO_BIG,
+            Self::Deflate(_) => wire::INVALID_PAYLOAD,
+            _ => wire::PROTOCOL_ERROR,
+        }
+    }
 }
 
 /// A message that is not whole.
 #[derive(Debug, Default)]
 struct Message {
     text: bool,
+    compressed: bool,
     payload: Vec<u8>,
     raw: Vec<u8>,
     /// It was too long, and goes on as it comes.
@@ -70,6 +91,8 @@ pub(super) struct Reader {
     limit: usize,
     buffer: Vec<u8>,
     message: Option<Message>,
+    /// Opens what is compressed, where that was agreed on.
+    inflater: Option<Inflater>,
     /// The data frame that is being read, and how much of its payload has come.
     frame: Option<(FrameHead, u64)>,
     closed: bool,
@@ -77,13 +100,14 @@ pub(super) struct Reader {
 
 impl Reader {
     /// `from_agent`: its frames are masked. A message of more than `limit` bytes
-    /// is not kept.
-    pub(super) fn new(from_agent: bool, limit: usize) -> Self {
+    /// is not kept. `deflate`: how this side compresses.
+    pub(super) fn new(from_agent: bool, limit: usize, deflate: Option<Way>) -> Self {
         Self {
             masked: from_agent,
             limit,
             buffer: Vec::new(),
             message: None,
+            inflater: deflate.map(Inflater::new),
             frame: None,
             closed: false,
         }
@@ -110,10 +134,10 @@ impl Reader {
                 return Ok(None);
             }
             let payload = rest.get(..now).unwrap_or_default().to_vec();
-            self.data(head, seen, payload, out);
+            self.data(head, seen, payload, out)?;
             return Ok(Some(now));
         }
-        let Some(head) = wire::head(rest, self.masked)? else {
+        let Some(head) = wire::head_with(rest, self.masked, self.inflater.is_some())? else {
             return Ok(None);
         };
         if self.closed {
@@ -136,6 +160,7 @@ impl Reader {
             (Opcode::Text | Opcode::Binary, empty @ None) => {
                 *empty = Some(Message {
                     text: head.opcode == Opcode::Text,
+                    compressed: head.compressed,
                     ..Message::default()
                 });
             }
@@ -154,32 +179,57 @@ impl Reader {
     }
 
     /// More of a data frame's payload.
-    fn data(&mut self, head: FrameHead, seen: u64, mut payload: Vec<u8>, out: &mut Vec<Read>) {
+    fn data(
+        &mut self,
+        head: FrameHead,
+        seen: u64,
+        mut payload: Vec<u8>,
+        out: &mut Vec<Read>,
+    ) -> Result<(), SocketError> {
         let Some(message) = &mut self.message else {
-            return;
+            return Ok(());
         };
         let total = seen + payload.len() as u64;
+        let ends = total >= head.length && head.last;
         if message.long {
             if !payload.is_empty() {
-                out.push(Read::Rest(payload));
+                out.push(Read::Rest(payload.clone()));
             }
         } else {
             message.raw.extend_from_slice(&payload);
+        }
+        if !message.long || message.compressed {
             if let Some(mask) = head.mask {
                 wire::unmask(&mut payload, mask, seen);
             }
-            message.payload.append(&mut payload);
-            if message.payload.len() > self.limit {
-                message.long = true;
-                message.payload = Vec::new();
-                let raw = std::mem::take(&mut message.raw);
-                let text = message.text;
-                out.push(Read::Long { text, raw });
+            match &mut self.inflater {
+                // What is too long is opened all the same: later messages may refer to it.
+                Some(inflater) if message.compressed => {
+                    inflater.push(&payload, &mut message.payload, self.limit)?;
+                    if ends {
+                        inflater.end(&mut message.payload, self.limit)?;
+                    }
+                }
+                _ => message.payload.append(&mut payload),
             }
+        }
+        if message.long {
+            message.payload.clear();
+        } else if message.payload.len() > self.limit
+            // Of nothing but heads.
+            || message.raw.len() > self.limit.saturating_mul(2).saturating_add(wire::HEAD_LIMIT)
+        {
+            message.long = true;
+            message.payload = Vec::new();
+            out.push(Read::Long {
+                text: message.text,
+                compressed: message.compressed,
+                raw: std::mem::take(&mut message.raw),
+            });
         }
         if total < head.length {
             self.frame = Some((head, total));
-            return;
+            return Ok(());
         }
         self.frame = None;
         if head.last
@@ -188,10 +238,12 @@ impl Reader {
         {
             out.push(Read::Message {
                 text: message.text,
+                compressed: message.compressed,
                 payload: message.payload,
                 raw: message.raw,
             });
         }
+        Ok(())
     }
 }
 
@@ -208,7 +260,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], piece: usize, limit: usize) -> (Vec<Read>, Result<(), SocketError>) {
-        let mut reader = Reader::new(true, limit);
+        let mut reader = Reader::new(true, limit, None);
         let mut out = Vec::new();
         let done = bytes
             .chunks(piece)
@@ -236,7 +288,10 @@ mod tests {
                     ..
                 }
             ));
-            let Read::Message { text, payload, raw } = &out[1] else {
+            let Read::Message {
+                text, payload, raw, ..
+            } = &out[1]
+            else {
                 panic!("{out:?}");
             };
             assert!(text);

@@ -7,7 +7,7 @@
 //! Stricter than some readers: a length that could be written shorter is refused,
 //! as RFC 6455 demands of who writes it.
 //!
-//! Spec: RFC 6455, section 5.
+//! Spec: RFC 6455, section 5; RFC 7692, section 6 (the bit of compressed messages).
 
 use nom::bytes::streaming::take;
 use nom::number::streaming::{be_u8, be_u16, be_u64};
@@ -22,6 +22,13 @@ pub const CONTROL_LIMIT: u64 = 125;
 pub const POLICY_VIOLATION: u16 = 1008;
 /// A status of a close frame: what a peer sent is no WebSocket.
 pub const PROTOCOL_ERROR: u16 = 1002;
+/// A status of a close frame: a message is not in the form that it says.
+pub const INVALID_PAYLOAD: u16 = 1007;
+/// A status of a close frame: a message is too big to be looked at.
+pub const TOO_BIG: u16 = 1009;
+
+/// The bit that says that a message is compressed.
+const RSV1: u8 = 0x40;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,8 @@ impl Opcode {
 pub struct FrameHead {
     /// Whether the message ends with it.
     pub last: bool,
+    /// Whether the message that begins with it is compressed (RFC 7692, section 6).
+    pub compressed: bool,
     /// What it is.
     pub opcode: Opcode,
     /// With what its payload is masked.
@@ -118,10 +127,23 @@ pub enum FrameError {
 /// # Errors
 /// Why it is none.
 pub fn head(input: &[u8], masked: bool) -> Result<Option<FrameHead>, FrameError> {
+    head_with(input, masked, false)
+}
+
+/// As [`head`]; `deflate`: permessage-deflate was agreed on, so that a message may
+/// say that it is compressed.
+///
+/// # Errors
+/// Why it is none.
+pub fn head_with(
+    input: &[u8],
+    masked: bool,
+    deflate: bool,
+) -> Result<Option<FrameHead>, FrameError> {
     match read(input) {
-        Ok((rest, (first, second, length, mask))) => {
+        Ok((rest, raw)) => {
             let used = input.len() - rest.len();
-            check(first, second, length, mask, masked, used).map(Some)
+            check(raw, masked, deflate, used).map(Some)
         }
         Err(Err::Incomplete(_)) => Ok(None),
         // Nothing above fails otherwise.
@@ -145,18 +167,14 @@ fn read(input: &[u8]) -> IResult<&[u8], Raw, ()> {
     Ok((rest, (first, second, length, mask.try_into().ok())))
 }
 
-fn check(
-    first: u8,
-    second: u8,
-    length: u64,
-    mask: Option<[u8; 4]>,
-    masked: bool,
-    head: usize,
-) -> Result<FrameHead, FrameError> {
-    if first & 0x70 != 0 {
+fn check(raw: Raw, masked: bool, deflate: bool, head: usize) -> Result<FrameHead, FrameError> {
+    let (first, second, length, mask) = raw;
+    let number = first & 0x0f;
+    let begins = matches!(Opcode::of(number), Some(Opcode::Text | Opcode::Binary));
+    let compressed = first & 0x70 == RSV1 && deflate && begins;
+    if first & 0x70 != 0 && !compressed {
         return Err(FrameError::Reserved);
     }
-    let number = first & 0x0f;
     let opcode = Opcode::of(number).ok_or(FrameError::Opcode { opcode: number })?;
     let last = first & 0x80 != 0;
     let shortest = match second & 0x7f {
@@ -175,6 +193,7 @@ fn check(
     }
     Ok(FrameHead {
         last,
+        compressed,
         opcode,
         mask,
         length,
@@ -214,6 +233,15 @@ pub fn encode(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>, out: &mut V
     out.extend_from_slice(payload);
     if let Some(payload) = out.get_mut(start..) {
         unmask(payload, mask, 0);
+    }
+}
+
+/// Writes a whole frame of a compressed message.
+pub fn encode_compressed(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
+    let start = out.len();
+    encode(opcode, payload, mask, out);
+    if let Some(first) = out.get_mut(start) {
+        *first |= RSV1;
     }
 }
 
@@ -280,6 +308,20 @@ mod tests {
         for (bytes, masked, error) in cases {
             assert_eq!(head(bytes, masked), Err(error), "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn only_the_first_frame_of_a_message_may_say_that_it_is_compressed() {
+        let read = |first| head_with(&[first, 0], false, true).map(|head| head.unwrap().compressed);
+        assert_eq!(read(0xc1), Ok(true));
+        assert_eq!(read(0x42), Ok(true));
+        assert_eq!(read(0x81), Ok(false));
+        for first in [0xc0, 0xc8, 0xc9, 0xa1, 0xd1, 0xe1] {
+            assert_eq!(read(first), Err(FrameError::Reserved), "{first:x}");
+        }
+        let mut out = Vec::new();
+        encode_compressed(Opcode::Text, b"x", None, &mut out);
+        assert_eq!(out, [0xc1, 1, b'x']);
     }
 
     #[test]
