@@ -11,3 +11,6 @@ mod opened;
 pub use backtest::{Backtest, Change, Summary};
 pub use learn::Learner;
 pub use opened::Opened;
+
+#[cfg(test)]
+mod tests;

@@ -40,8 +40,8 @@ pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let mut backtest = Backtest::new(rules);
     let mut changes: Vec<Change> = Vec::new();
     let mut changed = 0_usize;
-    let mut keep = |change: Option<Change>| {
-        if let Some(change) = change {
+    let mut keep = |more: Vec<Change>| {
+        for change in more {
             changed += 1;
             if changes.len() < args.limit {
                 changes.push(change);

@@ -1,22 +1,28 @@
 //! A first rule file from what agents were seen to do.
 //!
-//! One allow rule for each agent, target and kind of statement, with exactly the
-//! commands and tables that were seen, and a test that shows one of them. What
-//! was refused, and what could not be read, is not learned. The file is to be
-//! read and tightened: it says what was done, not what should be.
+//! One allow rule for each agent, target and kind of command, with exactly what was
+//! seen, and a test that shows one of them. What was refused, and what could not be
+//! read, is not learned. The file is to be read and tightened: it says what was done,
+//! not what should be.
+//!
+//! * [`postgres`]: the commands and tables of a class of statements;
+//! * [`http`]: the paths of a method at a host.
+
+mod http;
+mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use interceptor_policy::DefaultVerdict;
+use interceptor_policy::{DefaultVerdict, Protocol};
 use serde_json::Value;
 
 use super::Opened;
 use crate::replay::Entry;
 
-/// Different tables of one rule; past it none is written: it would say nothing.
-const TABLES: usize = 200;
-/// Longest statement that serves as an example.
+/// Different tables or paths of one rule; past it none is written: it would say nothing.
+const NAMES: usize = 200;
+/// Longest statement or address that serves as an example.
 const EXAMPLE: usize = 300;
 /// Different rules; what is seen past it is not learned, and the file says so.
 const RULES: usize = 1_000;
@@ -27,8 +33,7 @@ struct Kind {
     agent: String,
     /// A target's name, or an address.
     target: Where,
-    classes: Vec<String>,
-    with_tables: bool,
+    what: What,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +42,41 @@ enum Where {
     Address(String, u16),
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Statements(postgres::Kind),
+    Requests(http::Kind),
+}
+
+/// What one command says of itself.
+struct Sight {
+    what: What,
+    /// Names under the word that a rule has for them.
+    names: Vec<(&'static str, BTreeSet<String>)>,
+    /// A test's line that shows it.
+    example: Option<String>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Seen {
     count: u64,
-    tags: BTreeSet<String>,
-    tables: BTreeSet<String>,
+    names: BTreeMap<&'static str, BTreeSet<String>>,
+    /// A test's line, and the name of the target.
     example: Option<(String, Option<String>)>,
+}
+
+impl Seen {
+    /// A rule about more than that says nothing.
+    fn too_much(&self) -> bool {
+        self.names.values().any(|names| names.len() > NAMES)
+    }
+
+    /// The names under a word, as a YAML list of what `write` makes of each.
+    fn list(&self, word: &str, write: impl Fn(&str) -> String) -> String {
+        let names = self.names.get(word).into_iter().flatten();
+        let names: Vec<String> = names.map(|name| write(name)).collect();
+        format!("[{}]", names.join(", "))
+    }
 }
 
 /// Collects what was seen.
@@ -88,21 +122,15 @@ impl Learner {
             self.refused += 1;
             return;
         }
-        let list = |name: &str| -> BTreeSet<String> {
-            let items = entry.meta.get(name).and_then(Value::as_array);
-            items
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect()
+        let sight = match session.subject.protocol {
+            Protocol::Postgres => postgres::sight(entry),
+            Protocol::Http => http::sight(entry),
+            _ => None,
         };
-        let classes = list("classes");
-        if classes.is_empty() || classes.contains("unclassified") {
+        let Some(sight) = sight else {
             self.left_out += 1;
             return;
-        }
-        let tables = list("tables");
+        };
         let target = &session.subject.target;
         let kind = Kind {
             agent: session.subject.principal.agent.clone(),
@@ -110,8 +138,7 @@ impl Learner {
                 Some(name) => Where::Named(name.clone()),
                 None => Where::Address(target.address.to_string(), target.port),
             },
-            classes: classes.into_iter().collect(),
-            with_tables: !tables.is_empty(),
+            what: sight.what,
         };
         if self.seen.len() >= RULES && !self.seen.contains_key(&kind) {
             self.left_out += 1;
@@ -119,19 +146,16 @@ impl Learner {
         }
         let seen = self.seen.entry(kind).or_default();
         seen.count += 1;
-        seen.tags.extend(list("tags"));
-        if seen.tables.len() <= TABLES {
-            seen.tables.extend(tables);
+        for (word, names) in sight.names {
+            let known = seen.names.entry(word).or_default();
+            if known.len() <= NAMES {
+                known.extend(names);
+            }
         }
         if seen.example.is_none()
-            && !entry.data.is_empty()
-            && entry.data.len() <= EXAMPLE
-            && let Ok(text) = std::str::from_utf8(&entry.data)
+            && let Some(example) = sight.example
         {
-            // A parameter's place cannot be tested without its value.
-            if !text.contains('$') {
-                seen.example = Some((text.to_owned(), target.name.clone()));
-            }
+            seen.example = Some((example, target.name.clone()));
         }
     }
 
@@ -163,7 +187,7 @@ impl Learner {
             self.refused, self.left_out
         );
         out.push_str("version: 1\n\nrules:\n");
-        if self.seen.values().all(|seen| seen.tables.len() > TABLES) {
+        if self.seen.values().all(|seen| seen.too_much()) {
             out.truncate(out.len() - "\nrules:\n".len());
             out.push_str("\nrules: []\n");
             return out;
@@ -171,18 +195,18 @@ impl Learner {
         let mut names = BTreeSet::new();
         let mut tests = String::new();
         for (kind, seen) in &self.seen {
-            if seen.tables.len() > TABLES {
+            if seen.too_much() {
                 let _ = writeln!(
                     out,
-                    "  # Not learned, for it is about more than {TABLES} tables: {}",
+                    "  # Not learned, for it is about more than {NAMES} tables or paths: {}",
                     kind.name()
                 );
                 continue;
             }
             let name = unique(&kind.name(), &mut names);
             kind.rule(&name, seen, &mut out);
-            if let Some((text, target)) = &seen.example {
-                test(kind, &name, text, target.as_deref(), &mut tests);
+            if let Some((example, target)) = &seen.example {
+                test(kind, &name, example, target.as_deref(), &mut tests);
             }
         }
         if !tests.is_empty() {
@@ -199,12 +223,11 @@ impl Kind {
             Where::Named(name) => name.clone(),
             Where::Address(address, port) => format!("{address}-{port}"),
         };
-        let tables = if self.with_tables { "" } else { "-nothing" };
-        let name = format!(
-            "learned/{}-{place}/{}{tables}",
-            self.agent,
-            self.classes.join("-")
-        );
+        let what = match &self.what {
+            What::Statements(kind) => kind.name(),
+            What::Requests(kind) => kind.name(),
+        };
+        let name = format!("learned/{}-{place}/{what}", self.agent);
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || "-_./".contains(c) {
                 c
@@ -236,22 +259,15 @@ impl Kind {
                 );
             }
         }
-        out.push_str("      postgres:\n");
-        let _ = writeln!(out, "        class: [{}]", self.classes.join(", "));
-        let tags: Vec<String> = seen.tags.iter().map(|tag| quoted(tag)).collect();
-        let _ = writeln!(out, "        statement: [{}]", tags.join(", "));
-        if self.with_tables {
-            let tables: Vec<String> = seen.tables.iter().map(|table| pattern(table)).collect();
-            let _ = writeln!(out, "        tables: [{}]", tables.join(", "));
-        } else {
-            // Of no table, and not of any.
-            out.push_str("        tables: { not: \"*\" }\n");
+        match &self.what {
+            What::Statements(kind) => kind.matching(seen, out),
+            What::Requests(kind) => kind.matching(seen, out),
         }
         out.push_str("    verdict: allow\n");
     }
 }
 
-fn test(kind: &Kind, rule: &str, text: &str, target: Option<&str>, out: &mut String) {
+fn test(kind: &Kind, rule: &str, example: &str, target: Option<&str>, out: &mut String) {
     let _ = writeln!(
         out,
         "  - name: {}",
@@ -276,7 +292,7 @@ fn test(kind: &Kind, rule: &str, text: &str, target: Option<&str>, out: &mut Str
         (Where::Named(_), None) => {}
     }
     out.push_str(" }\n");
-    let _ = writeln!(out, "    postgres: {}", quoted(text));
+    let _ = writeln!(out, "    {example}");
     out.push_str("    expect: { verdict: allow }\n");
 }
 
@@ -309,4 +325,11 @@ fn pattern(text: &str) -> String {
         }
     }
     quoted(&glob)
+}
+
+/// The texts of a list on record.
+fn texts(meta: &Value, name: &str) -> BTreeSet<String> {
+    let items = meta.get(name).and_then(Value::as_array);
+    let items = items.into_iter().flatten().filter_map(Value::as_str);
+    items.map(str::to_owned).collect()
 }
