@@ -7,6 +7,7 @@ pub mod event;
 pub mod hold;
 pub mod http;
 pub mod journal;
+mod meta;
 pub mod opaque;
 pub mod pg;
 pub mod replay;

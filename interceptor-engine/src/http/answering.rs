@@ -307,7 +307,7 @@ impl Exchange {
     ) {
         self.answering = Answering::Over;
         self.masked += stream.hidden;
-        let mut count = 0;
+        let (mut count, mut rest) = (0, None);
         if self.record == RecordLevel::Full
             && let Some(mut parts) = stream.parts.take()
         {
@@ -316,9 +316,7 @@ impl Exchange {
                 while let Some((part, bytes)) = parts.full() {
                     self.record_output(now, part, bytes, shared, out);
                 }
-                if let Some((part, bytes)) = parts.rest() {
-                    self.record_output(now, part, bytes, shared, out);
-                }
+                rest = parts.rest().map(|(_, bytes)| bytes);
             }
             count = parts.count;
         }
@@ -326,7 +324,7 @@ impl Exchange {
         if let Some(answer) = &mut self.answer {
             answer.unlooked = stream.unlooked;
         }
-        self.record_result(now, sent, count, unopened, failed, shared, out);
+        self.record_result(now, sent, (count, rest), unopened, failed, shared, out);
     }
 
     /// When the answer is due.

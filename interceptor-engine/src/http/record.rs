@@ -5,13 +5,14 @@
 //! its size. What lets one in (authorisation, cookies, tokens in fields and
 //! parameters, and what the target's credentials set) is never there.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::header::HeaderMap;
 use ::http::{Version, request, response};
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Judgement, RecordLevel, Refusal, Verdict};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::answer::Reason;
 use super::asking::Kept;
@@ -22,6 +23,7 @@ use super::head::is_secret_name;
 use super::outbox::Outbox;
 use super::session::Shared;
 use crate::event::{FlowTime, Kind, LINE_LIMIT};
+use crate::meta::{Meta, Written};
 use crate::pg::mask::mask_text;
 
 /// What stands in a credential's place.
@@ -37,12 +39,12 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) version: &'static str,
     /// As they are recorded.
-    pub(super) headers: Value,
+    pub(super) headers: Written,
     /// Microseconds from the request's forwarding to this head.
     pub(super) first_byte: u64,
     pub(super) content_type: Option<Arc<str>>,
     /// As they are recorded.
-    pub(super) trailers: Option<Value>,
+    pub(super) trailers: Option<Written>,
     /// The messages, where it is gRPC's.
     pub(super) messages: Option<Messages>,
     /// Whether masks were in force that are of text alone, and it is none.
@@ -84,49 +86,57 @@ pub(super) const fn version(version: Version) -> &'static str {
 
 impl Exchange {
     /// A text as it may stand on record.
-    pub(super) fn recordable(&self, text: &str, shared: &Shared) -> String {
+    pub(super) fn recordable<'a>(&self, text: &'a str, shared: &Shared) -> Cow<'a, str> {
         let masked = self
             .masks
             .as_deref()
             .and_then(|masks| mask_text(masks, text.as_bytes(), &shared.key));
         match masked {
-            Some(masked) => String::from_utf8_lossy(&masked).into_owned(),
-            None => text.to_owned(),
+            Some(masked) => String::from_utf8_lossy(&masked).into_owned().into(),
+            None => text.into(),
         }
     }
 
     /// A value under a name, as it may stand on record.
-    fn recordable_value(&self, name: &str, value: &str, shared: &Shared) -> String {
+    fn recordable_value<'a>(&self, name: &str, value: &'a str, shared: &Shared) -> Cow<'a, str> {
         if is_secret_name(name) {
-            return HIDDEN.to_owned();
+            return HIDDEN.into();
         }
         let mut value = self.recordable(value, shared);
-        cut(&mut value, FIELD_LIMIT);
+        if value.len() > FIELD_LIMIT {
+            cut(value.to_mut(), FIELD_LIMIT);
+        }
         value
     }
 
     /// Names and values, a list of pairs, since names may be there twice.
-    pub(super) fn recordable_headers(&self, headers: &HeaderMap, shared: &Shared) -> Value {
+    pub(super) fn recordable_headers(&self, headers: &HeaderMap, shared: &Shared) -> Written {
         let pairs = headers.iter().map(|(name, value)| {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            let value = if shared.injected.contains(name) {
-                HIDDEN.to_owned()
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let text = if shared.injected.contains(name) {
+                Cow::Borrowed(HIDDEN)
             } else {
-                self.recordable_value(name.as_str(), &value, shared)
+                match text {
+                    Cow::Borrowed(text) => self.recordable_value(name.as_str(), text, shared),
+                    Cow::Owned(text) => self
+                        .recordable_value(name.as_str(), &text, shared)
+                        .into_owned()
+                        .into(),
+                }
             };
-            json!([name.as_str(), value])
+            (name.as_str(), text)
         });
-        Value::Array(pairs.collect())
+        Written::list(pairs)
     }
 
-    fn recordable_query(&self, shared: &Shared) -> Value {
+    fn recordable_query(&self, shared: &Shared) -> Written {
         let pairs = self.request.query.iter().map(|(name, value)| {
-            json!([
+            (
                 self.recordable(name, shared),
-                self.recordable_value(name, value, shared)
-            ])
+                self.recordable_value(name, value, shared),
+            )
         });
-        Value::Array(pairs.collect())
+        Written::list(pairs)
     }
 
     /// The command's line: `GET https://host/path`.
@@ -157,41 +167,38 @@ impl Exchange {
         if refusal.is_some() {
             self.record = self.record.max(RecordLevel::Commands);
         }
-        let mut meta = Map::new();
-        let mut put = |name: &str, value: Value| {
-            meta.insert(name.to_owned(), value);
-        };
-        put("method", json!(self.method.as_str()));
-        put("host", json!(&*self.request.host));
-        put("version", json!(version(self.version)));
-        put("verdict", json!(verdict));
-        put("rules", json!(names(&judgement.applied)));
-        put("rules_digest", json!(shared.scope.rules().digest()));
+        let mut meta = Meta::new();
+        meta.put("method", &self.method.as_str());
+        meta.put("host", &*self.request.host);
+        meta.put("version", &version(self.version));
+        meta.put("verdict", &verdict);
+        meta.put("rules", &names(&judgement.applied));
+        meta.put("rules_digest", &shared.scope.rules().digest());
         if self.record >= RecordLevel::Commands {
-            put("url", json!(self.recordable(&self.url, shared)));
+            meta.put("url", &self.recordable(&self.url, shared));
             let path = self.request.paths.first().map_or("/", |path| &**path);
-            put("path", json!(self.recordable(path, shared)));
+            meta.put("path", &self.recordable(path, shared));
             if !self.request.query.is_empty() {
-                put("query", self.recordable_query(shared));
+                meta.put_written("query", &self.recordable_query(shared));
             }
-            put("headers", self.recordable_headers(&head.headers, shared));
+            meta.put_written("headers", &self.recordable_headers(&head.headers, shared));
         }
         if let Some(kind) = &self.request.content_type {
-            put("content_type", json!(&**kind));
+            meta.put("content_type", &**kind);
         }
         if let Some(size) = self.request.size.filter(|size| *size > 0) {
-            put("size", json!(size));
+            meta.put("size", &size);
         }
         if self.request.host_mismatch {
-            put("host_mismatch", json!(true));
+            meta.put("host_mismatch", &true);
         }
         if self.request.websocket {
-            put("websocket", json!(true));
+            meta.put("websocket", &true);
         }
         if let Some(call) = &self.request.grpc {
-            put(
+            meta.put(
                 "grpc",
-                json!({"service": &*call.service, "method": &*call.method}),
+                &json!({"service": &*call.service, "method": &*call.method}),
             );
         }
         if !self.request.graphql.is_empty() {
@@ -202,7 +209,7 @@ impl Exchange {
                     "fields": names(&one.fields),
                 })
             });
-            put("graphql", Value::Array(operations.collect()));
+            meta.put("graphql", &Value::Array(operations.collect()));
         }
         if !self.request.mcp.is_empty() {
             let messages = self
@@ -210,24 +217,23 @@ impl Exchange {
                 .mcp
                 .iter()
                 .map(|one| json!({"method": &*one.method, "tool": names(&one.tool)}));
-            put("mcp", Value::Array(messages.collect()));
+            meta.put("mcp", &Value::Array(messages.collect()));
         }
         if let interceptor_policy::operation::http::HttpBody::Unreadable(why) = self.request.body {
-            put("unreadable", json!(why));
+            meta.put("unreadable", &why);
         }
         if judgement.score > 0 {
-            put("risk", json!(judgement.risk));
-            put("score", json!(judgement.score));
+            meta.put("risk", &judgement.risk);
+            meta.put("score", &judgement.score);
         }
         if !judgement.tags.is_empty() {
-            put("leaves", json!(names(&judgement.tags)));
+            meta.put("leaves", &names(&judgement.tags));
         }
         let line = self.line(shared);
         let event = shared
             .journal
             .event(now, Kind::Command, Some(self.number), line);
-        out.events
-            .push(event.with_meta(Value::Object(meta).to_string()));
+        out.events.push(event.with_meta(meta.finish()));
         if let Some(refusal) = refusal {
             let refusal = refusal.clone();
             self.record_refusal(now, verdict, &refusal, shared, out);
@@ -317,7 +323,8 @@ impl Exchange {
             .push(event.with_data(bytes).with_meta(meta.to_string()));
     }
 
-    /// The end of an answer that the service gave.
+    /// The end of an answer that the service gave: how many parts its body has on
+    /// record, and the last of them, which stands in this event.
     #[allow(
         clippy::too_many_arguments,
         reason = "one call, and each is one fact of it"
@@ -326,7 +333,7 @@ impl Exchange {
         &mut self,
         now: FlowTime,
         bytes: u64,
-        parts: u32,
+        (parts, last): (u32, Option<Vec<u8>>),
         unopened: Option<CodingError>,
         failed: bool,
         shared: &mut Shared,
@@ -358,45 +365,45 @@ impl Exchange {
             micros / 1000,
             micros % 1000
         );
-        let mut meta = Map::new();
-        meta.insert("status".to_owned(), json!(answer.status));
-        meta.insert("version".to_owned(), json!(answer.version));
+        let mut meta = Meta::new();
+        meta.put("status", &answer.status);
+        meta.put("version", &answer.version);
         if self.record >= RecordLevel::Commands {
-            meta.insert("headers".to_owned(), answer.headers);
+            meta.put_written("headers", &answer.headers);
         }
         if let Some(kind) = &answer.content_type {
-            meta.insert("content_type".to_owned(), json!(&**kind));
+            meta.put("content_type", &**kind);
         }
-        meta.insert("bytes".to_owned(), json!(bytes));
-        meta.insert("parts".to_owned(), json!(parts));
-        meta.insert("first_byte_us".to_owned(), json!(answer.first_byte));
-        meta.insert("duration_us".to_owned(), json!(micros));
-        meta.insert(
-            "waited_us".to_owned(),
-            json!(sent.0.saturating_sub(self.begun.0)),
-        );
+        meta.put("bytes", &bytes);
+        meta.put("parts", &parts);
+        meta.put("first_byte_us", &answer.first_byte);
+        meta.put("duration_us", &micros);
+        meta.put("waited_us", &sent.0.saturating_sub(self.begun.0));
         if self.record >= RecordLevel::Commands
             && let Some(trailers) = answer.trailers
         {
-            meta.insert("trailers".to_owned(), trailers);
+            meta.put_written("trailers", &trailers);
         }
         if let Some(messages) = answer.messages {
-            meta.insert("grpc_messages".to_owned(), json!(messages.count()));
+            meta.put("grpc_messages", &messages.count());
         }
         if answer.unlooked {
-            meta.insert("unmasked".to_owned(), json!("it is no text"));
+            meta.put("unmasked", &"it is no text");
         }
         if let Some(why) = unopened {
-            meta.insert("unreadable".to_owned(), json!(why.why()));
+            meta.put("unreadable", &why.why());
         }
         if failed {
-            meta.insert("failed".to_owned(), json!(true));
+            meta.put("failed", &true);
         }
         let event = shared
             .journal
             .event(now, Kind::Result, Some(self.number), line);
-        out.events
-            .push(event.with_meta(Value::Object(meta).to_string()));
+        let event = event.with_meta(meta.finish());
+        out.events.push(match last {
+            Some(bytes) => event.with_data(bytes),
+            None => event,
+        });
     }
 
     /// Something that went wrong, and with what the agent is answered.
@@ -466,7 +473,7 @@ impl Exchange {
                 Err(error) => text.push_str(&format!("({} bytes: {})", kept.size, error.why())),
             }
         }
-        let mut text = self.recordable(&text, shared);
+        let mut text = self.recordable(&text, shared).into_owned();
         cut(&mut text, SHOWN_LIMIT);
         text
     }

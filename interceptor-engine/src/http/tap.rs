@@ -130,7 +130,7 @@ impl Exchange {
         let mut meta = json!({"api": api, "model": model, "stream": stream, "tools": tools});
         if self.record >= RecordLevel::Commands {
             let text = |text: &str| {
-                let mut text = self.recordable(text, shared);
+                let mut text = self.recordable(text, shared).into_owned();
                 cut(&mut text, MESSAGE_LIMIT);
                 text
             };

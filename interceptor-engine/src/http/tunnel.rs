@@ -458,7 +458,7 @@ impl Exchange {
             }
         };
         self.record_note(now, &line, shared, out);
-        self.record_result(now, down, 0, None, false, shared, out);
+        self.record_result(now, down, (0, None), None, false, shared, out);
     }
 }
 

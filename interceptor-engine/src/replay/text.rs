@@ -93,9 +93,13 @@ pub fn render(item: &Item, style: Style) -> String {
         }
         What::Result {
             tables,
+            body,
             tag,
             duration_us,
         } => {
+            if let Some(text) = body {
+                out.body(text);
+            }
             let width = out.style.width;
             for table in tables {
                 out.out.push_str(&table.lay_out(width));
@@ -148,11 +152,7 @@ pub fn render(item: &Item, style: Style) -> String {
             };
             out.aside(YELLOW, &format!("masked{count}{columns}"));
         }
-        What::Body(text) => {
-            for line in text.split('\n') {
-                out.aside(DIM, line.trim_end_matches('\r'));
-            }
-        }
+        What::Body(text) => out.body(text),
         What::Line { kind, line, bytes } => {
             out.stamp(item);
             out.paint(DIM, &format!("{kind} "));
@@ -202,6 +202,13 @@ impl Page {
     }
 
     /// A line that belongs to what stands above.
+    /// A body, or a part of one.
+    fn body(&mut self, text: &str) {
+        for line in text.split('\n') {
+            self.aside(DIM, line.trim_end_matches('\r'));
+        }
+    }
+
     fn aside(&mut self, colour: &str, text: &str) {
         self.out.push_str(&" ".repeat(INDENT));
         self.paint(colour, text);

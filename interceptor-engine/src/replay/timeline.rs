@@ -63,6 +63,8 @@ pub enum What {
     Result {
         /// The rows; a text of several statements has several tables.
         tables: Vec<Table>,
+        /// The body, or the end of it, that stands in the same event; HTTP's.
+        body: Option<String>,
         /// The command's tag, such as `UPDATE 3`.
         tag: String,
         /// How long it took, in microseconds.
@@ -168,6 +170,7 @@ impl Timeline {
             },
             "result" if http::is_http(entry) => What::Result {
                 tables: Vec::new(),
+                body: (!entry.data.is_empty()).then(|| http::body(entry)),
                 tag: http::result(entry),
                 duration_us: entry.meta_number("duration_us"),
             },
@@ -274,6 +277,7 @@ impl Timeline {
         }
         let open = self.open.remove(&entry.exchange).unwrap_or_default();
         Some(What::Result {
+            body: None,
             tables: open.tables,
             tag: text(entry, "tag"),
             duration_us: entry.meta_number("duration_us"),

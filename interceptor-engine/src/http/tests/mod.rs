@@ -259,8 +259,9 @@ impl Talk {
 
     /// The body of the answer as it is on record.
     fn recorded(&self) -> String {
-        let parts = self.of(Kind::Output);
-        let bytes: Vec<u8> = parts.iter().flat_map(|event| event.data.clone()).collect();
+        let parts = self.events.iter();
+        let parts = parts.filter(|one| matches!(one.kind, Kind::Output | Kind::Result));
+        let bytes: Vec<u8> = parts.flat_map(|event| event.data.clone()).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

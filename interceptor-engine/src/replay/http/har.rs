@@ -155,7 +155,10 @@ impl Har {
                 let code = entry.meta_text("code").unwrap_or("502").to_owned();
                 open.refused = Some((code, entry.line.clone()));
             }
-            "result" => over = true,
+            "result" => {
+                open.output.push(&entry.data);
+                over = true;
+            }
             _ => {}
         }
         if over && let Some(open) = self.open.remove(&number) {
@@ -418,12 +421,11 @@ mod tests {
             entry(5000, "command", Some(1), b"", command()),
             entry(5000, "input", Some(1), b"sent", json!({"part": 1})),
             entry(9000, "output", Some(1), b"go", json!({"part": 1})),
-            entry(9000, "output", Some(1), b"t", json!({"part": 2})),
             entry(
                 9000,
                 "result",
                 Some(1),
-                b"",
+                b"t",
                 json!({
                     "status": 200, "version": "HTTP/2", "headers": [["location", "/y"]], "bytes": 3,
                     "first_byte_us": 1000, "duration_us": 3500, "waited_us": 500, "content_type": "text/html",
