@@ -14,4 +14,5 @@ pub mod detect;
 pub mod fuzzing;
 pub mod http;
 pub mod pg;
+pub mod ssh;
 pub mod tls;
