@@ -36,6 +36,10 @@ pub enum Kind {
     Error,
     /// A mask hid something in the answer.
     Mask,
+    /// A channel of an SSH connection opened, or one was refused.
+    Channel,
+    /// The agent's terminal has another size.
+    Resize,
     /// Bytes the agent sent beside commands (`COPY … FROM STDIN`, a body, a
     /// message of a WebSocket).
     Input,
@@ -65,6 +69,8 @@ impl Kind {
             Self::Result => "result",
             Self::Error => "error",
             Self::Mask => "mask",
+            Self::Channel => "channel",
+            Self::Resize => "resize",
             Self::Input => "input",
             Self::Output => "output",
             Self::Note => "note",

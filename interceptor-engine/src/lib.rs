@@ -13,4 +13,5 @@ pub mod pg;
 pub mod replay;
 pub mod review;
 pub mod session;
+pub mod ssh;
 mod totals;

@@ -102,6 +102,10 @@ async fn up(
     let trust = authority
         .publish(&config.runtime_dir)
         .context("publishing the local authority's certificate")?;
+    let ssh = crate::ssh::authority::Authority::open_or_create(&config.state_dir)
+        .context("opening the authority for SSH host keys")?;
+    ssh.publish(&config.runtime_dir)
+        .context("publishing the authority for SSH host keys")?;
     let (kernel, runs) = if config.intercept.kernel {
         let kernel = Kernel::load(&kernel::Options::from_config(&config))?;
         let runs = Runs::open(&kernel, &config.runtime_dir)?;
@@ -124,6 +128,7 @@ async fn up(
         recorder,
         front: Front::new(Arc::new(authority)),
         http: crate::http::Common::default(),
+        ssh,
         catalogs: Catalogs::new(crate::pg::upstream::Dialer::default()),
         classifier: Arc::new(Classifier::new(CLASSIFIER_BYTES)),
         flows: Registry::default(),

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way through these rooms: [`kernel`] redirects and names the
 //! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`tls`],
-//! [`pg`] and [`http`] open both legs, the engine decides, [`recorder`] keeps.
+//! [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`] keeps.
 
 pub mod admin;
 pub mod agents;
@@ -16,5 +16,6 @@ pub mod kernel;
 pub mod pg;
 pub mod recorder;
 pub mod secrets;
+pub mod ssh;
 pub mod telemetry;
 pub mod tls;

@@ -3,7 +3,7 @@
 //!
 //! * [`place`]: a folder that goes when its owner goes, however it went;
 //! * [`process`]: servers that die with whoever started them;
-//! * [`postgres`], [`redis`], [`pgbouncer`], [`nginx`], [`certs`]: the servers and
+//! * [`postgres`], [`redis`], [`pgbouncer`], [`nginx`], [`sshd`], [`certs`]: the servers and
 //!   their keys; [`scripted`], one that says what a test tells it to;
 //! * [`daemon`]: Interceptor itself, as a process, under a configuration of its own;
 //! * [`agent`]: commands that run as an agent, through `interceptor exec`;
@@ -26,6 +26,7 @@ pub mod process;
 pub mod records;
 pub mod redis;
 pub mod scripted;
+pub mod sshd;
 pub mod web;
 pub mod world;
 

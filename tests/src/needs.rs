@@ -59,6 +59,50 @@ pub fn ordinary_user() -> Result<User> {
     })
 }
 
+/// Name of the user that agents log on as over SSH.
+pub const REMOTE_USER: &str = "interceptor-ssh";
+/// Its password, for this machine's own loopback servers.
+pub const REMOTE_PASSWORD: &str = "a remote user's password";
+
+/// The user that agents log on as over SSH, with a shell, a home and a password; made
+/// where there is none.
+///
+/// # Errors
+/// When it is not there and cannot be made.
+pub fn remote_user() -> Result<User> {
+    let look_up = || User::from_name(REMOTE_USER).context("looking up the remote user");
+    if look_up()?.is_none() {
+        let made = Command::new("useradd")
+            .args([
+                "--system",
+                "--create-home",
+                "--shell",
+                "/bin/bash",
+                REMOTE_USER,
+            ])
+            .output()
+            .context("starting useradd")?;
+        look_up()?.with_context(|| {
+            format!(
+                "making the user {REMOTE_USER}: {}",
+                String::from_utf8_lossy(&made.stderr)
+            )
+        })?;
+    }
+    let mut set = Command::new("chpasswd")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .context("starting chpasswd")?;
+    if let Some(mut input) = set.stdin.take() {
+        use std::io::Write as _;
+        writeln!(input, "{REMOTE_USER}:{REMOTE_PASSWORD}")?;
+    }
+    if !set.wait()?.success() {
+        bail!("setting the remote user's password");
+    }
+    look_up()?.context("the remote user is gone")
+}
+
 /// The user that PostgreSQL runs as: it refuses root. `None` for the caller.
 ///
 /// # Errors

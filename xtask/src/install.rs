@@ -28,7 +28,7 @@ const VENV: &str = "/usr/share/python-wheels|/usr/lib/python3*/ensurepip/__init_
 pub(crate) enum Need {
     /// A C compiler, for the parser of SQL
     Build,
-    /// PostgreSQL and HTTP with their clients, and Redis
+    /// PostgreSQL, HTTP and SSH with their clients, and Redis
     Servers,
     /// pgbouncer, HAProxy and mitmproxy, to compare with, and wrk
     Bench,
@@ -76,6 +76,10 @@ impl Need {
             package("redis-tools", "/usr/bin/redis-cli"),
             package("nginx-light", "/usr/sbin/nginx"),
             package("curl", "/usr/bin/curl"),
+            package("openssh-server", "/usr/sbin/sshd"),
+            package("openssh-client", "/usr/bin/ssh"),
+            package("git", "/usr/bin/git"),
+            package("rsync", "/usr/bin/rsync"),
         ];
         const BENCH: &[Package] = &[
             package("pgbouncer", "/usr/sbin/pgbouncer"),
@@ -175,6 +179,7 @@ fn packages(names: &[&str]) -> Result<()> {
             ("redis-server", "redis-server"),
             ("pgbouncer", "pgbouncer"),
             ("nginx-light", "nginx"),
+            ("openssh-server", "ssh"),
             ("haproxy", "haproxy"),
         ] {
             if names.contains(&package) {

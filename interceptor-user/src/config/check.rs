@@ -195,29 +195,26 @@ impl Check<'_, '_> {
                 "leave `port` out for any",
             );
         }
-        if let Some(protocol) = &raw.protocol {
-            match protocol.value {
-                written::Protocol::Postgres | written::Protocol::Http => {}
-                written::Protocol::Ssh => self.unsupported(protocol.referenced, "protocol: ssh"),
-            }
-        }
-        self.later(&raw.known_hosts, "known_hosts");
         let protocol = raw.protocol.as_ref().map(|protocol| protocol.value);
+        let is_ssh = matches!(protocol, Some(written::Protocol::Ssh));
         let (credentials, http) = match &raw.credentials {
-            None => (None, None),
-            Some(raw) => self.credentials(raw, protocol),
+            Some(raw) if !is_ssh => self.credentials(raw, protocol),
+            _ => (None, None),
         };
+        let ssh = self.ssh(&raw, is_ssh);
         Target {
             name,
             place,
             port: raw.port.map(|port| port.value),
             protocol: protocol.map(|protocol| match protocol {
                 written::Protocol::Http => interceptor_policy::Protocol::Http,
-                _ => interceptor_policy::Protocol::Postgres,
+                written::Protocol::Postgres => interceptor_policy::Protocol::Postgres,
+                written::Protocol::Ssh => interceptor_policy::Protocol::Ssh,
             }),
             tls: self.tls(&raw.tls),
             credentials,
             http,
+            ssh,
             default: raw.default.map(verdict),
         }
     }

@@ -5,7 +5,10 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Check;
 use super::written;
-use super::{Aws, ClientCertificate, Credentials, HttpCredentials, OAuth, RequestCredentials};
+use super::{
+    Aws, ClientCertificate, Credentials, HttpCredentials, OAuth, RequestCredentials,
+    SshCredentials, SshTarget,
+};
 
 impl Check<'_, '_> {
     /// For PostgreSQL, or for HTTP.
@@ -65,6 +68,68 @@ impl Check<'_, '_> {
                 .and_then(|password| self.secret(password)),
         };
         (Some(credentials), None)
+    }
+
+    /// What of a target is for SSH alone.
+    pub(super) fn ssh(&mut self, raw: &written::Target, is_ssh: bool) -> SshTarget {
+        let only = [
+            raw.known_hosts
+                .as_ref()
+                .map(|one| (one.referenced, "known_hosts")),
+            raw.unknown_host_key
+                .as_ref()
+                .map(|one| (one.referenced, "unknown_host_key")),
+            raw.shell.as_ref().map(|one| (one.referenced, "shell")),
+        ];
+        for (at, key) in only.into_iter().flatten().filter(|_| !is_ssh) {
+            let message =
+                format!("`{key}` is for SSH, and the target does not say that it speaks it");
+            self.error(at, message, "add `protocol: ssh`");
+        }
+        let credentials = raw
+            .credentials
+            .as_ref()
+            .filter(|_| is_ssh)
+            .map(|raw| self.ssh_credentials(&raw.value, raw.referenced));
+        SshTarget {
+            credentials,
+            known_hosts: raw.known_hosts.as_ref().map(|path| self.path(path)),
+            accept_new: raw
+                .unknown_host_key
+                .as_ref()
+                .is_some_and(|one| matches!(one.value, written::UnknownHostKey::AcceptNew)),
+            shell: raw.shell.as_ref().is_none_or(|shell| shell.value),
+        }
+    }
+
+    fn ssh_credentials(&mut self, raw: &written::Credentials, at: Location) -> SshCredentials {
+        let others = raw.header.is_some()
+            || raw.value.is_some()
+            || raw.aws.is_some()
+            || raw.oauth.is_some()
+            || raw.certificate.is_some();
+        if others {
+            let message =
+                "SSH logs on with `user` and `key` or `password`; the others are for HTTP";
+            self.error(at, message, "");
+        }
+        if raw.key.is_none() && raw.password.is_none() {
+            let message = "credentials without `key` and `password` are none";
+            self.error(at, message, "for example `key: { file: PATH }`");
+        }
+        if let Some(user) = &raw.user
+            && (user.value.is_empty() || user.value.contains('\0'))
+        {
+            self.error(user.referenced, "this is no user's name", "");
+        }
+        SshCredentials {
+            user: raw.user.as_ref().map(|user| user.value.clone()),
+            key: raw.key.as_ref().and_then(|key| self.secret(key)),
+            password: raw
+                .password
+                .as_ref()
+                .and_then(|password| self.secret(password)),
+        }
     }
 
     fn http_credentials(&mut self, raw: &written::Credentials, at: Location) -> HttpCredentials {

@@ -94,8 +94,46 @@ pub struct Target {
     pub credentials: Option<Credentials>,
     /// What requests are sent with, where the target speaks HTTP.
     pub http: Option<HttpCredentials>,
+    /// How it is spoken to, where it speaks SSH.
+    pub ssh: SshTarget,
     /// What decides when no rule does; `None` for `intercept.default`.
     pub default: Option<DefaultVerdict>,
+}
+
+/// How a target is spoken to that speaks SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshTarget {
+    /// What the proxy logs on with; `None` where the agent's own password is
+    /// passed through.
+    pub credentials: Option<SshCredentials>,
+    /// Keys of hosts that are known; `None` for the system's.
+    pub known_hosts: Option<PathBuf>,
+    /// Whether a host that nobody knows is taken at its first word, and held to it.
+    pub accept_new: bool,
+    /// Whether an agent may have a shell.
+    pub shell: bool,
+}
+
+impl Default for SshTarget {
+    fn default() -> Self {
+        Self {
+            credentials: None,
+            known_hosts: None,
+            accept_new: false,
+            shell: true,
+        }
+    }
+}
+
+/// What the proxy logs on with over SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshCredentials {
+    /// User name at the server; `None` for the one the agent gave.
+    pub user: Option<String>,
+    /// A private key, without a passphrase.
+    pub key: Option<SecretRef>,
+    /// A password.
+    pub password: Option<SecretRef>,
 }
 
 /// Where a target is.

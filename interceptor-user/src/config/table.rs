@@ -173,6 +173,7 @@ mod tests {
             tls: super::super::UpstreamTls::default(),
             credentials: None,
             http: None,
+            ssh: crate::config::SshTarget::default(),
             default: None,
         }
     }

@@ -73,7 +73,16 @@ pub(super) struct Target {
     pub(super) tls: Tls,
     pub(super) credentials: Option<Spanned<Credentials>>,
     pub(super) default: Option<DefaultVerdict>,
-    pub(super) known_hosts: Later,
+    pub(super) known_hosts: Option<Spanned<String>>,
+    pub(super) unknown_host_key: Option<Spanned<UnknownHostKey>>,
+    pub(super) shell: Option<Spanned<bool>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UnknownHostKey {
+    Refuse,
+    AcceptNew,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -1,7 +1,7 @@
 //! Accepting, identifying and pumping flows.
 //!
 //! The rooms in the order in which a flow passes them: [`listener`] accepts,
-//! [`serve`] finds out who and where and what, [`postgres`], [`http`] and
+//! [`serve`] finds out who and where and what, [`postgres`], [`http`], [`ssh`] and
 //! [`opaque`] open both legs and make the session, [`pump`] moves its bytes (and
 //! for HTTP [`crate::http`]). [`rules`] are the
 //! rules in force, [`registry`] the flows under way.
@@ -14,6 +14,7 @@ pub mod pump;
 pub mod registry;
 pub mod rules;
 pub mod serve;
+pub mod ssh;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ pub struct House {
     pub front: Front,
     /// What HTTP flows share.
     pub http: crate::http::Common,
+    /// The host keys that agents are shown.
+    pub ssh: crate::ssh::authority::Authority,
     /// Names of tables.
     pub catalogs: Catalogs,
     /// What statements mean.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::opaque::Opaque;
 use super::registry::FlowFacts;
-use super::{DETECT_PATIENCE, House, http, opaque, postgres};
+use super::{DETECT_PATIENCE, House, http, opaque, postgres, ssh};
 use crate::agents::Identity;
 use crate::approval::facts::Context;
 use crate::config::{self, Listener};
@@ -227,6 +227,7 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         return;
     }
     let mut first = Vec::new();
+    let wanted = flow.target.as_ref().and_then(|target| target.protocol);
     let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await
     {
         Ok(Ok(wire)) => wire,
@@ -240,7 +241,6 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
     if first.is_empty() && wire.is_none() && peer_closed(&tcp) {
         debug!(origin = %flow.origin, "an agent connected and closed without a word");
     }
-    let wanted = flow.target.as_ref().and_then(|target| target.protocol);
     let spoken = match wire {
         Some(Wire::PostgresStartup | Wire::PostgresTls) => Protocol::Postgres,
         Some(Wire::Tls) => Protocol::Tls,
@@ -264,6 +264,7 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
     match spoken {
         Protocol::Postgres => postgres::serve(&house, flow, tcp, first).await,
         Protocol::Http => http::serve(&house, flow, tcp, first, wire == Some(Wire::Http2)).await,
+        Protocol::Ssh => ssh::serve(&house, flow, tcp, first).await,
         // A target of another protocol whose agent does not say so in its
         // ClientHello cannot be told from any other TLS.
         Protocol::Tls if wanted.is_none_or(|wanted| wanted == Protocol::Http) => {

@@ -143,6 +143,7 @@ mod tests {
             },
             credentials: None,
             http: None,
+            ssh: crate::config::SshTarget::default(),
             default: None,
         };
         let address = SocketAddr::from(([10, 0, 0, 1], 5432));

@@ -259,6 +259,7 @@ mod tests {
                 }),
                 certificate: None,
             }),
+            ssh: crate::config::SshTarget::default(),
             default: None,
         };
         Injector::of(Some(&target), &Arc::default(), &Dialer::default())

@@ -1,0 +1,46 @@
+//! What the session tells the shell to do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use interceptor_policy::Permit;
+
+use crate::event::Event;
+use crate::hold::Question;
+use crate::session::End;
+
+/// What a call produced. Events are with the recorder before anything is done.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// To the recorder.
+    pub events: Vec<Event>,
+    /// To be done, in order; all of the channel that the call was about.
+    pub acts: Vec<Act>,
+    /// Set when the connection is to end once everything is done.
+    pub end: Option<End>,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Act {
+    /// Pass the request on.
+    Forward(Permit),
+    /// Pass the request on: it says how something runs that was judged by itself (a
+    /// terminal, its size, a signal).
+    Pass,
+    /// Refuse the request, with these words.
+    Refuse(Arc<str>),
+    /// Ask a person, and hand the answer to `decided`.
+    Ask(Box<Question>),
+    /// Bytes for the origin.
+    ToOrigin(Bytes),
+    /// Bytes for the agent.
+    ToAgent {
+        /// On its standard error.
+        stderr: bool,
+        /// What.
+        bytes: Bytes,
+    },
+    /// End the channel on both sides.
+    Close,
+}

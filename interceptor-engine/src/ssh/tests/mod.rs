@@ -1,0 +1,1 @@
+//! What a session promises, without a socket.

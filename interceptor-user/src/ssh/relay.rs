@@ -1,0 +1,562 @@
+//! One channel that the agent opened, carried between the two legs.
+//!
+//! Two loops, one a direction, which never wait for each other but where a request
+//! waits for the origin's answer, since answers come in the order of requests. What
+//! was passed on is granted to its sender anew; so a reader that is slow makes its
+//! writer slow, and nobody else.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use interceptor_engine::hold::Decision;
+use interceptor_engine::ssh::{Act, Exit, Request, Size};
+use interceptor_policy::operation::ssh::SshForward;
+use russh::server::{ChannelOpenHandle, Handle};
+use russh::{ChannelOpenFailure, ChannelWriteHalf, Sig, client, server};
+use tokio::sync::Notify;
+
+use super::agent::{Origin, Permitted};
+use super::connection::Connection;
+use super::inbox::{Asked, Inbox, Item, WINDOW};
+use super::{Inboxes, Unrecorded};
+use crate::config::Uninspected;
+
+/// What is passed on before the sender is granted as much anew.
+const GRANT: u32 = WINDOW / 8;
+/// How long a last line without an end is held back for a mask.
+const QUIET: Duration = Duration::from_millis(5);
+/// `SSH_EXTENDED_DATA_STDERR`.
+const STDERR: u32 = 1;
+/// What a shell says of a command that may not be run.
+const REFUSED: u32 = 126;
+
+/// What a channel is opened to.
+pub(super) enum Target {
+    /// A session, in which something may be asked for.
+    Session,
+    /// A connection from the origin on.
+    Forward(SshForward),
+}
+
+/// What both ends of a channel are reached by.
+pub(super) struct Ends {
+    pub(super) connection: Arc<Connection>,
+    pub(super) handle: Handle,
+    pub(super) agent: ChannelWriteHalf<server::Msg>,
+    pub(super) agent_inbox: Arc<Inbox>,
+    pub(super) agent_inboxes: Arc<Inboxes>,
+    pub(super) origin: Origin,
+    pub(super) origin_inboxes: Arc<Inboxes>,
+    pub(super) permitted: Arc<Mutex<Permitted>>,
+}
+
+/// Why a channel goes no further.
+enum Over {
+    /// A side closed it, or it is to be closed.
+    Closed,
+    /// A leg is gone.
+    Gone,
+}
+
+impl From<Unrecorded> for Over {
+    fn from(_: Unrecorded) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<russh::Error> for Over {
+    fn from(_: russh::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Carries a channel to its end.
+pub(super) async fn run(ends: Ends, target: Target, reply: ChannelOpenHandle) {
+    let agent_id = ends.agent.id();
+    let agent_inboxes = Arc::clone(&ends.agent_inboxes);
+    let connection = Arc::clone(&ends.connection);
+    let ended = connection.ended();
+    tokio::select! {
+        _ = ended => {}
+        () = Box::pin(carry(ends, target, reply)) => {}
+    }
+    agent_inboxes.forget(agent_id);
+}
+
+async fn carry(ends: Ends, target: Target, reply: ChannelOpenHandle) {
+    let (kind, what) = match &target {
+        Target::Session => ("session", String::new()),
+        Target::Forward(SshForward::Tcp { host, port }) => {
+            ("direct-tcpip", format!("{host}:{port}"))
+        }
+        Target::Forward(SshForward::Socket(path)) => ("direct-streamlocal", path.to_string()),
+    };
+    let connection = Arc::clone(&ends.connection);
+    let (id, _) = connection.call(|session, now, out| session.channel(now, kind, &what, out));
+    if let Target::Forward(to) = &target
+        && let Err(why) = may_connect(&connection, id, to, &ends.agent_inbox).await
+    {
+        reply
+            .reject(ChannelOpenFailure::Other {
+                code: 1,
+                reason: format!("Refused by Interceptor: {why}"),
+            })
+            .await;
+        let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+        return;
+    }
+    let opened = match &target {
+        Target::Session => ends.origin.channel_open_session().await,
+        Target::Forward(SshForward::Tcp { host, port }) => {
+            let port = u32::from(*port);
+            let origin = &ends.origin;
+            origin
+                .channel_open_direct_tcpip(host.to_string(), port, "127.0.0.1", 0)
+                .await
+        }
+        Target::Forward(SshForward::Socket(path)) => {
+            ends.origin
+                .channel_open_direct_streamlocal(path.to_string())
+                .await
+        }
+    };
+    let origin = match opened {
+        Ok(channel) => channel.split().1,
+        Err(error) => {
+            let reason = match error {
+                russh::Error::ChannelOpenFailure(reason) => reason,
+                _ => ChannelOpenFailure::ConnectFailed,
+            };
+            reply.reject(reason).await;
+            let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+            return;
+        }
+    };
+    let origin_id = origin.id();
+    let origin_inboxes = Arc::clone(&ends.origin_inboxes);
+    let Some(origin_inbox) = origin_inboxes.of(origin_id) else {
+        return;
+    };
+    if connection.recorded().await.is_err() {
+        return;
+    }
+    reply.accept().await;
+    let relay = Relay {
+        id,
+        origin_out: origin,
+        origin_inbox,
+        replies: Mutex::default(),
+        answered: Notify::new(),
+        to_agent: tokio::sync::Mutex::default(),
+        to_origin: tokio::sync::Mutex::default(),
+        terminal: std::sync::atomic::AtomicBool::new(false),
+        ends,
+    };
+    let over = tokio::select! {
+        over = relay.up() => over,
+        over = relay.down() => over,
+    };
+    let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+    let _ = connection.recorded().await;
+    if matches!(over, Err(Over::Closed) | Ok(())) {
+        let _ = relay.ends.agent.close().await;
+    }
+    let _ = relay.origin_out.close().await;
+    origin_inboxes.forget(origin_id);
+}
+
+/// Whether a forward is let through, by the rules and by what is done with bytes
+/// that nobody reads.
+async fn may_connect(
+    connection: &Connection,
+    id: u64,
+    to: &SshForward,
+    agent: &Inbox,
+) -> Result<(), Arc<str>> {
+    connection.refresh();
+    let request = Request::LocalForward(to.clone());
+    let ((), acts) = connection.call(|session, now, out| session.ask(now, id, request, out));
+    let mut acts = VecDeque::from(acts);
+    let mut allowed: Result<(), Arc<str>> = Err("no rule allows it".into());
+    while let Some(act) = acts.pop_front() {
+        match act {
+            Act::Forward(permit) => {
+                drop(permit);
+                allowed = Ok(());
+            }
+            Act::Refuse(why) => return Err(why),
+            Act::Ask(question) => {
+                let decision = tokio::select! {
+                    decision = connection.ask(&question) => decision,
+                    () = agent.closed() => Decision::Cancelled,
+                };
+                let ((), more) =
+                    connection.call(|session, now, out| session.decided(now, id, decision, out));
+                acts.extend(more);
+            }
+            _ => {}
+        }
+    }
+    allowed?;
+    if connection.house.config.intercept.uninspected == Uninspected::Block {
+        return Err("what runs inside a forward is not read, and `uninspected` is `block`".into());
+    }
+    Ok(())
+}
+
+/// What a request's answer is for.
+struct Reply {
+    wanted: bool,
+    asked: Asked,
+}
+
+struct Relay {
+    ends: Ends,
+    id: u64,
+    origin_out: ChannelWriteHalf<client::Msg>,
+    origin_inbox: Arc<Inbox>,
+    replies: Mutex<VecDeque<Reply>>,
+    answered: Notify,
+    /// One message at a time, since it may go in several packets.
+    to_agent: tokio::sync::Mutex<()>,
+    to_origin: tokio::sync::Mutex<()>,
+    terminal: std::sync::atomic::AtomicBool,
+}
+
+impl Relay {
+    /// From the agent to the origin.
+    async fn up(&self) -> Result<(), Over> {
+        let mut passed = 0;
+        loop {
+            match self.ends.agent_inbox.take().await {
+                Item::Data(bytes) => {
+                    passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    self.call_and_do(|session, now, id, out| session.input(now, id, bytes, out))
+                        .await?;
+                    if passed >= GRANT {
+                        self.ends.agent.grant_window(passed).await?;
+                        passed = 0;
+                    }
+                }
+                Item::Eof => {
+                    self.call_and_do(|session, now, id, out| session.input_end(now, id, out))
+                        .await?;
+                    self.origin_out.eof().await?;
+                }
+                Item::Ask(asked, wanted) => self.request(asked, wanted).await?,
+                // A client has one stream.
+                Item::Close | Item::Extended(..) => return Err(Over::Closed),
+                Item::Answer(_) | Item::ExitStatus(_) | Item::ExitSignal { .. } => {}
+            }
+        }
+    }
+
+    /// From the origin to the agent.
+    async fn down(&self) -> Result<(), Over> {
+        let mut passed = 0;
+        loop {
+            let held = {
+                let (held, _) = self
+                    .ends
+                    .connection
+                    .call(|session, _, _| session.holds_output(self.id));
+                held
+            };
+            let item = if held {
+                match tokio::time::timeout(QUIET, self.origin_inbox.take()).await {
+                    Ok(item) => item,
+                    Err(_) => {
+                        self.call_and_do(|session, now, id, out| session.quiet(now, id, out))
+                            .await?;
+                        self.origin_inbox.take().await
+                    }
+                }
+            } else {
+                self.origin_inbox.take().await
+            };
+            let (bytes, stderr) = match item {
+                Item::Data(bytes) => (bytes, false),
+                Item::Extended(STDERR, bytes) => (bytes, true),
+                Item::Extended(..) => return Err(Over::Closed),
+                Item::Eof => {
+                    self.call_and_do(|session, now, id, out| session.output_end(now, id, out))
+                        .await?;
+                    self.ends.agent.eof().await?;
+                    continue;
+                }
+                Item::Close => {
+                    self.call_and_do(|session, now, id, out| session.output_end(now, id, out))
+                        .await?;
+                    return Ok(());
+                }
+                Item::Answer(accepted) => {
+                    self.answer(accepted).await?;
+                    continue;
+                }
+                Item::ExitStatus(status) => {
+                    self.exited(Exit::Status(status)).await?;
+                    self.ends.agent.exit_status(status).await?;
+                    continue;
+                }
+                Item::ExitSignal {
+                    signal,
+                    core_dumped,
+                    message,
+                    language,
+                } => {
+                    self.exited(Exit::Signal(signal_name(&signal))).await?;
+                    let id = self.ends.agent.id();
+                    let told = self.ends.handle.exit_signal_request(
+                        id,
+                        signal,
+                        core_dumped,
+                        message,
+                        language,
+                    );
+                    told.await.map_err(|()| Over::Gone)?;
+                    continue;
+                }
+                Item::Ask(..) => continue,
+            };
+            passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.call_and_do(|session, now, id, out| session.output(now, id, stderr, bytes, out))
+                .await?;
+            if passed >= GRANT {
+                self.origin_out.grant_window(passed).await?;
+                passed = 0;
+            }
+        }
+    }
+
+    async fn exited(&self, exit: Exit) -> Result<(), Over> {
+        self.call_and_do(|session, now, id, out| session.exited(now, id, exit, out))
+            .await
+    }
+
+    async fn call_and_do(
+        &self,
+        ask: impl FnOnce(
+            &mut interceptor_engine::ssh::SshSession,
+            interceptor_engine::event::FlowTime,
+            u64,
+            &mut interceptor_engine::ssh::Outbox,
+        ),
+    ) -> Result<(), Over> {
+        let ((), acts) = self
+            .ends
+            .connection
+            .call(|session, now, out| ask(session, now, self.id, out));
+        self.carry_out(acts, None).await
+    }
+
+    /// Does what is to be done, in order, once what explains it is recorded.
+    async fn carry_out(&self, acts: Vec<Act>, request: Option<(&Asked, bool)>) -> Result<(), Over> {
+        if !acts.is_empty() {
+            self.ends.connection.recorded().await?;
+        }
+        let mut acts = VecDeque::from(acts);
+        while let Some(act) = acts.pop_front() {
+            match act {
+                Act::Forward(permit) => {
+                    if let Some((asked, wanted)) = request {
+                        self.pass(asked, wanted).await?;
+                    }
+                    drop(permit);
+                }
+                Act::Pass => {
+                    if let Some((asked, wanted)) = request {
+                        self.pass(asked, wanted).await?;
+                    }
+                }
+                Act::Refuse(why) => {
+                    if let Some((asked, wanted)) = request {
+                        self.refuse(asked, wanted, &why).await?;
+                    }
+                }
+                Act::Ask(question) => {
+                    let decision = tokio::select! {
+                        decision = self.ends.connection.ask(&question) => decision,
+                        () = self.ends.agent_inbox.closed() => Decision::Cancelled,
+                    };
+                    let ((), more) = self
+                        .ends
+                        .connection
+                        .call(|session, now, out| session.decided(now, self.id, decision, out));
+                    self.ends.connection.recorded().await?;
+                    acts.extend(more);
+                }
+                Act::ToOrigin(bytes) => {
+                    let _one = self.to_origin.lock().await;
+                    self.origin_out.data_bytes(bytes).await?;
+                }
+                Act::ToAgent { stderr, bytes } => self.show(stderr, bytes).await?,
+                Act::Close => return Err(Over::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    async fn show(&self, stderr: bool, bytes: Bytes) -> Result<(), Over> {
+        let _one = self.to_agent.lock().await;
+        match stderr {
+            true => self.ends.agent.extended_data_bytes(STDERR, bytes).await?,
+            false => self.ends.agent.data_bytes(bytes).await?,
+        }
+        Ok(())
+    }
+
+    /// Something is asked for.
+    async fn request(&self, asked: Asked, wanted: bool) -> Result<(), Over> {
+        let size = |size: &[u32; 4]| Size {
+            columns: size[0],
+            rows: size[1],
+        };
+        let request = match &asked {
+            Asked::Shell => Request::Shell,
+            Asked::Exec(line) => Request::Exec(line.clone()),
+            Asked::Subsystem(name) => Request::Subsystem(name.clone()),
+            Asked::Env(name, _) => Request::Env { name: name.clone() },
+            Asked::Terminal {
+                name, size: asked, ..
+            } => {
+                self.terminal
+                    .store(true, std::sync::atomic::Ordering::Relaxed);
+                Request::Terminal {
+                    name: name.clone(),
+                    size: size(asked),
+                }
+            }
+            Asked::Resize(asked) => Request::Resize(size(asked)),
+            Asked::Signal(signal) => Request::Signal(signal_name(signal)),
+            Asked::AgentForward => Request::AgentForward,
+            Asked::X11 { .. } => Request::X11,
+        };
+        self.ends.connection.refresh();
+        let ((), acts) = self
+            .ends
+            .connection
+            .call(|session, now, out| session.ask(now, self.id, request, out));
+        Box::pin(self.carry_out(acts, Some((&asked, wanted)))).await
+    }
+
+    /// Passes a request on, and waits for its answer where one comes.
+    async fn pass(&self, asked: &Asked, wanted: bool) -> Result<(), Over> {
+        let origin = &self.origin_out;
+        let answers = !matches!(asked, Asked::Resize(_) | Asked::Signal(_))
+            && (wanted || !matches!(asked, Asked::Env(..)));
+        if answers {
+            let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+            replies.push_back(Reply {
+                wanted,
+                asked: asked.clone(),
+            });
+        }
+        match asked.clone() {
+            Asked::Shell => origin.request_shell(true).await?,
+            Asked::Exec(line) => origin.exec(true, line.to_vec()).await?,
+            Asked::Subsystem(name) => origin.request_subsystem(true, name).await?,
+            Asked::Env(name, value) => origin.set_env(wanted, name, value).await?,
+            Asked::Terminal { name, size, modes } => {
+                let [columns, rows, width, height] = size;
+                origin
+                    .request_pty(true, &name, columns, rows, width, height, &modes)
+                    .await?;
+            }
+            Asked::Resize([columns, rows, width, height]) => {
+                origin.window_change(columns, rows, width, height).await?;
+            }
+            Asked::Signal(signal) => origin.signal(signal).await?,
+            Asked::AgentForward => origin.agent_forward(true).await?,
+            Asked::X11 {
+                single,
+                protocol,
+                cookie,
+                screen,
+            } => {
+                origin
+                    .request_x11(true, single, protocol, cookie, screen)
+                    .await?;
+            }
+        }
+        if answers {
+            self.answered.notified().await;
+        }
+        Ok(())
+    }
+
+    /// The origin answers the first request that waits.
+    async fn answer(&self, accepted: bool) -> Result<(), Over> {
+        let reply = {
+            let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+            replies.pop_front()
+        };
+        let Some(reply) = reply else { return Ok(()) };
+        self.call_and_do(|session, now, id, out| session.answered(now, id, accepted, out))
+            .await?;
+        if accepted {
+            let mut permitted = self
+                .ends
+                .permitted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match reply.asked {
+                Asked::AgentForward => permitted.keys = true,
+                Asked::X11 { .. } => permitted.x11 = true,
+                _ => {}
+            }
+        }
+        if reply.wanted {
+            self.say(accepted).await?;
+        }
+        self.answered.notify_one();
+        Ok(())
+    }
+
+    async fn say(&self, accepted: bool) -> Result<(), Over> {
+        let (handle, id) = (&self.ends.handle, self.ends.agent.id());
+        let said = match accepted {
+            true => handle.channel_success(id).await,
+            false => handle.channel_failure(id).await,
+        };
+        said.map_err(|()| Over::Gone)
+    }
+
+    /// Refuses a request as a server does that does not run it: a command ends at
+    /// once, with the reason on its standard error.
+    async fn refuse(&self, asked: &Asked, wanted: bool, why: &str) -> Result<(), Over> {
+        let end = match self.terminal.load(std::sync::atomic::Ordering::Relaxed) {
+            true => "\r\n",
+            false => "\n",
+        };
+        let words = format!("Refused by Interceptor: {why}{end}");
+        match asked {
+            Asked::Shell | Asked::Exec(_) => {
+                if wanted {
+                    self.say(true).await?;
+                }
+                self.show(true, words.into()).await?;
+                self.ends.agent.exit_status(REFUSED).await?;
+                self.ends.agent.eof().await?;
+                Err(Over::Closed)
+            }
+            Asked::Subsystem(_) => {
+                self.show(true, words.into()).await?;
+                if wanted {
+                    self.say(false).await?;
+                }
+                Err(Over::Closed)
+            }
+            _ if wanted => self.say(false).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+fn signal_name(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
