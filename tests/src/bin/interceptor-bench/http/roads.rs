@@ -29,8 +29,10 @@ pub(crate) enum Road {
     Nginx,
     /// HAProxy as reverse proxy, one thread.
     Haproxy,
-    /// Interceptor by a listener: shipped rules, recording.
+    /// Interceptor by a listener: shipped rules, everything recorded.
     Interceptor,
+    /// The same, but for bodies, which a rule leaves out of the record.
+    Commands,
     /// mitmdump as reverse proxy, without add-ons.
     Mitmproxy,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Road {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Interceptor => "interceptor",
+            Self::Commands => "record: commands",
             Self::Mitmproxy => "mitmproxy",
         })
     }
@@ -93,8 +96,10 @@ impl Field {
         by_road.push((Road::Haproxy, ports));
         let ports = free_ports()?;
         let store = Redis::start(&place)?;
-        let interceptor = interceptor(&place, &store, direct, ports, &certificates)?;
+        let commands = free_ports()?;
+        let interceptor = interceptor(&place, &store, direct, ports, commands, &certificates)?;
         by_road.push((Road::Interceptor, ports));
+        by_road.push((Road::Commands, commands));
         if let Some(program) = mitmdump() {
             let ports = free_ports()?;
             proxies.extend(mitmproxy(&place, &program, direct, ports)?);
@@ -138,7 +143,7 @@ impl Field {
 
     /// See [`settle`].
     pub(crate) fn settle(&self, road: Road) -> Result<()> {
-        if road != Road::Interceptor {
+        if !matches!(road, Road::Interceptor | Road::Commands) {
             return Ok(());
         }
         self.interceptor.never_panicked()?;
@@ -265,12 +270,13 @@ fn haproxy(place: &Place, to: Ports, own: Ports, certificates: &Certificates) ->
     start(place, "haproxy", command, own.plain)
 }
 
-/// Interceptor between: shipped rules, everything recorded.
+/// Interceptor between: shipped rules, everything recorded, or all but bodies.
 fn interceptor(
     place: &Place,
     store: &Redis,
     to: Ports,
     own: Ports,
+    commands: Ports,
     certificates: &Certificates,
 ) -> Result<Daemon> {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules");
@@ -281,15 +287,22 @@ fn interceptor(
             target("pages", to.plain, &json!({})),
             target("pages-tls", to.tls, &json!({ "tls": { "ca": certificates.ca } })),
             target("stream", to.stream, &json!({})),
+            target("commands", to.plain, &json!({})),
+            target("commands-tls", to.tls, &json!({ "tls": { "ca": certificates.ca } })),
         ],
         "listeners": [
             listener(own.plain, "pages"),
             listener(own.tls, "pages-tls"),
             listener(own.stream, "stream"),
+            listener(commands.plain, "commands"),
+            listener(commands.tls, "commands-tls"),
+            listener(commands.stream, "stream"),
         ],
         "rules": [rules],
     });
-    Daemon::start(place, &store.url(), "version: 1\nrules: []\n", &config)
+    let rules = "version: 1\nrules:\n  - name: no-bodies\n    \
+                 match: { target: { name: \"commands*\" } }\n    record: commands\n";
+    Daemon::start(place, &store.url(), rules, &config)
 }
 
 /// mitmdump, where it is installed.
