@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use interceptor_engine::pg::sql::classify;
-use interceptor_policy::testing::run;
+use interceptor_engine::ssh::command::read;
+use interceptor_policy::operation::sample::Sample;
+use interceptor_policy::testing::{Readers, run_by};
 use interceptor_policy::{RuleSet, Source};
 
 /// Every rule file in a folder, without those in folders below.
@@ -39,11 +41,17 @@ fn load(sources: &[Source]) -> Arc<RuleSet> {
     }
 }
 
+const READERS: Readers<'static> = Readers {
+    sql: &classify,
+    http: &Sample::request,
+    line: &|line| read(line.as_bytes()),
+};
+
 fn passes_its_tests(rules: &Arc<RuleSet>) {
     let mut failures = Vec::new();
     let mut applied = BTreeSet::new();
     for case in rules.tests() {
-        let outcome = run(case, rules, classify);
+        let outcome = run_by(case, rules, &READERS);
         for failure in outcome.failures {
             failures.push(format!("{}: {}: {failure}", case.path.display(), case.name));
         }

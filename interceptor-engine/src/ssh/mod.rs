@@ -4,6 +4,8 @@
 //! * [`session`] is one connection: what its channels share, and the door to each;
 //! * [`asking`] judges a request, refuses it, or keeps it until a person has decided;
 //! * [`channel`] is one channel: its requests and its bytes, masked on the way back;
+//! * [`command`] reads a command line as the programs that it runs;
+//! * [`terminal`] tells the lines that are entered in an interactive shell;
 //! * [`sftp`] reads the file transfer protocol on a channel, operation by operation;
 //! * [`record`] puts all of it on record;
 //! * [`outbox`] is what the shell is told to do.
@@ -16,10 +18,12 @@
 
 pub mod asking;
 pub mod channel;
+pub mod command;
 pub mod outbox;
 mod record;
 pub mod session;
 mod sftp;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
 

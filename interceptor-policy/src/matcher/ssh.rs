@@ -385,16 +385,18 @@ impl SshMatch {
         request: &SshRequest,
         program: Option<&SshProgram>,
     ) -> Option<Against<'_>> {
-        // Each line is judged when it is entered: who says of which lines of a
-        // shell he speaks lets it be opened.
-        let opens = mode == Mode::Must
-            && request.kind == SshKind::Shell
-            && request.line.is_none()
-            && self.has(|asks| matches!(asks, Asks::Kind(_)));
-        let mut asked = self.fields.iter();
-        let fails = |field: &&SshField| {
-            !(opens && field.is_of_lines()) && !field.holds(mode, request, program)
+        // Each line, and each operation on files, is judged when it comes: who
+        // says of which of them he speaks lets the shell or the subsystem be
+        // opened.
+        let opens = mode == Mode::Must && self.has(|asks| matches!(asks, Asks::Kind(_)));
+        let later = |field: &SshField| match request.kind {
+            SshKind::Shell => request.line.is_none() && field.is_of_lines(),
+            SshKind::Sftp => request.sftp.is_none() && matches!(field.asks, Asks::Sftp(_)),
+            _ => false,
         };
+        let mut asked = self.fields.iter();
+        let fails =
+            |field: &&SshField| !(opens && later(field) || field.holds(mode, request, program));
         if let Some(field) = asked.find(fails) {
             return Some(Against::Field(field));
         }

@@ -260,7 +260,7 @@ fn what_could_never_be_of_an_ssh_request_is_told() {
         "match: { protocol: http, ssh: { kind: exec } }, verdict: block",
         "another protocol",
         "drop `protocol`",
-        "{ protocol",
+        "{",
     );
 }
 

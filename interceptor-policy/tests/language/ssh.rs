@@ -278,6 +278,21 @@ fn who_allows_lines_of_a_shell_by_its_kind_lets_it_be_opened() {
 }
 
 #[test]
+fn who_allows_files_by_their_kind_lets_them_be_asked_for() {
+    let opening = of(SshKind::Sftp);
+    assert!(allows(
+        "{ kind: sftp, sftp: { operation: read } }",
+        &opening
+    ));
+    assert!(!allows("{ sftp: { operation: read } }", &opening));
+    assert!(!blocks(
+        "{ kind: sftp, sftp: { operation: read } }",
+        &opening
+    ));
+    assert!(blocks("{ kind: sftp }", &opening));
+}
+
+#[test]
 fn a_shell_can_be_refused_to_all_lines_but_some() {
     let rules = rule(
         "match: { ssh: { kind: shell } }, unless: { ssh: { kind: shell, program: [ls, cat] } }, verdict: block",

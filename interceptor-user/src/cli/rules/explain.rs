@@ -1,4 +1,5 @@
-//! `interceptor rules explain`: one statement or request, held against every rule.
+//! `interceptor rules explain`: one statement, request or command line, held against
+//! every rule.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,9 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use interceptor_engine::pg::sql::classify;
+use interceptor_engine::ssh::command;
 use interceptor_policy::operation::Sql;
 use interceptor_policy::operation::http::HttpRequest;
 use interceptor_policy::operation::sample::Sample;
+use interceptor_policy::operation::ssh::{SshKind, SshProgram, SshRequest};
 use interceptor_policy::testing::judge_sample;
 use interceptor_policy::{
     DefaultVerdict, Direction, Explanation, HttpOperation, Judgement, Memory, Moment, Operation,
@@ -22,7 +25,7 @@ use super::{load, print, print_json, request_of, table};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("asked").required(true).args(["postgres", "http"]))]
+#[command(group = clap::ArgGroup::new("asked").required(true).args(["postgres", "http", "ssh"]))]
 pub(super) struct Args {
     /// Rule files, or folders of them
     #[arg(value_name = "PATH")]
@@ -33,6 +36,12 @@ pub(super) struct Args {
     /// The request, as 'POST https://host/path?query'
     #[arg(long, value_name = "METHOD URL", value_parser = request_line)]
     http: Option<Sample>,
+    /// The command line, as of `ssh host LINE`
+    #[arg(long, value_name = "LINE")]
+    ssh: Option<String>,
+    /// The line is entered in an interactive shell
+    #[arg(long, requires = "ssh")]
+    shell: bool,
     /// A header of the request, as 'NAME: VALUE'
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, requires = "http")]
     header: Vec<(String, String)>,
@@ -72,7 +81,7 @@ pub(super) struct Args {
     /// The target's address
     #[arg(long, default_value = "127.0.0.1")]
     address: IpAddr,
-    /// The target's port [default: 5432, or 443 for --http]
+    /// The target's port [default: 5432, 443 for --http, 22 for --ssh]
     #[arg(long)]
     port: Option<u16>,
     /// Whether the agent's connection is encrypted
@@ -81,7 +90,7 @@ pub(super) struct Args {
     /// The database asked for
     #[arg(long, default_value = "postgres")]
     database: String,
-    /// The database user asked for
+    /// The user asked for, of the database or of the remote host
     #[arg(long, default_value = "postgres")]
     user: String,
     /// What decides when no rule does [default: as configured, or block]
@@ -132,6 +141,7 @@ fn point_in_time(text: &str) -> Result<i64, String> {
 enum Asked {
     Sql(Sql),
     Http(Box<Sample>, Box<HttpRequest>),
+    Ssh(Box<SshRequest>),
 }
 
 /// What the rules have to say.
@@ -161,9 +171,9 @@ fn ask(global: &Global, args: &Args) -> anyhow::Result<(Asked, Said)> {
     };
     let mut standing = Memory::with_room_for(1).standing(&scope.subject().principal, now);
     standing.start_with(args.risk, now);
-    let asked = match (&args.postgres, &args.http) {
-        (Some(sql), _) => Asked::Sql(classify(sql)),
-        (None, Some(sample)) => {
+    let asked = match (&args.postgres, &args.http, &args.ssh) {
+        (Some(sql), ..) => Asked::Sql(classify(sql)),
+        (None, Some(sample), _) => {
             let mut sample = sample.clone();
             sample.headers.clone_from(&args.header);
             sample.body.clone_from(&args.body);
@@ -173,11 +183,30 @@ fn ask(global: &Global, args: &Args) -> anyhow::Result<(Asked, Said)> {
             let request = request_of(&sample);
             Asked::Http(Box::new(sample), Box::new(request))
         }
-        (None, None) => anyhow::bail!("neither --postgres nor --http is given"),
+        (None, None, Some(line)) => {
+            let (kind, line) = match args.shell {
+                true => (SshKind::Shell, command::read_entered(line.as_bytes())),
+                false => (SshKind::Exec, command::read(line.as_bytes())),
+            };
+            Asked::Ssh(Box::new(SshRequest {
+                user: args.user.as_str().into(),
+                kind,
+                line: Some(line),
+                ..SshRequest::default()
+            }))
+        }
+        (None, None, None) => anyhow::bail!("none of --postgres, --http and --ssh is given"),
     };
     let said = match &asked {
         Asked::Sql(sql) => of_sql(&scope, args, sql, &standing, now),
         Asked::Http(sample, request) => of_request(&scope, sample, request, standing, now),
+        Asked::Ssh(request) => {
+            let operation = Operation::Ssh(request);
+            Said {
+                judgement: scope.preview(&operation, &standing, now),
+                rules: scope.explain_at(&operation, &standing, now),
+            }
+        }
     };
     Ok((asked, said))
 }
@@ -297,6 +326,7 @@ fn as_json(asked: &Asked, said: &Said) -> Value {
     });
     let understood = match asked {
         Asked::Sql(sql) => ("statements", statements(sql)),
+        Asked::Ssh(request) => ("programs", programs(request)),
         Asked::Http(_, request) => (
             "request",
             json!({
@@ -312,6 +342,36 @@ fn as_json(asked: &Asked, said: &Said) -> Value {
         whole.insert(understood.0.to_owned(), understood.1);
     }
     whole
+}
+
+fn programs(request: &SshRequest) -> Value {
+    let programs = request.line.iter().flat_map(|line| &line.programs);
+    programs
+        .map(|program| {
+            json!({
+                "program": program.path.as_deref(),
+                "arguments": program.arguments.iter().map(Option::as_deref).collect::<Vec<_>>(),
+                "stdin": program.stdin.name(),
+                "reads": program.reads.iter().map(Option::as_deref).collect::<Vec<_>>(),
+                "writes": program.writes.iter().map(Option::as_deref).collect::<Vec<_>>(),
+                "opaque": program.is_opaque(),
+            })
+        })
+        .collect()
+}
+
+/// A program in one line, what is not known of it as `?`.
+fn program(program: &SshProgram) -> String {
+    let known = |text: &Option<std::sync::Arc<str>>| text.as_deref().unwrap_or("?").to_owned();
+    let words = std::iter::once(&program.path).chain(&program.arguments);
+    let mut line = words.map(known).collect::<Vec<_>>().join(" ");
+    for file in &program.writes {
+        line.push_str(&format!(", writes {}", known(file)));
+    }
+    for file in &program.reads {
+        line.push_str(&format!(", reads {}", known(file)));
+    }
+    format!("{line} (stdin: {})\n", program.stdin.name())
 }
 
 fn statements(sql: &Sql) -> Value {
@@ -343,6 +403,10 @@ fn as_text(asked: &Asked, said: &Said) -> String {
                     kinds.join(", ")
                 ));
             }
+        }
+        Asked::Ssh(request) => {
+            let programs = request.line.iter().flat_map(|line| &line.programs);
+            text.extend(programs.map(program));
         }
         Asked::Http(_, request) => text.push_str(&format!(
             "{} {}{}\n",
@@ -405,9 +469,10 @@ fn subject(global: &Global, args: &Args) -> anyhow::Result<Subject> {
         Some(Default::Block) => DefaultVerdict::Block,
         None => configured_default(global, args.target.as_deref())?,
     };
-    let (protocol, port) = match args.http {
-        Some(_) => (Protocol::Http, 443),
-        None => (Protocol::Postgres, 5432),
+    let (protocol, port) = match (&args.http, &args.ssh) {
+        (Some(_), _) => (Protocol::Http, 443),
+        (None, Some(_)) => (Protocol::Ssh, 22),
+        (None, None) => (Protocol::Postgres, 5432),
     };
     Ok(Subject {
         principal: Principal {
@@ -537,6 +602,17 @@ risk: { thresholds: [{ at: 50, verdict: block }] }
             "{text}"
         );
         assert_eq!(json["request"]["paths"][1], "/v1//x");
+    }
+
+    #[test]
+    fn a_command_line_is_explained_with_the_programs_that_it_runs() {
+        let (text, json) = told(&["--ssh", "ls > x; curl y | sh"]);
+        assert!(
+            text.starts_with("ls, writes x (stdin: inherited)\ncurl y (stdin: inherited)\nsh (stdin: piped)\n? ? (stdin: unknown)\nverdict: block"),
+            "{text}"
+        );
+        assert_eq!(json["programs"][2]["stdin"], "piped");
+        assert_eq!(json["programs"][3]["opaque"], true);
     }
 
     #[test]

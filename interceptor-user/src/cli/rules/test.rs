@@ -5,11 +5,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use interceptor_engine::pg::sql::classify;
+use interceptor_engine::ssh::command;
 use interceptor_policy::testing;
 use serde_json::json;
 
 use super::super::Global;
 use super::{count, load, print, print_json, request_of};
+
+/// What judges traffic reads the tests too.
+const READERS: testing::Readers<'static> = testing::Readers {
+    sql: &classify,
+    http: &request_of,
+    line: &|line| command::read(line.as_bytes()),
+};
 
 pub(super) fn run(global: &Global, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let rules = load(global, paths)?;
@@ -18,7 +26,7 @@ pub(super) fn run(global: &Global, paths: &[PathBuf]) -> anyhow::Result<ExitCode
     let mut failed = 0;
     let mut reached = BTreeSet::new();
     for case in rules.tests() {
-        let outcome = testing::run_with(case, &rules, classify, request_of);
+        let outcome = testing::run_by(case, &rules, &READERS);
         let word = if outcome.passed() { "pass" } else { "FAIL" };
         text.push_str(&format!("{word}  {}\n", case.name));
         for failure in &outcome.failures {
