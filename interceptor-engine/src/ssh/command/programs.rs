@@ -434,8 +434,7 @@ impl Found {
 
 /// Whether an argument is such, for all that is known.
 pub(super) fn has(args: &[Field], is: impl Fn(&str) -> bool) -> bool {
-    args.iter()
-        .any(|arg| arg.as_deref().is_none_or(|arg| is(arg)))
+    args.iter().any(|arg| arg.as_deref().is_none_or(&is))
 }
 
 /// All arguments with blanks between; `None` where one is not known.

@@ -43,7 +43,7 @@ use std::collections::VecDeque;
 
 use interceptor_policy::operation::ssh::SshLine;
 
-use self::keys::{Key, Line, Pasting, START};
+use self::keys::{Key, Line, Pasting};
 use self::screen::{Screen, Shown};
 use crate::event::FlowTime;
 
@@ -511,10 +511,4 @@ fn draws(line: &SshLine) -> bool {
         DRAWING.contains(&name) || LENDING.contains(&name)
     });
     all && one
-}
-
-/// The bytes that begin a paste.
-#[must_use]
-pub const fn paste_start() -> &'static [u8] {
-    START
 }
