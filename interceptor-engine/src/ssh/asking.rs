@@ -15,6 +15,17 @@ use crate::event::{FlowTime, Kind};
 use crate::hold::{Decision, Digest, Question, question_id};
 use crate::session::End;
 
+/// What a verdict is waited for with.
+#[derive(Debug)]
+pub(super) enum Waits {
+    /// A request of the channel's.
+    Request,
+    /// A packet of the file transfer protocol.
+    File(Waiting),
+    /// A line that was entered in a shell.
+    Line,
+}
+
 /// A request that waits for a person.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -26,27 +37,25 @@ pub(super) struct Held {
     tags: Vec<Arc<str>>,
     masks: Option<Arc<interceptor_policy::Masks>>,
     record: interceptor_policy::RecordLevel,
-    /// Of the file transfer protocol: what is kept.
-    file: Option<Waiting>,
+    waits: Waits,
 }
 
 impl Channel {
-    /// Judges a request and acts on the verdict. `file` is the packet of the file
-    /// transfer protocol that asks.
+    /// Judges a request and acts on the verdict.
     pub(super) fn judge(
         &mut self,
         now: FlowTime,
         request: SshRequest,
-        file: Option<Waiting>,
+        waits: Waits,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
         if let Some(why) = shared.over.clone() {
-            return self.refuse(&why, file, out);
+            return self.refuse(now, &why, waits, out);
         }
         shared.totals.exchanges += 1;
         let exchange = shared.totals.exchanges;
-        if file.is_none() {
+        if matches!(waits, Waits::Request) {
             self.exchange = Some(exchange);
         }
         if !shared.shell && request.opens_shell() {
@@ -55,7 +64,7 @@ impl Channel {
                 message: "the target has `shell: false`".into(),
             };
             self.record_command(now, exchange, &request, None, "block", shared, out);
-            return self.blocked(now, exchange, "block", &refusal, None, file, shared, out);
+            return self.blocked(now, exchange, "block", &refusal, None, waits, shared, out);
         }
         let moment = shared.moment(now);
         let judged = shared
@@ -80,21 +89,23 @@ impl Channel {
             Verdict::Allow(permit) => {
                 if let Some(refusal) = unmaskable(&request, masks.as_deref()) {
                     return self.blocked(
-                        now, exchange, "block", &refusal, severity, file, shared, out,
+                        now, exchange, "block", &refusal, severity, waits, shared, out,
                     );
                 }
-                self.release(now, &request, permit, masks, record, file, shared, out);
+                self.release(now, &request, permit, masks, record, waits, shared, out);
             }
             Verdict::Block(refusal) => {
                 self.blocked(
-                    now, exchange, "block", &refusal, severity, file, shared, out,
+                    now, exchange, "block", &refusal, severity, waits, shared, out,
                 );
             }
             Verdict::Kill(refusal) => {
                 let words = words(&refusal);
                 shared.over = Some(Arc::clone(&words));
                 shared.totals.killed = true;
-                self.blocked(now, exchange, "kill", &refusal, severity, file, shared, out);
+                self.blocked(
+                    now, exchange, "kill", &refusal, severity, waits, shared, out,
+                );
                 out.end
                     .get_or_insert_with(|| End::Refused(words.as_ref().to_owned()));
             }
@@ -108,7 +119,7 @@ impl Channel {
                     tags,
                     masks,
                     record,
-                    file,
+                    waits,
                 };
                 self.hold(now, held, shared, out);
             }
@@ -126,13 +137,14 @@ impl Channel {
         permit: Permit,
         masks: Option<Arc<interceptor_policy::Masks>>,
         record: interceptor_policy::RecordLevel,
-        file: Option<Waiting>,
+        waits: Waits,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
-        match file {
-            Some(file) => self.sftp_release(now, permit, file, shared, out),
-            None => {
+        match waits {
+            Waits::File(file) => self.sftp_release(now, permit, file, shared, out),
+            Waits::Line => self.line_released(now, permit, request, masks, shared, out),
+            Waits::Request => {
                 self.begin(now, request.kind, masks, record);
                 out.acts.push(Act::Forward(permit));
             }
@@ -150,7 +162,7 @@ impl Channel {
         word: &str,
         refusal: &Refusal,
         severity: Option<Severity>,
-        file: Option<Waiting>,
+        waits: Waits,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
@@ -165,13 +177,14 @@ impl Channel {
                 .journal
                 .refused(now, exchange, word, refusal, severity, digest),
         );
-        self.refuse(&words(refusal), file, out);
+        self.refuse(now, &words(refusal), waits, out);
     }
 
-    fn refuse(&mut self, why: &Arc<str>, file: Option<Waiting>, out: &mut Outbox) {
-        match file {
-            Some(file) => self.sftp_refuse(&file, why, out),
-            None => out.acts.push(Act::Refuse(Arc::clone(why))),
+    fn refuse(&mut self, now: FlowTime, why: &Arc<str>, waits: Waits, out: &mut Outbox) {
+        match waits {
+            Waits::File(file) => self.sftp_refuse(&file, why, out),
+            Waits::Line => self.line_refused(now, why),
+            Waits::Request => out.acts.push(Act::Refuse(Arc::clone(why))),
         }
     }
 
@@ -242,17 +255,17 @@ impl Channel {
                     tags,
                     masks,
                     record,
-                    file,
+                    waits,
                     ..
                 } = held;
                 let moment = shared.moment(now);
                 shared.standing.tag(&tags, moment);
                 let permit = hold.release(approved);
                 if let Some(refusal) = unmaskable(&request, masks.as_deref()) {
-                    return self.refuse(&words(&refusal), file, out);
+                    return self.refuse(now, &words(&refusal), waits, out);
                 }
-                self.release(now, &request, permit, masks, record, file, shared, out);
-                return self.sftp_resume(now, shared, out);
+                self.release(now, &request, permit, masks, record, waits, shared, out);
+                return self.go_on(now, shared, out);
             }
             (_, why) => Refusal {
                 rule: held.hold.reason.rule.clone(),
@@ -260,8 +273,14 @@ impl Channel {
             },
         };
         shared.totals.blocked += 1;
-        self.refuse(&words(&refusal), held.file, out);
+        self.refuse(now, &words(&refusal), held.waits, out);
+        self.go_on(now, shared, out);
+    }
+
+    /// Reads on behind what a person decided.
+    fn go_on(&mut self, now: FlowTime, shared: &mut Shared, out: &mut Outbox) {
         self.sftp_resume(now, shared, out);
+        self.shell_acts(now, shared, out);
     }
 
     /// The channel ended while a person was asked.
@@ -339,7 +358,7 @@ fn digest(held: &Held, shared: &Shared) -> Digest {
     let mut parts: Vec<&[u8]> = vec![request.kind.name().as_bytes(), request.user.as_bytes()];
     let told = told(request);
     parts.push(told.as_bytes());
-    if let Some(file) = &held.file {
+    if let Waits::File(file) = &held.waits {
         parts.push(file.raw());
     }
     Digest::of(shared.scope.subject(), &parts)

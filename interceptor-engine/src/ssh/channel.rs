@@ -7,11 +7,13 @@ use interceptor_policy::operation::ssh::{SftpRequest, SshForward, SshKind, SshLi
 use interceptor_policy::{DetectStream, Masks, RecordLevel};
 use serde_json::json;
 
-use super::asking::Held;
+use super::asking::{Held, Waits};
+use super::command;
 use super::outbox::{Act, Outbox};
 use super::record::Tape;
 use super::session::Shared;
 use super::sftp::Sftp;
+use super::terminal::{Patience, Terminal};
 use crate::event::{FlowTime, Kind};
 
 /// A terminal's size, in characters.
@@ -80,6 +82,8 @@ pub(super) struct Channel {
     pub(super) terminal: Option<(String, Size)>,
     pub(super) held: Option<Held>,
     pub(super) sftp: Option<Box<Sftp>>,
+    /// An interactive shell, line by line.
+    pub(super) shell: Option<Box<Terminal>>,
     /// Of standard output and standard error.
     pub(super) maskers: [Option<Box<DetectStream>>; 2],
     /// Of what the agent sends.
@@ -103,6 +107,7 @@ impl Channel {
             terminal: None,
             held: None,
             sftp: None,
+            shell: None,
             maskers: [None, None],
             input_masker: None,
             tape: Tape::default(),
@@ -141,10 +146,16 @@ impl Channel {
                 out.events.push(event.with_meta(meta.to_string()));
                 return out.acts.push(Act::Pass);
             }
-            Request::Shell => asked.kind = SshKind::Shell,
+            Request::Shell => {
+                asked.kind = SshKind::Shell;
+                // Its lines do not come one by one, and nothing shows them.
+                if self.terminal.is_none() {
+                    asked.line = Some(SshLine::unsure("a shell without a terminal"));
+                }
+            }
             Request::Exec(line) => {
                 asked.kind = SshKind::Exec;
-                asked.line = Some(read_line(&line));
+                asked.line = Some(command::read(&line));
             }
             Request::Subsystem(name) if name == "sftp" => asked.kind = SshKind::Sftp,
             Request::Subsystem(name) => {
@@ -166,7 +177,7 @@ impl Channel {
                 asked.forward = Some(at);
             }
         }
-        self.judge(now, asked, None, shared, out);
+        self.judge(now, asked, Waits::Request, shared, out);
     }
 
     /// What was asked for is passed on: from now on its bytes are its own.
@@ -188,6 +199,12 @@ impl Channel {
         self.begun = now;
         self.record = record;
         self.running = true;
+        if kind == SshKind::Shell
+            && let Some((_, size)) = &self.terminal
+        {
+            let terminal = Terminal::new(size.rows, size.columns, Patience::default(), now);
+            self.shell = Some(Box::new(terminal));
+        }
         let detecting = masks.as_ref().filter(|masks| masks.has_detectors());
         if kind == SshKind::Sftp {
             self.sftp = Some(Box::default());
@@ -230,6 +247,9 @@ impl Channel {
         if let Some((_, terminal)) = &mut self.terminal {
             *terminal = size;
         }
+        if let Some(shell) = &mut self.shell {
+            shell.resize(size.rows, size.columns);
+        }
         self.flush_tape(now, shared, out);
         let line = format!("{} by {}", size.columns, size.rows);
         let meta = json!({"channel": self.id, "columns": size.columns, "rows": size.rows});
@@ -237,8 +257,12 @@ impl Channel {
         out.events.push(event.with_meta(meta.to_string()));
     }
 
-    pub(super) const fn wants_input(&self) -> bool {
-        self.held.is_none()
+    pub(super) fn wants_input(&self) -> bool {
+        match &self.shell {
+            // It keeps what is typed while a line is judged.
+            Some(shell) => shell.wants_input(),
+            None => self.held.is_none(),
+        }
     }
 
     pub(super) fn input(
@@ -251,6 +275,10 @@ impl Channel {
         self.bytes[0] += bytes.len() as u64;
         if self.sftp.is_some() {
             return self.sftp_input(now, &bytes, shared, out);
+        }
+        if let Some(shell) = &mut self.shell {
+            shell.typed(now, &bytes);
+            return self.shell_acts(now, shared, out);
         }
         let bytes = match &mut self.input_masker {
             None => bytes,
@@ -319,7 +347,11 @@ impl Channel {
             return;
         }
         self.tape_output(now, stderr, &bytes, shared, out);
+        if let Some(shell) = &mut self.shell {
+            shell.shown(now, &bytes);
+        }
         out.acts.push(Act::ToAgent { stderr, bytes });
+        self.shell_acts(now, shared, out);
     }
 
     pub(super) fn holds_output(&self) -> bool {
@@ -378,11 +410,6 @@ impl Channel {
         self.sftp_end(now, shared, out);
         self.record_result(now, shared, out);
     }
-}
-
-/// What the programs of a command line are.
-fn read_line(line: &[u8]) -> SshLine {
-    SshLine::unsure(String::from_utf8_lossy(line))
 }
 
 /// One operation on files.

@@ -7,6 +7,7 @@
 //! * [`command`] reads a command line as the programs that it runs;
 //! * [`terminal`] tells the lines that are entered in an interactive shell;
 //! * [`sftp`] reads the file transfer protocol on a channel, operation by operation;
+//! * [`shell`] judges an interactive shell line by line, as the [`terminal`] shows it;
 //! * [`record`] puts all of it on record;
 //! * [`outbox`] is what the shell is told to do.
 //!
@@ -23,6 +24,7 @@ pub mod outbox;
 mod record;
 pub mod session;
 mod sftp;
+mod shell;
 pub mod terminal;
 #[cfg(test)]
 mod tests;

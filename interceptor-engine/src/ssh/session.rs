@@ -223,6 +223,19 @@ impl SshSession {
             .is_some_and(|channel| channel.wants_input())
     }
 
+    /// When [`Self::time_is`] is to be called for a channel, if nothing else happens.
+    #[must_use]
+    pub fn deadline(&self, id: u64) -> Option<FlowTime> {
+        self.channels.get(&id)?.deadline()
+    }
+
+    /// The time is `now`.
+    pub fn time_is(&mut self, now: FlowTime, id: u64, out: &mut Outbox) {
+        self.with(id, out, |channel, shared, out| {
+            channel.time_is(now, shared, out);
+        });
+    }
+
     /// What runs on a channel ended.
     pub fn exited(&mut self, now: FlowTime, id: u64, exit: Exit, out: &mut Outbox) {
         self.with(id, out, |channel, shared, out| {

@@ -20,6 +20,7 @@ use nom::Err;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::asking::Waits;
 use super::channel::{Channel, file_request};
 use super::outbox::{Act, Outbox};
 use super::session::Shared;
@@ -234,7 +235,7 @@ impl Channel {
                     asks,
                 };
                 let request = file_request(&shared.user, operation);
-                self.judge(now, request, Some(waiting), shared, out);
+                self.judge(now, request, Waits::File(waiting), shared, out);
             }
         }
         Ok(())

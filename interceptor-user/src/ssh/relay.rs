@@ -1,7 +1,8 @@
 //! One channel that the agent opened, carried between the two legs.
 //!
-//! Two loops, one a direction, which never wait for each other but where a request
-//! waits for the origin's answer, since answers come in the order of requests. What
+//! One loop a direction, which never wait for each other but where a request waits
+//! for the origin's answer, since answers come in the order of requests; and one for
+//! what comes of time. What
 //! was passed on is granted to its sender anew; so a reader that is slow makes its
 //! writer slow, and nobody else.
 
@@ -151,12 +152,15 @@ async fn carry(ends: Ends, target: Target, reply: ChannelOpenHandle) {
         answered: Notify::new(),
         to_agent: tokio::sync::Mutex::default(),
         to_origin: tokio::sync::Mutex::default(),
+        outgoing: Mutex::default(),
+        changed: Notify::new(),
         terminal: std::sync::atomic::AtomicBool::new(false),
         ends,
     };
     let over = tokio::select! {
         over = relay.up() => over,
         over = relay.down() => over,
+        over = relay.late() => over,
     };
     let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
     let _ = connection.recorded().await;
@@ -222,6 +226,10 @@ struct Relay {
     /// One message at a time, since it may go in several packets.
     to_agent: tokio::sync::Mutex<()>,
     to_origin: tokio::sync::Mutex<()>,
+    /// For the origin, in the order in which the session said so.
+    outgoing: Mutex<VecDeque<Bytes>>,
+    /// There may be something in it, or another moment to wait for.
+    changed: Notify,
     terminal: std::sync::atomic::AtomicBool,
 }
 
@@ -235,6 +243,8 @@ impl Relay {
                     passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                     self.call_and_do(|session, now, id, out| session.input(now, id, bytes, out))
                         .await?;
+                    self.send().await?;
+                    self.wants_input().await;
                     if passed >= GRANT {
                         self.ends.agent.grant_window(passed).await?;
                         passed = 0;
@@ -243,6 +253,7 @@ impl Relay {
                 Item::Eof => {
                     self.call_and_do(|session, now, id, out| session.input_end(now, id, out))
                         .await?;
+                    self.send().await?;
                     self.origin_out.eof().await?;
                 }
                 Item::Ask(asked, wanted) => self.request(asked, wanted).await?,
@@ -330,6 +341,63 @@ impl Relay {
         }
     }
 
+    /// What comes of time, and what the other loops left for the origin.
+    async fn late(&self) -> Result<(), Over> {
+        loop {
+            let (deadline, _) = self
+                .ends
+                .connection
+                .call(|session, _, _| session.deadline(self.id));
+            let due = async {
+                match deadline {
+                    Some(due) => {
+                        let at = self.ends.connection.flow.began + Duration::from_micros(due.0);
+                        tokio::time::sleep_until(at.into()).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let is_due = tokio::select! {
+                () = due => true,
+                () = self.changed.notified() => false,
+            };
+            if is_due {
+                self.call_and_do(|session, now, id, out| session.time_is(now, id, out))
+                    .await?;
+            }
+            self.send().await?;
+        }
+    }
+
+    /// Waits until the session takes more of the agent's: a terminal keeps what is
+    /// typed while a line is judged, up to a limit.
+    async fn wants_input(&self) {
+        loop {
+            let (wants, _) = self
+                .ends
+                .connection
+                .call(|session, _, _| session.wants_input(self.id));
+            if wants {
+                return;
+            }
+            tokio::time::sleep(QUIET).await;
+        }
+    }
+
+    /// Sends what there is for the origin.
+    async fn send(&self) -> Result<(), Over> {
+        let _one = self.to_origin.lock().await;
+        loop {
+            let next = {
+                let mut outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+                outgoing.pop_front()
+            };
+            let Some(bytes) = next else { return Ok(()) };
+            self.ends.connection.recorded().await?;
+            self.origin_out.data_bytes(bytes).await?;
+        }
+    }
+
     async fn exited(&self, exit: Exit) -> Result<(), Over> {
         self.call_and_do(|session, now, id, out| session.exited(now, id, exit, out))
             .await
@@ -344,11 +412,25 @@ impl Relay {
             &mut interceptor_engine::ssh::Outbox,
         ),
     ) -> Result<(), Over> {
-        let ((), acts) = self
-            .ends
-            .connection
-            .call(|session, now, out| ask(session, now, self.id, out));
+        let ((), acts) = self.ends.connection.call(|session, now, out| {
+            ask(session, now, self.id, out);
+            self.queue(&mut out.acts);
+        });
         self.carry_out(acts, None).await
+    }
+
+    /// Takes out what is for the origin, while its order is certain.
+    fn queue(&self, acts: &mut Vec<Act>) {
+        let mut outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        acts.retain_mut(|act| match act {
+            Act::ToOrigin(bytes) => {
+                outgoing.push_back(std::mem::take(bytes));
+                false
+            }
+            _ => true,
+        });
+        drop(outgoing);
+        self.changed.notify_one();
     }
 
     /// Does what is to be done, in order, once what explains it is recorded.
@@ -380,17 +462,15 @@ impl Relay {
                         decision = self.ends.connection.ask(&question) => decision,
                         () = self.ends.agent_inbox.closed() => Decision::Cancelled,
                     };
-                    let ((), more) = self
-                        .ends
-                        .connection
-                        .call(|session, now, out| session.decided(now, self.id, decision, out));
+                    let ((), more) = self.ends.connection.call(|session, now, out| {
+                        session.decided(now, self.id, decision, out);
+                        self.queue(&mut out.acts);
+                    });
                     self.ends.connection.recorded().await?;
                     acts.extend(more);
                 }
-                Act::ToOrigin(bytes) => {
-                    let _one = self.to_origin.lock().await;
-                    self.origin_out.data_bytes(bytes).await?;
-                }
+                // Queued when it was said.
+                Act::ToOrigin(_) => {}
                 Act::ToAgent { stderr, bytes } => self.show(stderr, bytes).await?,
                 Act::Close => return Err(Over::Closed),
             }
@@ -434,10 +514,10 @@ impl Relay {
             Asked::X11 { .. } => Request::X11,
         };
         self.ends.connection.refresh();
-        let ((), acts) = self
-            .ends
-            .connection
-            .call(|session, now, out| session.ask(now, self.id, request, out));
+        let ((), acts) = self.ends.connection.call(|session, now, out| {
+            session.ask(now, self.id, request, out);
+            self.queue(&mut out.acts);
+        });
         Box::pin(self.carry_out(acts, Some((&asked, wanted)))).await
     }
 

@@ -1,0 +1,110 @@
+//! Who the origin is, and who logs on there.
+
+use anyhow::Result;
+use interceptor_tests::needs::REMOTE_PASSWORD;
+use interceptor_tests::place::Place;
+use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target};
+use serde_json::{Value, json};
+
+/// A target whose file knows another key.
+fn changed(sshd: &Sshd, place: &Place) -> Result<Value> {
+    let other = place.path("other_key");
+    keygen(&other)?;
+    let key = std::fs::read_to_string(other.with_extension("pub"))?;
+    let known = place.file("changed", &format!("[127.0.0.1]:{} {key}", sshd.port))?;
+    Ok(json!({ "targets": [target(sshd, &json!({ "known_hosts": known }))] }))
+}
+
+/// A target whose file knows nothing.
+fn unknown(sshd: &Sshd, place: &Place) -> Result<Value> {
+    let known = place.file("empty", "")?;
+    Ok(json!({ "targets": [target(sshd, &json!({ "known_hosts": known }))] }))
+}
+
+/// A target without credentials, where no agent gets a shell.
+fn passing(sshd: &Sshd, _: &Place) -> Result<Value> {
+    Ok(json!({ "targets": [target(sshd, &json!({ "shell": false }))] }))
+}
+
+const NO_RULES: &str = "version: 1\nrules: []\n";
+
+static CHANGED: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: changed,
+});
+static UNKNOWN: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: unknown,
+});
+static PASSING: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: passing,
+});
+
+#[test]
+fn a_server_whose_key_has_changed_is_refused_in_words_before_any_key_of_ours_is_shown() -> Result<()>
+{
+    CHANGED.test(|shell| {
+        let done = shell.ssh("early", &["true"])?;
+        assert_eq!(done.status.code(), Some(255));
+        assert!(done.stderr.contains("has changed"), "{}", done.stderr);
+        let log = std::fs::read_to_string(&shell.sshd.log)?;
+        assert!(!log.contains("Accepted"), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_server_that_nobody_knows_is_refused_with_what_to_do() -> Result<()> {
+    UNKNOWN.test(|shell| {
+        let done = shell.ssh("stranger", &["true"])?;
+        assert_eq!(done.status.code(), Some(255));
+        assert!(done.stderr.contains("unknown_host_key"), "{}", done.stderr);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_password_is_passed_through_and_stands_nowhere() -> Result<()> {
+    PASSING.test(|shell| {
+        let ask = shell.place.file(
+            "askpass",
+            &format!("#!/bin/sh\necho \"{REMOTE_PASSWORD}\"\n"),
+        )?;
+        let mut mode = std::fs::metadata(&ask)?.permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+        std::fs::set_permissions(&ask, mode)?;
+        let mut words: Vec<String> = shell.words(&[], &["id", "-un"]);
+        for word in &mut words {
+            if word == "BatchMode=yes" {
+                *word = "BatchMode=no".to_owned();
+            } else if word == "agent@127.0.0.1" {
+                *word = format!("{}@127.0.0.1", shell.sshd.user);
+            }
+        }
+        let agent = shell
+            .agent("asker")
+            .env("SSH_ASKPASS", ask.display().to_string())
+            .env("SSH_ASKPASS_REQUIRE", "force");
+        let done = agent.run(&words)?.ok()?;
+        assert_eq!(done.stdout.trim(), shell.sshd.user);
+        let (_, events) = shell.records()?.only_session_of("asker")?;
+        assert!(
+            events
+                .iter()
+                .any(|event| event.kind == "auth" && event.meta["accepted"] == true)
+        );
+        assert!(!shell.records()?.everything()?.contains(REMOTE_PASSWORD));
+        // And no shell, where the target gives none.
+        for word in &mut words {
+            if word == "id" {
+                *word = "bash".to_owned();
+            } else if word == "-un" {
+                *word = "-i".to_owned();
+            }
+        }
+        let done = agent.run(&words)?;
+        assert_eq!(done.status.code(), Some(126), "{}", done.stderr);
+        Ok(())
+    })
+}
