@@ -13,6 +13,9 @@ const KEYWORDS: &[&str] = &[
 /// Most here-documents of one text, each of which is looked for ahead.
 const DOCUMENT_LIMIT: usize = 16;
 
+/// Most variables of one text whose value is known: each is looked for in all of it.
+const ASSIGNMENT_LIMIT: usize = 32;
+
 /// What a list ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -54,6 +57,7 @@ pub(super) struct Parser<'f> {
     pub(super) found: &'f mut Found,
     pending: Vec<Pending>,
     documents: usize,
+    assignments: usize,
 }
 
 /// A variable and its value, of a command that is that and nothing else.
@@ -67,6 +71,7 @@ impl<'f> Parser<'f> {
             found,
             pending: Vec::new(),
             documents: 0,
+            assignments: 0,
         }
     }
 
@@ -274,7 +279,9 @@ impl<'f> Parser<'f> {
     fn and_or(&mut self, stdin: SshStdin) -> Read<()> {
         let assigned = self.pipeline(stdin)?;
         let name = assigned.and_then(|(name, value)| {
+            self.assignments += 1;
             let certain = self.found.depth == 1
+                && self.assignments <= ASSIGNMENT_LIMIT
                 && Found::can_be_known(&name)
                 && self.is_only_assignment(&name);
             certain.then(|| {

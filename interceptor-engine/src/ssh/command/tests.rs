@@ -314,6 +314,23 @@ fn a_line_that_is_entered_may_mean_more() {
 }
 
 #[test]
+fn values_that_double_end_somewhere_and_brackets_cost_no_more_than_other_letters() {
+    let mut line = "a=".to_owned() + &"x".repeat(100) + ";";
+    let names: Vec<String> = ('b'..='z').map(|c| c.to_string()).collect();
+    let mut before = "a".to_owned();
+    for name in &names {
+        line.push_str(&format!("{name}=${{{before}}}${{{before}}}${{{before}}};"));
+        before.clone_from(name);
+    }
+    line.push_str(&format!("cmd ${before}"));
+    let programs = read(line.as_bytes()).programs;
+    assert_eq!(programs.last().unwrap().arguments, [None]);
+    for line in ["[".repeat(60_000), "a=1;".repeat(15_000)] {
+        let _ = read(line.as_bytes());
+    }
+}
+
+#[test]
 fn no_line_is_too_much() {
     let deep = |open: &str, close: &str| format!("{}a{}", open.repeat(5000), close.repeat(5000));
     for line in [

@@ -3,7 +3,7 @@
 use interceptor_policy::operation::ssh::SshStdin;
 
 use super::grammar::Parser;
-use super::{DEPTH_LIMIT, Fault, Field, Read};
+use super::{DEPTH_LIMIT, Fault, Field, Read, WORK_LIMIT};
 
 /// A word as it is put together.
 #[derive(Clone, Debug, Default)]
@@ -123,7 +123,7 @@ impl Parser<'_> {
                     self.at += 1;
                 }
                 '[' => {
-                    word.pattern |= !value && self.closes_bracket();
+                    word.pattern |= !value && !self.is_bracket_alone();
                     word.put(c);
                     self.at += 1;
                 }
@@ -153,14 +153,10 @@ impl Parser<'_> {
         self.at == start || value || matches!(before, Some('=' | ':'))
     }
 
-    /// What follows in the word, quoted or not.
-    fn rest_of_word(&self) -> String {
-        let rest = self.chars.get(self.at..).unwrap_or_default();
-        rest.iter().take_while(|c| !ends_word(**c)).collect()
-    }
-
-    fn closes_bracket(&self) -> bool {
-        self.rest_of_word().contains(']') || self.rest_of_word().contains(['"', '\'', '$', '`'])
+    /// Whether it is `[` or `[[`, or the end of a word, and begins no pattern.
+    fn is_bracket_alone(&self) -> bool {
+        let ends = |ahead: usize| self.peek_at(ahead).is_none_or(ends_word);
+        ends(1) || self.peek_at(1) == Some('[') && ends(2)
     }
 
     /// Whether an interactive shell puts an earlier line in the place of this.
@@ -284,6 +280,12 @@ impl Parser<'_> {
             word.unknown = true;
             return;
         };
+        // Values that are made of values grow faster than the line.
+        self.found.work = self.found.work.saturating_add(known.len());
+        if self.found.work > WORK_LIMIT {
+            word.unknown = true;
+            return;
+        }
         if quoted || value {
             word.text.push_str(known);
             word.quoted |= quoted;
