@@ -26,8 +26,6 @@ pub mod session;
 mod sftp;
 mod shell;
 pub mod terminal;
-#[cfg(test)]
-mod tests;
 
 pub use channel::{Exit, Request, Size};
 pub use outbox::{Act, Outbox};

@@ -229,6 +229,15 @@ impl SshSession {
         self.channels.get(&id)?.deadline()
     }
 
+    /// Whether something of the agent's waits to go on: it may send no more, and its
+    /// last line is still to be judged.
+    #[must_use]
+    pub fn keeps_input(&self, id: u64) -> bool {
+        self.channels
+            .get(&id)
+            .is_some_and(|channel| channel.held.is_some() || channel.deadline().is_some())
+    }
+
     /// The time is `now`.
     pub fn time_is(&mut self, now: FlowTime, id: u64, out: &mut Outbox) {
         self.with(id, out, |channel, shared, out| {

@@ -253,6 +253,7 @@ impl Relay {
                 Item::Eof => {
                     self.call_and_do(|session, now, id, out| session.input_end(now, id, out))
                         .await?;
+                    self.all_said().await;
                     self.send().await?;
                     self.origin_out.eof().await?;
                 }
@@ -378,6 +379,21 @@ impl Relay {
                 .connection
                 .call(|session, _, _| session.wants_input(self.id));
             if wants {
+                return;
+            }
+            tokio::time::sleep(QUIET).await;
+        }
+    }
+
+    /// Waits until nothing of the agent's is kept back any more: behind the end of its
+    /// input nothing can follow.
+    async fn all_said(&self) {
+        loop {
+            let (keeps, _) = self
+                .ends
+                .connection
+                .call(|session, _, _| session.keeps_input(self.id));
+            if !keeps {
                 return;
             }
             tokio::time::sleep(QUIET).await;

@@ -1,1 +1,0 @@
-//! What a session promises, without a socket.
