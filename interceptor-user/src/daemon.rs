@@ -97,7 +97,7 @@ async fn up(
     host: String,
     started: Instant,
 ) -> anyhow::Result<Arc<House>> {
-    let authority = Authority::open_or_create(&config.state_dir)
+    let authority = Authority::open_or_create_for(&config.state_dir, &config.permitted)
         .context("opening the local certificate authority")?;
     let trust = authority
         .publish(&config.runtime_dir)

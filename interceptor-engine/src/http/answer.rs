@@ -182,20 +182,7 @@ pub(super) fn acts(
     let mut headers = HeaderMap::new();
     let (status, kind, body) = match form {
         Form::Grpc(kind) => {
-            headers.insert(
-                HeaderName::from_static("grpc-status"),
-                HeaderValue::from(reason.grpc_status()),
-            );
-            let said = match reason.rule() {
-                Some(rule) => format!(
-                    "{message} (rule {rule}, exchange {})",
-                    exchange_id(session, exchange)
-                ),
-                None => format!("{message} (exchange {})", exchange_id(session, exchange)),
-            };
-            if let Ok(said) = HeaderValue::from_str(&grpc_message(&said)) {
-                headers.insert(HeaderName::from_static("grpc-message"), said);
-            }
+            headers = grpc_trailers(reason, session, exchange).unwrap_or_default();
             (200, kind.clone(), Vec::new())
         }
         Form::GraphQl { modern } => {
@@ -257,6 +244,24 @@ pub(super) fn acts(
         acts.push(Act::ResponseEnd(None));
     }
     acts
+}
+
+/// The status of a call of gRPC that ends here.
+pub(super) fn grpc_trailers(reason: &Reason, session: Uuid, exchange: u64) -> Option<HeaderMap> {
+    let message = reason.message();
+    let exchange = exchange_id(session, exchange);
+    let said = match reason.rule() {
+        Some(rule) => format!("{message} (rule {rule}, exchange {exchange})"),
+        None => format!("{message} (exchange {exchange})"),
+    };
+    let mut trailers = HeaderMap::new();
+    trailers.insert(
+        HeaderName::from_static("grpc-status"),
+        HeaderValue::from(reason.grpc_status()),
+    );
+    let said = HeaderValue::from_str(&grpc_message(&said)).ok()?;
+    trailers.insert(HeaderName::from_static("grpc-message"), said);
+    Some(trailers)
 }
 
 /// gRPC over HTTP2, "Responses": percent-encoded but for what is visible ASCII.

@@ -10,9 +10,10 @@ use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Hold, Limits, Masks, RecordLevel, Verdict};
 use serde_json::json;
 
-use super::answer::Reason;
+use super::answer::{Form, Reason};
 use super::body::coding::{CodingError, Decoder};
 use super::exchange::{Answering, Exchange};
+use super::grpc::{self, Hider, Messages};
 use super::head;
 use super::masking::{self, Kind, Masker, Masking};
 use super::outbox::{Act, Failure, Outbox};
@@ -20,6 +21,9 @@ use super::record::Answer;
 use super::session::Shared;
 use super::stream::{self, Last, Parts, Stream};
 use crate::event::{self, FlowTime};
+
+/// How long text waits for its line's end where nothing more comes.
+const PAUSE_MICROS: u64 = 50_000;
 
 /// What was too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +132,23 @@ impl Exchange {
         out: &mut Outbox,
     ) -> Result<Stream, &'static str> {
         let recorded = self.record == RecordLevel::Full;
+        let kind = head::media_type(&head.headers);
+        let is_grpc = head::is_grpc(kind.as_deref()) && !ended;
+        if is_grpc && recorded {
+            let form = self.grpc_form(&head.headers, Direction::Response, shared);
+            if let Some(answer) = &mut self.answer {
+                answer.messages = Some(Messages::telling(form));
+            }
+        }
+        // Of gRPC the messages are, each by itself.
+        let recorded = recorded && !is_grpc;
         let parts = recorded.then(|| Parts::new(shared.bounds.part));
         if let Some(masks) = &self.masks {
             let hidden = masks.of(Direction::Response);
-            let count = masking::fields(hidden, &mut head.headers, &shared.key);
+            let mut count = masking::fields(hidden, &mut head.headers, &shared.key);
+            if matches!(self.form, Form::Grpc(_)) {
+                count += grpc::hide_status(masks, &mut head.headers, &shared.key);
+            }
             self.masked += count;
             if count > 0 {
                 self.answer = Some(Answer::new(now, &head, self, shared));
@@ -141,7 +158,19 @@ impl Exchange {
             .masks
             .clone()
             .filter(|masks| masks.of(Direction::Response).has_body());
-        let kind = head::media_type(&head.headers);
+        if is_grpc && let Some(masks) = &masks {
+            let form = self.grpc_form(&head.headers, Direction::Response, shared);
+            let hider = Hider::new(form, Arc::clone(masks), Direction::Response)?;
+            let decoder =
+                Decoder::new(&head.headers, shared.bounds.decoded).map_err(CodingError::why)?;
+            stream::drop_of_bytes(&mut head.headers);
+            out.acts.push(Act::Response {
+                head: Box::new(head),
+                ended,
+            });
+            let masking = Masking::new(decoder, Masker::Grpc(Box::new(hider)));
+            return Ok(Stream::masked(masking, parts));
+        }
         let text = stream::is_text(kind.as_deref());
         let unlooked = masks.is_some();
         let Some(masks) = masks.filter(|_| text != Some(false)) else {
@@ -203,9 +232,6 @@ impl Exchange {
             }
         };
         let sent = stream.sent;
-        if let Some(messages) = self.answer.as_mut().and_then(|one| one.messages.as_mut()) {
-            messages.push(&bytes);
-        }
         if let Some(most) = self.limits.bytes.filter(|most| sent > *most) {
             stream.take_back(bytes.len());
             if let Some(head) = head {
@@ -213,6 +239,17 @@ impl Exchange {
             }
             return self.cut(now, Limit::Bytes(most), shared, out);
         }
+        if let Some(messages) = self.answer.as_mut().and_then(|one| one.messages.as_mut()) {
+            messages.push(&bytes);
+            let (told, named) = (messages.take(), messages.has_names());
+            self.record_told(now, event::Kind::Output, told, named, shared, out);
+        }
+        self.release = match &self.answering {
+            Answering::Passing(stream) if stream.holds_text() => {
+                Some(FlowTime(now.0.saturating_add(PAUSE_MICROS)))
+            }
+            _ => None,
+        };
         self.flush_parts(now, shared, out);
         if let Some(head) = head {
             out.acts.push(Act::Response { head, ended: false });
@@ -235,6 +272,9 @@ impl Exchange {
             }
         }
         for (part, bytes) in full {
+            if let Some(answered) = &mut self.answered {
+                answered.push(&bytes);
+            }
             self.record_output(now, part, bytes, shared, out);
         }
     }
@@ -276,6 +316,9 @@ impl Exchange {
             if let Some(masks) = &self.masks {
                 let hidden = masks.of(Direction::Response);
                 self.masked += masking::fields(hidden, trailers, &shared.key);
+                if matches!(self.form, Form::Grpc(_)) {
+                    self.masked += grpc::hide_status(masks, trailers, &shared.key);
+                }
             }
             let recorded = self.recordable_headers(trailers, shared);
             if let Some(answer) = &mut self.answer {
@@ -306,6 +349,7 @@ impl Exchange {
         out: &mut Outbox,
     ) {
         self.answering = Answering::Over;
+        self.release = None;
         self.masked += stream.hidden;
         let (mut count, mut rest) = (0, None);
         if self.record == RecordLevel::Full
@@ -314,9 +358,16 @@ impl Exchange {
             // What the agent never got is not what it was answered.
             if !(failed && stream.is_unsent()) {
                 while let Some((part, bytes)) = parts.full() {
+                    if let Some(answered) = &mut self.answered {
+                        answered.push(&bytes);
+                    }
                     self.record_output(now, part, bytes, shared, out);
                 }
                 rest = parts.rest().map(|(_, bytes)| bytes);
+                if let (Some(answered), Some(rest)) = (&mut self.answered, &rest) {
+                    answered.push(rest);
+                }
+                self.record_model_answer(now, shared, out);
             }
             count = parts.count;
         }
@@ -327,8 +378,35 @@ impl Exchange {
         self.record_result(now, sent, (count, rest), unopened, failed, shared, out);
     }
 
-    /// When the answer is due.
+    /// When something is to be done though nothing happens.
     pub(super) fn deadline(&self) -> Option<FlowTime> {
+        self.due().into_iter().chain(self.release).min()
+    }
+
+    pub(super) fn time_is(&mut self, now: FlowTime, shared: &mut Shared, out: &mut Outbox) {
+        if self.due().is_some_and(|due| now >= due) {
+            return self.too_late(now, shared, out);
+        }
+        if self.release.is_none_or(|due| now < due) {
+            return;
+        }
+        self.release = None;
+        let Answering::Passing(stream) = &mut self.answering else {
+            return;
+        };
+        let bytes = stream.release_text(&shared.key);
+        if let Some(most) = self.limits.bytes.filter(|most| stream.sent > *most) {
+            stream.take_back(bytes.len());
+            return self.cut(now, Limit::Bytes(most), shared, out);
+        }
+        self.flush_parts(now, shared, out);
+        if !bytes.is_empty() {
+            out.acts.push(Act::ResponseData(bytes));
+        }
+    }
+
+    /// When the answer is due.
+    fn due(&self) -> Option<FlowTime> {
         let most = self.limits.duration?;
         let open = matches!(self.answering, Answering::Waiting | Answering::Passing(_));
         let sent = self.sent.filter(|_| open)?;

@@ -1,18 +1,23 @@
 //! The request: from its head, or its body where that matters, to a verdict, and
 //! on its way.
 
+use std::sync::Arc;
+
 use ::http::header::{self, HeaderMap};
 use ::http::{Method, request};
 use bytes::Bytes;
 use interceptor_policy::mask::Direction;
-use interceptor_policy::operation::http::HttpBody;
-use interceptor_policy::{Hold, Judgement, Permit, RecordLevel, Refusal, RuleVerdict, Verdict};
+use interceptor_policy::operation::http::{HttpBody, Json};
+use interceptor_policy::{
+    Hold, Judgement, Masks, Permit, RecordLevel, Refusal, RuleVerdict, Verdict,
+};
 
 use super::answer::{Form, Reason};
 use super::body;
 use super::body::coding::{self, CodingError, Decoder};
 use super::deflate;
 use super::exchange::{self, Exchange};
+use super::grpc::{self, Hider, Messages};
 use super::head;
 use super::hold::Held;
 use super::masking::{self, Fault, Masker, Masking};
@@ -106,9 +111,8 @@ impl Exchange {
         self.needs = shared.scope.http_needs(&self.request);
         let reads = !ended && self.needs.request_body;
         if reads && !shared.refuses_early(now, &self.request) {
-            if head::is_grpc(self.request.content_type.as_deref()) {
-                // Its client may wait for an answer before it says more.
-                self.request.body = HttpBody::Unreadable("it is a stream of messages");
+            if let Some(why) = self.unreadable_messages(shared) {
+                self.request.body = HttpBody::Unreadable(why);
             } else {
                 self.asking = Asking::Collecting(Box::new(kept));
                 return;
@@ -118,6 +122,19 @@ impl Exchange {
             return;
         }
         self.decide(now, kept, shared, out);
+    }
+
+    /// Why a call of gRPC cannot be waited for and read.
+    fn unreadable_messages(&self, shared: &Shared) -> Option<&'static str> {
+        if !head::is_grpc(self.request.content_type.as_deref()) {
+            return None;
+        }
+        let known = shared.grpc.as_ref().zip(self.request.grpc.as_ref());
+        match known.map(|(schemas, call)| schemas.asks_once(&call.service, &call.method)) {
+            Some(true) => None,
+            // Its client may wait for an answer before it says more.
+            _ => Some("it is a stream of messages, or nothing says that it is not"),
+        }
     }
 
     /// Whether the body is read for what it tells, though no rule asks: whether an
@@ -214,6 +231,7 @@ impl Exchange {
                 if let Some(tap) = self.tap.take() {
                     self.record_rest(now, tap, shared, out);
                 }
+                let trailers = self.request_trailers(now, trailers, shared, out);
                 out.acts.push(Act::RequestEnd(trailers));
             }
             other => self.asking = other,
@@ -223,6 +241,17 @@ impl Exchange {
     /// Opens and reads a body that is whole.
     fn read_body(&mut self, kept: &Kept, shared: &Shared) {
         self.request.size = Some(kept.size as u64);
+        if head::is_grpc(self.request.content_type.as_deref()) {
+            let form = self.grpc_form(&kept.head.headers, Direction::Request, shared);
+            self.request.body = match form.read_only(&kept.joined()) {
+                Ok(text) => match Json::parse(text.as_bytes()) {
+                    Some(document) => HttpBody::Json(vec![document]),
+                    None => HttpBody::Unreadable("its message has too many values"),
+                },
+                Err(why) => HttpBody::Unreadable(why),
+            };
+            return;
+        }
         let limit = shared.bounds.request_body as u64;
         let opened = Decoder::new(&kept.head.headers, limit).and_then(|mut decoder| {
             let mut opened = Vec::new();
@@ -292,7 +321,12 @@ impl Exchange {
         }
         self.record_command(now, &kept.head, &judgement, shared, out);
         if self.record >= RecordLevel::Commands && !(kept.whole && kept.body.is_empty()) {
-            self.tap = Some(Tap::new(&kept.head.headers, self.masks.as_ref(), shared));
+            if head::is_grpc(self.request.content_type.as_deref()) {
+                let form = self.grpc_form(&kept.head.headers, Direction::Request, shared);
+                self.asked = Some(Messages::telling(form));
+            } else {
+                self.tap = Some(Tap::new(&kept.head.headers, self.masks.as_ref(), shared));
+            }
             for data in &kept.body {
                 self.tap_request(now, data, shared, out);
             }
@@ -337,6 +371,12 @@ impl Exchange {
         let hidden = masks.of(Direction::Request);
         self.masked += masking::fields(hidden, &mut kept.head.headers, &shared.key);
         let kind = self.request.content_type.as_deref();
+        if head::is_grpc(kind) {
+            // Found out now, and not when the call was made.
+            let answers = self.grpc_form(&kept.head.headers, Direction::Response, shared);
+            Hider::new(answers, Arc::clone(&masks), Direction::Response)?;
+            return self.mask_messages(kept, masks, shared);
+        }
         if !hidden.has_body()
             || kept.whole && kept.body.is_empty()
             || stream::is_text(kind) == Some(false)
@@ -375,6 +415,38 @@ impl Exchange {
             vec![Bytes::from(masked)]
         };
         self.masking = Some(Box::new(masking));
+        Ok(())
+    }
+
+    /// Hides in the messages of gRPC that the agent sends.
+    fn mask_messages(
+        &mut self,
+        kept: &mut Kept,
+        masks: Arc<Masks>,
+        shared: &Shared,
+    ) -> Result<(), Fault> {
+        if !masks.of(Direction::Request).has_body() || kept.whole && kept.body.is_empty() {
+            return Ok(());
+        }
+        let headers = &mut kept.head.headers;
+        let form = self.grpc_form(headers, Direction::Request, shared);
+        let hider = Hider::new(form, masks, Direction::Request)?;
+        let decoder = Decoder::new(headers, shared.bounds.decoded).map_err(CodingError::why)?;
+        stream::drop_of_bytes(headers);
+        let mut masking = Masking::new(decoder, Masker::Grpc(Box::new(hider)));
+        let mut masked = masking.push(&kept.joined(), &shared.key)?;
+        if kept.whole {
+            masked.extend(masking.finish(&shared.key)?);
+            self.masked += masking.masker.hidden();
+        } else {
+            self.masking = Some(Box::new(masking));
+        }
+        kept.size = masked.len();
+        kept.body = if masked.is_empty() {
+            Vec::new()
+        } else {
+            vec![Bytes::from(masked)]
+        };
         Ok(())
     }
 
@@ -427,6 +499,7 @@ impl Exchange {
         }
         if self.needs.response_body || self.masks_answer() {
             coding::accept_known(&mut head.headers);
+            grpc::accept_known(&mut head.headers);
             // A range could cut what is to be hidden in two.
             head.headers.remove(header::RANGE);
             head.headers.remove(header::IF_RANGE);
@@ -434,6 +507,7 @@ impl Exchange {
         // Spent by the acts below.
         drop(permit);
         self.sent = Some(now);
+        let trailers = self.request_trailers(now, trailers, shared, out);
         let ended = whole && body.is_empty() && trailers.is_none();
         out.acts.push(Act::Request {
             head: Box::new(head),

@@ -12,6 +12,8 @@ use interceptor_policy::{Limits, Masks, RecordLevel, Refusal};
 use super::answer::{self, Form, Reason};
 use super::asking::Asking;
 use super::body::ModelCall;
+use super::body::model_answer::AnswerReader;
+use super::grpc;
 use super::head;
 use super::masking::Masking;
 use super::outbox::{Act, Failure, Outbox};
@@ -70,12 +72,18 @@ pub(super) struct Exchange {
     pub(super) masking: Option<Box<Masking>>,
     /// What of the request's body goes on record.
     pub(super) tap: Option<Tap>,
+    /// Its messages on their way to the record, where it is a call of gRPC.
+    pub(super) asked: Option<grpc::Messages>,
     /// The call of a model that its body makes.
     pub(super) model: Option<ModelCall>,
+    /// Collects what a model answers, where it is one that is asked.
+    pub(super) answered: Option<AnswerReader>,
     /// Whether it asks for a WebSocket whose messages may be compressed.
     pub(super) offers_deflate: bool,
     /// Values hidden so far.
     pub(super) masked: u64,
+    /// When text that waits for its line's end goes on without it.
+    pub(super) release: Option<FlowTime>,
     /// What of the answer is on record at its end.
     pub(super) answer: Option<super::record::Answer>,
 }
@@ -125,9 +133,12 @@ impl Exchange {
             tags_held: Vec::new(),
             masking: None,
             tap: None,
+            asked: None,
             model: None,
+            answered: None,
             offers_deflate: false,
             masked: 0,
+            release: None,
             answer: None,
         }
     }
@@ -149,6 +160,22 @@ impl Exchange {
     pub(super) fn masks_answer(&self) -> bool {
         let masks = self.masks.as_ref();
         masks.is_some_and(|masks| masks.of(Direction::Response).has_body())
+    }
+
+    /// How messages of gRPC are written that go one way.
+    pub(super) fn grpc_form(
+        &self,
+        headers: &::http::HeaderMap,
+        direction: Direction,
+        shared: &Shared,
+    ) -> grpc::Form {
+        let media = head::media_type(headers);
+        let known = shared.grpc.as_ref().zip(self.request.grpc.as_ref());
+        let shape = known.and_then(|(schemas, call)| match direction {
+            Direction::Request => schemas.input(&call.service, &call.method),
+            Direction::Response => schemas.output(&call.service, &call.method),
+        });
+        grpc::Form::new(headers, media.as_deref(), shape)
     }
 
     /// Whether the service knows of it.
@@ -204,7 +231,7 @@ impl Exchange {
                 if unsent {
                     self.answer_with(now, reason, shared, out);
                 } else {
-                    out.acts.extend([Act::BreakDownstream, Act::DropUpstream]);
+                    self.break_answer(reason, shared, out);
                 }
                 self.asking = Asking::Done;
             }
@@ -215,6 +242,20 @@ impl Exchange {
                 self.asking = Asking::Done;
             }
         }
+    }
+
+    /// Ends an answer that is under way. A call of gRPC has room for a reason
+    /// there; any other client sees that it is not whole.
+    fn break_answer(&self, reason: &Reason, shared: &Shared, out: &mut Outbox) {
+        let status = match self.form {
+            Form::Grpc(_) => answer::grpc_trailers(reason, shared.journal.session(), self.number),
+            _ => None,
+        };
+        out.acts.push(match status {
+            Some(trailers) => Act::ResponseEnd(Some(trailers)),
+            None => Act::BreakDownstream,
+        });
+        out.acts.push(Act::DropUpstream);
     }
 
     /// A rule ends the session with this exchange.
@@ -248,7 +289,7 @@ impl Exchange {
                 if unsent {
                     self.answer_with(now, reason, shared, out);
                 } else {
-                    out.acts.extend([Act::BreakDownstream, Act::DropUpstream]);
+                    self.break_answer(reason, shared, out);
                 }
             }
             Answering::Tunnel(tunnel) => {

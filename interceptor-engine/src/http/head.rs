@@ -27,6 +27,23 @@ const HOP: [HeaderName; 7] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Fields that say where a message ends or goes, what it is, or who sends it: a
+/// reader that takes trailers for fields would believe them.
+pub(super) const NOT_IN_TRAILERS: [HeaderName; 12] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::EXPECT,
+    header::RANGE,
+    header::MAX_FORWARDS,
+    HeaderName::from_static("x-http-method-override"),
+];
+
 /// The host and port that a request is for: lower case, without a final dot.
 /// `None` where it names none, or one that is no host.
 #[must_use]

@@ -2,6 +2,7 @@
 //!
 //! * JSON, and lines of it, by place and by looks, so that it stays JSON;
 //! * server-sent events one by one, each event's data as JSON where it is some;
+//! * messages of gRPC one by one ([`super::grpc`]);
 //! * any other text by looks.
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use interceptor_policy::mask::{Direction, Hidden, JsonMasker, Masked};
 use interceptor_policy::{DetectStream, MaskKey, Masks};
 
 use super::body::coding::Decoder;
+use super::grpc::Hider;
 
 /// Bytes of one event; a longer one cannot be looked at.
 const EVENT_LIMIT: usize = 1 << 20;
@@ -55,6 +57,7 @@ pub(super) enum Masker {
     Json(Box<JsonMasker>, bool),
     Events(Box<Events>),
     Text(Box<DetectStream>),
+    Grpc(Box<Hider>),
 }
 
 impl Masker {
@@ -71,6 +74,7 @@ impl Masker {
             Self::Json(masker, _) => masker.hidden(),
             Self::Events(events) => events.hidden,
             Self::Text(stream) => stream.hidden(),
+            Self::Grpc(hider) => hider.hidden,
         }
     }
 
@@ -90,6 +94,19 @@ impl Masker {
                 stream.push(piece, key, out);
                 Ok(())
             }
+            Self::Grpc(hider) => hider.push(piece, key, out),
+        }
+    }
+
+    /// Whether text is held back whose line has not ended.
+    pub(super) fn holds_text(&self) -> bool {
+        matches!(self, Self::Text(stream) if stream.held() > 0)
+    }
+
+    /// Gives of it what no secret can have begun in.
+    pub(super) fn release_text(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        if let Self::Text(stream) = self {
+            stream.flush_words(key, out);
         }
     }
 
@@ -106,6 +123,7 @@ impl Masker {
                 stream.finish(key, out);
                 Ok(())
             }
+            Self::Grpc(hider) => hider.finish(),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! * [`session`] is the door, and what exchanges share; `exchange` is one of
 //!   them: its request (`asking`), a person's word (`hold`), its response
 //!   (`answering`), what becomes of a changed protocol (`tunnel`, `websocket`, `deflate`);
-//! * [`body`] reads what requests say; `masking` hides what is masked, and
+//! * [`body`] reads what requests say, [`grpc`] what messages of gRPC do; `masking` hides what is masked, and
 //!   `stream` does so while a response goes through; `answer` makes the answers that are ours;
 //! * `head` reads heads; `record` and `tap` write what goes on record; `rules` asks the
 //!   rules.
@@ -24,6 +24,7 @@ mod asking;
 pub mod body;
 mod deflate;
 mod exchange;
+pub mod grpc;
 mod head;
 mod hold;
 mod masking;

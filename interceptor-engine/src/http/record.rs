@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::answer::Reason;
 use super::asking::Kept;
 use super::body::coding::{CodingError, Decoder};
-use super::body::grpc::Messages;
 use super::exchange::Exchange;
+use super::grpc::{Messages, Told};
 use super::head::is_secret_name;
 use super::outbox::Outbox;
 use super::session::Shared;
@@ -321,6 +321,48 @@ impl Exchange {
         let meta = json!({"part": part});
         out.events
             .push(event.with_data(bytes).with_meta(meta.to_string()));
+    }
+
+    /// Messages of gRPC, of one direction.
+    pub(super) fn record_told(
+        &self,
+        now: FlowTime,
+        kind: Kind,
+        told: Vec<Told>,
+        named: bool,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        for Told {
+            number,
+            bytes,
+            said,
+        } in told
+        {
+            let of = match kind {
+                Kind::Input => "request",
+                _ => "response",
+            };
+            let line = format!("message {number} of the {of}, {bytes} bytes");
+            let mut meta = json!({"part": number, "grpc_message": number, "bytes": bytes});
+            let data = match said {
+                Ok(text) => {
+                    if let (Value::Object(meta), false) = (&mut meta, named) {
+                        meta.insert("fields".to_owned(), json!("by number"));
+                    }
+                    self.recordable(&text, shared).into_owned().into_bytes()
+                }
+                Err(why) => {
+                    if let Value::Object(meta) = &mut meta {
+                        meta.insert("unreadable".to_owned(), json!(why));
+                    }
+                    Vec::new()
+                }
+            };
+            let event = shared.journal.event(now, kind, Some(self.number), line);
+            out.events
+                .push(event.with_data(data).with_meta(meta.to_string()));
+        }
     }
 
     /// The end of an answer that the service gave: how many parts its body has on

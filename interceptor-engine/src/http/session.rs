@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::answer::{self, Reason};
 use super::exchange::Exchange;
+use super::grpc::Schemas;
 use super::outbox::{Failure, Outbox};
 use crate::event::{FlowTime, Kind};
 use crate::hold::Decision;
@@ -68,6 +69,8 @@ pub struct Settings {
     /// Fields that the target's credentials set: what the agent sends under
     /// their names is dropped, and never recorded.
     pub injected: Vec<HeaderName>,
+    /// What messages of gRPC are made of, where that is configured.
+    pub grpc: Option<Arc<Schemas>>,
     /// How much is looked at.
     pub bounds: Bounds,
 }
@@ -83,6 +86,7 @@ pub(super) struct Shared {
     pub(super) downstream_tls: bool,
     pub(super) uninspected: bool,
     pub(super) injected: Vec<HeaderName>,
+    pub(super) grpc: Option<Arc<Schemas>>,
     pub(super) bounds: Bounds,
     pub(super) totals: Totals,
     /// Nothing more begins: a rule ended the session.
@@ -111,6 +115,7 @@ impl HttpSession {
                 downstream_tls: settings.downstream_tls,
                 uninspected: settings.uninspected,
                 injected: settings.injected,
+                grpc: settings.grpc,
                 bounds: settings.bounds,
                 totals: Totals::default(),
                 over: None,
@@ -118,6 +123,12 @@ impl HttpSession {
             exchanges: BTreeMap::new(),
             closed: false,
         }
+    }
+
+    /// For tests: another schema of gRPC's messages.
+    #[cfg(test)]
+    pub(super) fn set_grpc(&mut self, grpc: Option<Arc<Schemas>>) {
+        self.shared.grpc = grpc;
     }
 
     /// Puts other rules in force, for what is judged from now on.
@@ -296,9 +307,7 @@ impl HttpSession {
     /// The time is `now`.
     pub fn time_is(&mut self, now: FlowTime, id: u64, out: &mut Outbox) {
         self.with(id, out, |exchange, shared, out| {
-            if exchange.deadline().is_some_and(|due| now >= due) {
-                exchange.too_late(now, shared, out);
-            }
+            exchange.time_is(now, shared, out);
         });
     }
 

@@ -311,6 +311,21 @@ impl Stream {
         }
     }
 
+    /// Whether text waits for its line's end.
+    pub(super) fn holds_text(&self) -> bool {
+        matches!(&self.way, Way::Masked(masking) if masking.masker.holds_text())
+    }
+
+    /// Nothing has come for a while: gives of it what may be given.
+    pub(super) fn release_text(&mut self, key: &MaskKey) -> Bytes {
+        let mut masked = Vec::new();
+        if let Way::Masked(masking) = &mut self.way {
+            masking.masker.release_text(key, &mut masked);
+            self.hidden = masking.masker.hidden();
+        }
+        self.give(masked)
+    }
+
     /// Masked bytes, for the record and for the agent.
     fn give(&mut self, masked: Vec<u8>) -> Bytes {
         self.sent += masked.len() as u64;

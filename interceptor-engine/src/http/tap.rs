@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use ::http::header::HeaderMap;
 use bytes::Bytes;
+use interceptor_policy::mask::Direction;
 use interceptor_policy::{DetectStream, Masks, RecordLevel};
 use serde_json::{Value, json};
 
 use super::body::ModelCall;
 use super::body::coding::{CodingError, Decoder};
+use super::body::model_answer::AnswerReader;
 use super::exchange::Exchange;
 use super::outbox::Outbox;
 use super::record::{cut, one_line};
 use super::session::Shared;
 use super::stream::Parts;
 use crate::event::{FlowTime, Kind};
+use crate::meta::Meta;
 
 /// Bytes of one message of a model's call on record.
 const MESSAGE_LIMIT: usize = 8 << 10;
@@ -54,6 +57,12 @@ impl Exchange {
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
+        if let Some(asked) = &mut self.asked {
+            asked.push(data);
+            let (told, named) = (asked.take(), asked.has_names());
+            self.record_told(now, Kind::Input, told, named, shared, out);
+            return;
+        }
         let Some(tap) = &mut self.tap else {
             return;
         };
@@ -121,6 +130,7 @@ impl Exchange {
             tools,
             stream,
         } = call;
+        self.answered = Some(AnswerReader::new(api));
         let line = format!(
             "model {model}: {} messages, {} tool calls, {} tools",
             messages.len(),
@@ -152,6 +162,80 @@ impl Exchange {
             .journal
             .event(now, Kind::Note, Some(self.number), one_line(&line));
         out.events.push(event.with_meta(meta.to_string()));
+    }
+
+    /// What a model answered, once the agent has all of it.
+    pub(super) fn record_model_answer(
+        &mut self,
+        now: FlowTime,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) {
+        let Some(reader) = self.answered.take() else {
+            return;
+        };
+        let kind = self
+            .answer
+            .as_ref()
+            .and_then(|one| one.content_type.as_deref());
+        let Some(said) = reader.finish(kind == Some("text/event-stream")) else {
+            return;
+        };
+        let text = |text: &str| {
+            let mut text = self.recordable(text, shared).into_owned();
+            cut(&mut text, MESSAGE_LIMIT);
+            text
+        };
+        let calls: Vec<Value> = said
+            .tool_calls
+            .iter()
+            .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
+            .collect();
+        let names: Vec<&str> = said.tool_calls.iter().map(|call| &*call.name).collect();
+        let line = match names.as_slice() {
+            [] => "the model answers".to_owned(),
+            names => format!("the model calls {}", names.join(", ")),
+        };
+        let meta = json!({"model_answer": {
+            "api": said.api,
+            "model": said.model,
+            "text": text(&said.text),
+            "tool_calls": calls,
+        }});
+        let event = shared
+            .journal
+            .event(now, Kind::Note, Some(self.number), one_line(&line));
+        out.events.push(event.with_meta(meta.to_string()));
+    }
+
+    /// Trailers of the request, on their way: without what is not for trailers, and
+    /// masked as fields are.
+    pub(super) fn request_trailers(
+        &mut self,
+        now: FlowTime,
+        trailers: Option<HeaderMap>,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) -> Option<HeaderMap> {
+        let mut trailers = trailers.filter(|trailers| !trailers.is_empty())?;
+        super::head::drop_hop(&mut trailers);
+        for name in super::head::NOT_IN_TRAILERS.iter().chain(&shared.injected) {
+            trailers.remove(name);
+        }
+        if let Some(masks) = self.masks.clone() {
+            let hidden = masks.of(Direction::Request);
+            self.masked += super::masking::fields(hidden, &mut trailers, &shared.key);
+        }
+        if self.record >= RecordLevel::Commands {
+            let line = format!("{} trailers of the request", trailers.len());
+            let mut meta = Meta::new();
+            meta.put_written("trailers", &self.recordable_headers(&trailers, shared));
+            let event = shared
+                .journal
+                .event(now, Kind::Input, Some(self.number), line);
+            out.events.push(event.with_meta(meta.finish()));
+        }
+        Some(trailers)
     }
 }
 

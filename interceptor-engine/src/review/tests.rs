@@ -50,6 +50,7 @@ fn recorded(yaml: &str, asked: &[(&str, &str, &str, &str)]) -> Vec<Entry> {
         downstream_tls: true,
         uninspected: false,
         injected: Vec::new(),
+        grpc: None,
         bounds: Bounds::default(),
     });
     let mut out = Outbox::default();

@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
     match args.command {
         Command::Init => {
-            let authority = Authority::open_or_create(&config.state_dir)?;
+            let authority = Authority::open_or_create_for(&config.state_dir, &config.permitted)?;
             authority.publish(&config.runtime_dir)?;
             show(&authority, &config.runtime_dir, global.json)
         }

@@ -18,6 +18,7 @@ use super::{
     TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
+use interceptor_engine::http::grpc::Schemas;
 
 /// Checks one file; `folder` is what relative paths in it are relative to.
 pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_>) -> Config {
@@ -35,6 +36,7 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
         },
         recorder: check.recorder(raw.recorder, fallback.recorder),
         admin: check.admin(raw.admin, &runtime_dir),
+        permitted: check.permitted(&raw.ca),
         approvals: Approvals {
             key: raw.approvals.key.as_ref().and_then(|key| check.secret(key)),
             groups: raw.approvals.groups,
@@ -202,6 +204,7 @@ impl Check<'_, '_> {
             _ => (None, None),
         };
         let ssh = self.ssh(&raw, is_ssh);
+        let grpc = raw.grpc.as_ref().and_then(|raw| self.grpc(raw, protocol));
         Target {
             name,
             place,
@@ -215,6 +218,7 @@ impl Check<'_, '_> {
             credentials,
             http,
             ssh,
+            grpc,
             default: raw.default.map(verdict),
         }
     }
@@ -300,6 +304,33 @@ impl Check<'_, '_> {
             mode,
             ca: raw.ca.as_ref().map(|ca| self.path(ca)),
             server_name: raw.server_name.as_ref().map(|name| name.value.clone()),
+        }
+    }
+
+    /// What messages of gRPC are made of.
+    fn grpc(
+        &mut self,
+        raw: &written::Grpc,
+        protocol: Option<written::Protocol>,
+    ) -> Option<std::sync::Arc<Schemas>> {
+        let at = raw.descriptor_set.referenced;
+        if protocol.is_some_and(|protocol| !matches!(protocol, written::Protocol::Http)) {
+            let message = "`grpc` is of targets that speak HTTP";
+            self.error(at, message, "set `protocol: http`");
+            return None;
+        }
+        let path = self.path(&raw.descriptor_set);
+        let read = std::fs::read(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Schemas::read(&bytes).map_err(|error| error.to_string()));
+        match read {
+            Ok(schemas) => Some(std::sync::Arc::new(schemas)),
+            Err(why) => {
+                let message = format!("the descriptor set cannot be used: {why}");
+                let help = "write one with `protoc --include_imports --descriptor_set_out=FILE`";
+                self.error(at, message, help);
+                None
+            }
         }
     }
 
@@ -496,6 +527,17 @@ impl Check<'_, '_> {
             });
         }
         listeners
+    }
+
+    fn permitted(&mut self, raw: &written::Ca) -> crate::tls::Permitted {
+        let mut permitted = crate::tls::Permitted::default();
+        for one in &raw.permitted {
+            if !permitted.add(&one.value) {
+                let message = "this is neither a name nor a network";
+                self.error(one.referenced, message, "for example internal, 10.0.0.0/8");
+            }
+        }
+        permitted
     }
 
     fn admin(&mut self, raw: written::Admin, runtime_dir: &Path) -> Admin {

@@ -44,6 +44,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The admin socket.
     pub admin: Admin,
+    /// For whom the local authority may issue certificates.
+    pub permitted: crate::tls::Permitted,
     /// Who answers questions.
     pub approvals: Approvals,
     /// Sockets, pins and pid file; gone after a reboot. Default `/run/interceptor`.
@@ -96,6 +98,8 @@ pub struct Target {
     pub http: Option<HttpCredentials>,
     /// How it is spoken to, where it speaks SSH.
     pub ssh: SshTarget,
+    /// What messages of gRPC are made of.
+    pub grpc: Option<std::sync::Arc<interceptor_engine::http::grpc::Schemas>>,
     /// What decides when no rule does; `None` for `intercept.default`.
     pub default: Option<DefaultVerdict>,
 }
@@ -325,6 +329,7 @@ impl Default for Config {
                 live_entries: 10_000,
             },
             listeners: Vec::new(),
+            permitted: crate::tls::Permitted::default(),
             admin: Admin {
                 socket: runtime_dir.join("admin.sock"),
             },

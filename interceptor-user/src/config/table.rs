@@ -174,6 +174,7 @@ mod tests {
             credentials: None,
             http: None,
             ssh: crate::config::SshTarget::default(),
+            grpc: None,
             default: None,
         }
     }

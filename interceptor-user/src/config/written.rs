@@ -29,9 +29,18 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
+    pub(super) ca: Ca,
+    #[serde(default)]
     pub(super) approvals: Approvals,
     pub(super) runtime_dir: Option<Spanned<String>>,
     pub(super) state_dir: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ca {
+    #[serde(default)]
+    pub(super) permitted: Vec<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,6 +81,7 @@ pub(super) struct Target {
     #[serde(default)]
     pub(super) tls: Tls,
     pub(super) credentials: Option<Spanned<Credentials>>,
+    pub(super) grpc: Option<Grpc>,
     pub(super) default: Option<DefaultVerdict>,
     pub(super) known_hosts: Option<Spanned<String>>,
     pub(super) unknown_host_key: Option<Spanned<UnknownHostKey>>,
@@ -83,6 +93,12 @@ pub(super) struct Target {
 pub(super) enum UnknownHostKey {
     Refuse,
     AcceptNew,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Grpc {
+    pub(super) descriptor_set: Spanned<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

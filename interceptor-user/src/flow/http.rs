@@ -94,6 +94,7 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
         downstream_tls: tls,
         uninspected: house.config.intercept.uninspected != Uninspected::Block,
         injected: legs.injector.names(),
+        grpc: flow.target.as_ref().and_then(|target| target.grpc.clone()),
         bounds: Bounds::default(),
     });
     let mut out = Outbox::default();

@@ -266,9 +266,10 @@ async fn identity(injector: &Injector, fault: &mut Option<Fault>) -> Option<Arc<
 
 /// Why a ClientHello is not answered with our certificate, if so.
 fn unopenable(house: &House, flow: &Flow, hello: &ClientHello) -> Option<Why> {
-    if hello.has_ech {
-        return Some(Why::Encrypted);
-    }
+    // An encrypted ClientHello inside (ECH) is no reason: nobody sees it, since ours
+    // is the only handshake, and it goes by the outer name. A client that offers it
+    // for show (GREASE) goes on; one that means it ends the handshake, sends nothing,
+    // and comes again without (RFC 9849, section 6.1.6).
     if !hello.alpn.is_empty() && service::offer(&hello.alpn).is_empty() {
         return Some(Why::NotHttp);
     }

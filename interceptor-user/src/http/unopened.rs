@@ -29,8 +29,6 @@ pub enum Why {
     Pinned,
     /// The service asks for a certificate that is not configured.
     ClientCertificate,
-    /// The ClientHello has an encrypted one inside.
-    Encrypted,
     /// The agent offers nothing but protocols that are not HTTP.
     NotHttp,
 }
@@ -46,7 +44,6 @@ impl Why {
             Self::ClientCertificate => {
                 "the service asks for a client certificate, and the target's `credentials` have none"
             }
-            Self::Encrypted => "the agent encrypts its ClientHello",
             Self::NotHttp => "the agent offers no protocol that is read inside TLS (ALPN)",
         }
     }

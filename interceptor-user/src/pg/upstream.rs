@@ -143,6 +143,7 @@ mod tests {
             },
             credentials: None,
             http: None,
+            grpc: None,
             ssh: crate::config::SshTarget::default(),
             default: None,
         };

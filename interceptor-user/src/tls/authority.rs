@@ -33,6 +33,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::permitted::Permitted;
 use super::provider;
 
 /// How long the authority lives.
@@ -81,6 +82,23 @@ pub enum AuthorityError {
         /// What is wrong with it.
         fault: String,
     },
+    /// It was made for other names.
+    #[error(
+        "the authority in {} is for {made}, and `ca: permitted` says {configured}: remove that folder, \
+         and a new one is made, which agents have to be given",
+        folder.display()
+    )]
+    Permitted {
+        /// The folder of the authority.
+        folder: PathBuf,
+        /// What its certificate permits.
+        made: String,
+        /// What the configuration permits.
+        configured: String,
+    },
+    /// It may not be for any of the names that are asked for.
+    #[error("`ca: permitted` has none of the names and addresses that are asked for")]
+    NotPermitted,
     /// A certificate could not be made.
     #[error("a certificate could not be issued: {0}")]
     Issue(String),
@@ -103,6 +121,7 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     leaf_key: KeyPair,
+    permitted: Permitted,
     cache: Mutex<Cache>,
 }
 
@@ -121,18 +140,37 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// The authority under `state_dir`, made where there is none.
+    /// The authority under `state_dir`, for everything, made where there is none.
     ///
     /// # Errors
     /// When it can be neither read nor made, or when others may read its key.
     pub fn open_or_create(state_dir: &Path) -> Result<Self, AuthorityError> {
-        match Self::open(state_dir) {
+        Self::open_or_create_for(state_dir, &Permitted::default())
+    }
+
+    /// The same, for certain names and addresses alone.
+    ///
+    /// # Errors
+    /// As above, and when it was made for others.
+    pub fn open_or_create_for(
+        state_dir: &Path,
+        permitted: &Permitted,
+    ) -> Result<Self, AuthorityError> {
+        let opened = match Self::open(state_dir) {
             Err(AuthorityError::Missing(_)) => {
-                create(state_dir)?;
+                create(state_dir, permitted)?;
                 Self::open(state_dir)
             }
             other => other,
+        }?;
+        if opened.permitted != *permitted {
+            return Err(AuthorityError::Permitted {
+                folder: opened.folder,
+                made: opened.permitted.to_string(),
+                configured: permitted.to_string(),
+            });
         }
+        Ok(opened)
     }
 
     /// The authority under `state_dir`.
@@ -168,6 +206,12 @@ impl Authority {
                 "it is not the certificate of the key beside it".to_owned(),
             ));
         }
+        let permitted = Permitted::of(&certificate).ok_or_else(|| {
+            unusable(
+                &certificate_path,
+                "its name constraints cannot be read".to_owned(),
+            )
+        })?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| unusable(&certificate_path, error.to_string()))?;
         let leaf_key = KeyPair::generate().map_err(issue)?;
@@ -176,6 +220,7 @@ impl Authority {
             certificate,
             issuer,
             leaf_key,
+            permitted,
             cache: Mutex::new(LruCache::new(CACHED)),
         })
     }
@@ -243,6 +288,7 @@ impl Authority {
         params.not_after = now + LEAF_LIFE;
         let mut subject = DistinguishedName::new();
         let title = names.sni.as_ref().or(names.host.as_ref());
+        let title = title.filter(|_| self.permitted.is_any());
         subject.push(
             DnType::CommonName,
             // X.520 allows a common name of 64 characters; who verifies reads the
@@ -262,6 +308,10 @@ impl Authority {
             if !alternative.contains(&name) {
                 alternative.push(name);
             }
+        }
+        alternative.retain(|name| self.permitted.allows(name));
+        if alternative.is_empty() {
+            return Err(AuthorityError::NotPermitted);
         }
         params.subject_alt_names = alternative;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -358,12 +408,13 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Makes an authority under `state_dir`, unless another process was first.
-fn create(state_dir: &Path) -> Result<(), AuthorityError> {
+fn create(state_dir: &Path, permitted: &Permitted) -> Result<(), AuthorityError> {
     fs::create_dir_all(state_dir).map_err(at(state_dir))?;
     let key = KeyPair::generate().map_err(issue)?;
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.name_constraints = permitted.constraints();
     let now = OffsetDateTime::now_utc();
     params.not_before = now - BACKDATED;
     params.not_after = now + AUTHORITY_LIFE;
@@ -513,6 +564,50 @@ mod tests {
             starts.into_iter().map(|one| one.join().unwrap()).collect()
         });
         assert!(made.iter().all(|one| *one == made[0]), "{made:?}");
+    }
+
+    #[test]
+    fn a_constrained_authority_is_believed_for_what_it_permits_and_nothing_else() {
+        let state = tempfile::tempdir().unwrap();
+        let mut permitted = Permitted::default();
+        assert!(permitted.add("internal") && permitted.add("10.0.0.0/8"));
+        let ours = Authority::open_or_create_for(state.path(), &permitted).unwrap();
+        let again = Authority::open_or_create_for(state.path(), &permitted).unwrap();
+        assert_eq!(ours.fingerprint(), again.fingerprint());
+        let other = Authority::open_or_create(state.path());
+        assert!(matches!(other, Err(AuthorityError::Permitted { .. })));
+        let names = |sni: &str, address: [u8; 4]| Names {
+            sni: Some(sni.to_owned()),
+            address: address.into(),
+            host: None,
+        };
+        // openssl judges, not we: with what is issued, and with what a thief of the key
+        // would issue.
+        let verify = |leaf: &CertificateDer<'_>| {
+            let file = state.path().join("leaf.pem");
+            fs::write(&file, pem(leaf)).unwrap();
+            let done = std::process::Command::new("openssl")
+                .args(["verify", "-CAfile"])
+                .args([&state.path().join("ca/ca.pem"), &file])
+                .output()
+                .unwrap();
+            done.status.success()
+        };
+        let fine = ours.issue(&names("a.internal", [10, 0, 0, 1])).unwrap();
+        assert!(verify(&fine));
+        // Of two, only what is permitted stands in it.
+        let half = ours.issue(&names("a.internal", [192, 0, 2, 1])).unwrap();
+        assert!(verify(&half));
+        let none = ours.issue(&names("bank.example", [192, 0, 2, 1]));
+        assert!(matches!(none, Err(AuthorityError::NotPermitted)));
+        let mut thief = Authority::open(state.path()).unwrap();
+        thief.permitted = Permitted::default();
+        for stolen in [
+            names("bank.example", [10, 0, 0, 1]),
+            names("a.internal", [192, 0, 2, 1]),
+        ] {
+            assert!(!verify(&thief.issue(&stolen).unwrap()), "{stolen:?}");
+        }
     }
 
     #[test]

@@ -39,7 +39,6 @@ impl DownstreamTlsError {
                     | Alert::UnsupportedCertificate
                     | Alert::CertificateRevoked
                     | Alert::AccessDenied
-                    | Alert::EncryptedClientHelloRequired
             ))
         )
     }

@@ -14,6 +14,7 @@
 pub mod authority;
 pub mod binding;
 pub mod downstream;
+mod permitted;
 pub mod stream;
 pub mod upstream;
 pub mod verify;
@@ -23,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::crypto::CryptoProvider;
 
 pub use authority::Authority;
+pub use permitted::Permitted;
 pub use stream::Stream;
 
 /// What was agreed on an encrypted leg.

@@ -189,6 +189,8 @@ pub fn target(mode: TlsMode, ca: Option<PathBuf>) -> Target {
         },
         credentials: None,
         http: None,
+        ssh: interceptor_user::config::SshTarget::default(),
+        grpc: None,
         default: None,
     }
 }

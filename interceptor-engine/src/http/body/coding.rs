@@ -233,6 +233,19 @@ impl Decoder {
         })
     }
 
+    /// For one coding, by its name.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(in crate::http) fn of(name: &str, limit: u64) -> Result<Self, CodingError> {
+        Ok(Self {
+            layers: Layer::new(name)?.into_iter().collect(),
+            limit,
+            taken: 0,
+            given: 0,
+        })
+    }
+
     /// The most that may come out.
     #[must_use]
     pub fn limit(&self) -> u64 {
@@ -451,6 +464,25 @@ mod tests {
         }
         let twice = gzip(&gzip(&zeros));
         assert_eq!(open("gzip, gzip", &twice, 1000), Err(CodingError::Bomb));
+    }
+
+    #[test]
+    fn a_bomb_of_brotli_is_refused_as_well() {
+        // 64 MiB of zeros.
+        let body = hex::decode(concat!(
+            "cbffff3ff82700e2b14020f7fe8fffff7ff04f00c4611180eefd1fffffffe09f0088c30200ddfb3ffeffffc13f011087",
+            "0500baf77ffcffff837f02200e0b0074effff8ffff07ff04401c1600e8defff1ffff0ffe0980382c00d0bdffcbffff3ffc1300715800a07bff07"
+        ))
+        .unwrap();
+        for piece in [1, 10, 106] {
+            let mut decoder = Decoder::new(&headers("br"), 1 << 30).unwrap();
+            let mut out = Vec::new();
+            let pushed = body
+                .chunks(piece)
+                .try_for_each(|piece| decoder.push(piece, &mut out));
+            assert_eq!(pushed, Err(CodingError::Bomb), "by {piece}");
+            assert!(out.len() <= 1 << 20, "{}", out.len());
+        }
     }
 
     #[test]

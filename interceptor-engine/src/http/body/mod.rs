@@ -2,8 +2,8 @@
 //!
 //! * [`coding`] opens content codings;
 //! * [`form`] and [`multipart`] read forms, the policy crate's `Json` reads JSON;
-//! * [`graphql`], [`rpc`] and [`model`] find the operations in them;
-//! * [`grpc`] tells messages of gRPC apart.
+//! * [`graphql`], [`rpc`] and [`model`] find the operations in them, and
+//!   [`model_answer`] what a model answers.
 //!
 //! What a body is, its content type says; where that is missing or means nothing,
 //! what looks like JSON is read as JSON, since servers do so. What cannot be read
@@ -12,8 +12,8 @@
 pub mod coding;
 pub mod form;
 pub mod graphql;
-pub mod grpc;
 pub mod model;
+pub(super) mod model_answer;
 pub mod multipart;
 pub mod rpc;
 

@@ -189,3 +189,26 @@ fn an_answer_to_head_says_nothing_of_a_body_that_would_be_another() {
     assert_eq!(talk.field("content-length"), None);
     assert_eq!(talk.field("etag"), None);
 }
+
+#[test]
+fn text_without_a_line_s_end_goes_on_after_a_pause_but_for_what_may_be_a_secret() {
+    let mut talk = Talk::new(MASKS);
+    let id = talk.get("/stream");
+    talk.head(id, 200, &[("content-type", "text/plain")], false);
+    talk.data(id, b"pay with 4111 1111 ");
+    assert_eq!(talk.text(), "");
+    let due = talk.session.deadline(id).unwrap();
+    talk.now = FlowTime(due.0 - 1001);
+    talk.call(|session, now, out| session.time_is(now, id, out));
+    assert_eq!(talk.text(), "", "not before its time");
+    talk.call(|session, now, out| session.time_is(now, id, out));
+    assert_eq!(talk.text(), "pay with ");
+    assert_eq!(talk.session.deadline(id), None);
+    talk.data(id, b"1111 1111 please do");
+    talk.now.0 += 100_000;
+    talk.call(|session, now, out| session.time_is(now, id, out));
+    assert_eq!(talk.text(), "pay with [redacted] please ");
+    talk.finish(id);
+    assert_eq!(talk.text(), "pay with [redacted] please do");
+    assert_eq!(talk.recorded(), "pay with [redacted] please do");
+}

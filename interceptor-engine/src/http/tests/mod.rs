@@ -1,6 +1,7 @@
 //! A session without sockets: what the shell would do, done by hand.
 
 mod answers;
+mod grpc;
 mod hiding;
 mod holding;
 mod limits;
@@ -35,6 +36,7 @@ struct Talk {
     sent: Option<request::Parts>,
     up: Vec<u8>,
     up_ended: bool,
+    up_trailers: Option<HeaderMap>,
     dropped: bool,
     /// What the agent got.
     answer: Option<response::Parts>,
@@ -103,6 +105,7 @@ impl Talk {
                 downstream_tls: true,
                 uninspected,
                 injected: vec!["x-injected".parse().unwrap()],
+                grpc: None,
                 bounds: Bounds {
                     request_body: 4096,
                     small_response: 1000,
@@ -115,6 +118,7 @@ impl Talk {
             sent: None,
             up: Vec::new(),
             up_ended: false,
+            up_trailers: None,
             dropped: false,
             answer: None,
             down: Vec::new(),
@@ -143,8 +147,9 @@ impl Talk {
                     assert!(self.sent.is_some() && !self.up_ended);
                     self.up.extend_from_slice(&data);
                 }
-                Act::RequestEnd(_) => {
+                Act::RequestEnd(trailers) => {
                     assert!(!std::mem::replace(&mut self.up_ended, true));
+                    self.up_trailers = trailers;
                 }
                 Act::Ask(question) => self.question = Some(*question),
                 Act::Response { head, ended } => {
@@ -195,6 +200,13 @@ impl Talk {
         }
         self.call(|session, now, out| session.request_end(now, id, None, out));
         id
+    }
+
+    /// A further request with a body, once the last one is answered.
+    fn post_again(&mut self, uri: &str, headers: &[(&str, &str)], body: &[u8]) -> u64 {
+        (self.sent, self.answer) = (None, None);
+        (self.up_ended, self.down_ended) = (false, false);
+        self.post(uri, headers, &[body])
     }
 
     fn head(&mut self, id: u64, status: u16, headers: &[(&str, &str)], ended: bool) {

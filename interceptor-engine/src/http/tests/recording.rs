@@ -144,3 +144,68 @@ fn what_a_call_of_grpc_came_to_is_on_record_with_its_trailers() {
     assert_eq!(meta["grpc_messages"], 2);
     assert_eq!(meta["trailers"], serde_json::json!([["grpc-status", "5"]]));
 }
+
+#[test]
+fn what_a_model_answers_is_a_note_of_its_own_after_masking() {
+    let mut talk = Talk::new(MASKS);
+    let json = [("content-type", "application/json")];
+    let asked = br#"{"model":"m","messages":[{"role":"user","content":"pay"}]}"#;
+    let id = talk.post("/v1/chat/completions", &json, &[asked]);
+    let answer = br#"{"model":"m","choices":[{"message":{"content":"I pay","tool_calls":[
+        {"function":{"name":"pay","arguments":"{\"card\":\"4111 1111 1111 1111\"}"}}]}}]}"#;
+    talk.respond(id, &json, &[&answer[..50], &answer[50..]]);
+    let meta = talk.meta(Kind::Note);
+    assert_eq!(meta["model_answer"]["text"], "I pay");
+    let call = &meta["model_answer"]["tool_calls"][0];
+    assert_eq!(call["name"], "pay");
+    assert_eq!(call["arguments"], r#"{"card":"[redacted]"}"#);
+    assert!(!talk.all().contains("4111"));
+    // In events, under the same rules.
+    let id = talk.post_again("/v1/chat/completions", &json, asked);
+    let events = [("content-type", "text/event-stream")];
+    talk.respond(
+        id,
+        &events,
+        &[
+            b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"He\"}}]}\n\n",
+            b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"llo\"}}]}\n\ndata: [DONE]\n\n",
+        ],
+    );
+    assert_eq!(talk.meta(Kind::Note)["model_answer"]["text"], "Hello");
+}
+
+#[test]
+fn trailers_of_a_request_are_masked_recorded_and_say_nothing_of_the_message() {
+    let rules = "
+version: 1
+rules:
+  - name: no-note
+    match: { protocol: http }
+    mask: [{ header: [x-note], with: redact, direction: request }]
+";
+    let mut talk = Talk::new(rules);
+    let head = request("POST", "/x", &[("transfer-encoding", "chunked")]);
+    let id = talk.begin(head, false);
+    let data = Bytes::from_static(b"body");
+    talk.call(|session, now, out| session.request_data(now, id, data, out));
+    let mut trailers = HeaderMap::new();
+    for (name, value) in [
+        ("x-note", "secret"),
+        ("x-sum", "1"),
+        ("authorization", "Bearer of-the-agent"),
+        ("x-injected", "mine"),
+        ("content-length", "7"),
+    ] {
+        trailers.insert(name, value.parse().unwrap());
+    }
+    talk.call(|session, now, out| session.request_end(now, id, Some(trailers), out));
+    let sent = talk.up_trailers.as_ref().unwrap();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert_eq!(sent["x-note"], "[redacted]");
+    assert_eq!(sent["x-sum"], "1");
+    assert_eq!(
+        talk.meta(Kind::Input)["trailers"].as_array().unwrap().len(),
+        2
+    );
+    assert!(!talk.all().contains("of-the-agent"));
+}

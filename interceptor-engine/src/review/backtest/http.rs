@@ -53,6 +53,7 @@ impl Judge {
                 downstream_tls: tls,
                 uninspected: true,
                 injected: Vec::new(),
+                grpc: None,
                 bounds: Bounds::default(),
             }),
             open: BTreeMap::new(),

@@ -58,6 +58,41 @@ enum State {
     Rest { line: bool },
 }
 
+/// Bytes at the end of a text that may be the beginning of a hit: its last word, with
+/// those in front of it that have digits, and the white space between.
+fn number_or_word(text: &[u8]) -> usize {
+    /// Longer than any number in groups.
+    const LONGEST: usize = 128;
+    let mut kept = 0;
+    let mut rest = text;
+    loop {
+        let space = rest
+            .iter()
+            .rev()
+            .take_while(|byte| byte.is_ascii_whitespace());
+        let before = rest.len() - space.count();
+        let (words, _) = rest.split_at_checked(before).unwrap_or((rest, &[]));
+        let word = words
+            .iter()
+            .rev()
+            .take_while(|byte| !byte.is_ascii_whitespace())
+            .count();
+        let start = words.len() - word;
+        let has_digits = words
+            .get(start..)
+            .is_some_and(|word| word.iter().any(u8::is_ascii_digit));
+        let is_last = rest.len() == text.len() && before == rest.len();
+        if word == 0 || !(has_digits || is_last) {
+            return kept;
+        }
+        kept = text.len() - start;
+        if kept > LONGEST {
+            return kept;
+        }
+        rest = words.get(..start).unwrap_or_default();
+    }
+}
+
 /// Hides what the detectors find in one text.
 #[derive(Clone, Debug)]
 pub struct DetectStream {
@@ -158,6 +193,21 @@ impl DetectStream {
             Some(_) => self.release_or_private_key(self.buffer.len(), key, out),
             None => self.release(self.start + end.min(dashes), key, out),
         }
+        self.forget();
+    }
+
+    /// The sender pauses, in the middle of a line, perhaps: appends what is held but
+    /// for the last word, and for the words with digits in front of it, which a
+    /// number in groups may go on from. What is given stays in sight of whatever
+    /// looks back.
+    pub fn flush_words(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        if !matches!(self.state, State::Text) || private_key_begin(self.pending()).is_some() {
+            return;
+        }
+        let held = self.pending();
+        let end = held.len() - number_or_word(held);
+        let dashes = memchr::memmem::rfind(held, b"-----").unwrap_or(end);
+        self.release(self.start + end.min(dashes), key, out);
         self.forget();
     }
 

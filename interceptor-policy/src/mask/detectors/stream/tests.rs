@@ -115,6 +115,48 @@ fn who_waits_gets_what_is_held_but_for_a_secret_that_has_begun() {
 }
 
 #[test]
+fn a_pause_gives_whole_words_and_keeps_what_a_number_may_go_on_from() {
+    for (text, passes) in [
+        ("hello wor", "hello "),
+        ("hello ", "hello "),
+        ("card 4111 1111 ", "card "),
+        ("card 4111 1111 11", "card "),
+        ("iban DE89 3704 0044", "iban "),
+        ("pay ada@exam", "pay "),
+        ("key ghp_abcdef", "key "),
+        ("x -----BEGIN RSA PRI", "x "),
+    ] {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        stream.push(text.as_bytes(), &KEY, &mut out);
+        stream.flush_words(&KEY, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), passes, "{text}");
+        stream.finish(&KEY, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), text);
+    }
+    // At any pause.
+    let text = "pay 4111 1111 1111 1111 and write to ada@example.com, please";
+    let whole = {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        stream.push(text.as_bytes(), &KEY, &mut out);
+        stream.finish(&KEY, &mut out);
+        out
+    };
+    assert!(!String::from_utf8_lossy(&whole).contains("1111 1111"));
+    for first in 0..text.len() {
+        let mut stream = DetectStream::new(masks());
+        let mut out = Vec::new();
+        for piece in [&text.as_bytes()[..first], &text.as_bytes()[first..]] {
+            stream.push(piece, &KEY, &mut out);
+            stream.flush_words(&KEY, &mut out);
+        }
+        stream.finish(&KEY, &mut out);
+        assert_eq!(out, whole, "a pause at {first}");
+    }
+}
+
+#[test]
 fn what_is_too_long_to_hold_is_hidden_whole() {
     // Letters in no order that anybody would write.
     let mut state = 1_u32;
