@@ -177,8 +177,8 @@ impl Agent {
         self.run_with_input(&words, script)
     }
 
-    /// Runs a Python program that may `import psycopg`, `requests` and `httpx`; its
-    /// arguments are in `sys.argv`.
+    /// Runs a Python program that may import what `cargo xtask install python`
+    /// installs; its arguments are in `sys.argv`.
     ///
     /// # Errors
     /// When one of them is missing, or it cannot be started or does not end.
@@ -290,7 +290,7 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<
 
 /// The packages where an ordinary user can read them: the tree may be in a folder
 /// that only root enters.
-fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
+pub(crate) fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
     let packages = place.path("python");
     let made = packages.join("httpx");
     if made.exists() {
@@ -300,12 +300,16 @@ fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
         Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
     };
-    let missing = "no psycopg or no httpx here: install them with `cargo xtask install python`";
+    let missing = "no Python packages here: install them with `cargo xtask install python`";
     let library = std::fs::read_dir(target.join("venv/lib"))
         .context(missing)?
         .flatten()
         .map(|version| version.path().join("site-packages"))
-        .find(|folder| folder.join("psycopg").exists() && folder.join("httpx").exists())
+        .find(|folder| {
+            ["psycopg", "httpx", "mcp"]
+                .iter()
+                .all(|one| folder.join(one).exists())
+        })
         .context(missing)?;
     // Copied beside and moved, since tests of a file run at once.
     let draft = tempfile::Builder::new()

@@ -19,6 +19,7 @@ pub mod certs;
 pub mod daemon;
 pub mod needs;
 pub mod nginx;
+pub mod peers;
 pub mod pgbouncer;
 pub mod place;
 pub mod postgres;

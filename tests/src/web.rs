@@ -77,8 +77,18 @@ impl Web {
     /// # Errors
     /// When a part of it cannot be started.
     pub fn before(server: &Scripted, rules: &str) -> Result<Self> {
+        Self::before_with(server, rules, &json!({}))
+    }
+
+    /// The same, with further configuration.
+    ///
+    /// # Errors
+    /// When a part of it cannot be started.
+    pub fn before_with(server: &Scripted, rules: &str, further: &Value) -> Result<Self> {
         let target = target("scripted", server.port, &json!({}));
-        Self::with(rules, |_, _| Ok(json!({ "targets": [target] })))
+        let mut config = json!({ "targets": [target] });
+        crate::daemon::merge(&mut config, further);
+        Self::with(rules, |_, _| Ok(config))
     }
 
     fn with(rules: &str, config: impl FnOnce(&Nginx, &Place) -> Result<Value>) -> Result<Self> {

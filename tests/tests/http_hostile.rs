@@ -289,3 +289,33 @@ fn answers_without_a_body_are_whole() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_tunnel_passes_where_what_nobody_reads_may() -> Result<()> {
+    if !needs::kernel()? {
+        return Ok(());
+    }
+    for (uninspected, passes) in [("allow", true), ("block", false)] {
+        let server = Scripted::start(|connection| {
+            let head = connection.head()?;
+            anyhow::ensure!(head.starts_with("CONNECT inside.test:80 "), "{head}");
+            connection.say("HTTP/1.1 200 Connection established\r\n\r\n")?;
+            connection.head()?;
+            connection.say("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ninside")?;
+            connection
+                .closes_within(std::time::Duration::from_secs(10))
+                .map(drop)
+        })?;
+        let further = serde_json::json!({ "intercept": { "uninspected": uninspected } });
+        let web = Web::before_with(&server, "version: 1\nrules: []\n", &further)?;
+        web.test(|web| {
+            let proxy = format!("http://127.0.0.1:{}", server.port);
+            let words = ["-p", "-x", &proxy, "http://inside.test/"];
+            let done = web.curl("tunnel", &words)?;
+            assert_eq!(done.stdout.ends_with("inside"), passes, "{done:?}");
+            assert_eq!(server.heads().len(), if passes { 2 } else { 0 });
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

@@ -17,7 +17,18 @@ use crate::shell;
 
 /// Versions that this tree was tried with.
 const CARGO_DENY: &str = "0.20.2";
-const CLIENTS: [&str; 3] = ["psycopg==3.3.9", "requests==2.32.5", "httpx[http2]==0.28.1"];
+const CLIENTS: [&str; 10] = [
+    "psycopg==3.3.9",
+    "requests==2.32.5",
+    "httpx[http2]==0.28.1",
+    "aiohttp==3.14.5",
+    "websockets==17.4",
+    "grpcio==1.85.3",
+    "protobuf==7.36.2",
+    "starlette==1.10.0",
+    "mcp==2.3.0",
+    "botocore==1.44.8",
+];
 const MITMPROXY: &str = "mitmproxy==11.0.2";
 
 /// What Python makes environments with.
@@ -32,7 +43,7 @@ pub(crate) enum Need {
     Servers,
     /// pgbouncer, HAProxy and mitmproxy, to compare with, and wrk
     Bench,
-    /// Python with psycopg, requests and httpx, clients of the tests
+    /// Python with the clients and servers of the tests
     Python,
     /// cargo-deny, for licences and advisories
     Deny,
@@ -231,10 +242,12 @@ impl Drop for Quiet {
     }
 }
 
-/// Clients of the tests. Of psycopg the pure-Python package: it uses Debian's
+/// Clients and servers of the tests; uvicorn comes with mcp. Of psycopg the pure-Python package: it uses Debian's
 /// libpq, so libpq is what is tested.
 fn python() -> Result<()> {
-    environment("venv", "import psycopg, requests, httpx, h2", &CLIENTS)
+    let check = "import psycopg, requests, httpx, h2, aiohttp, websockets, grpc, google.protobuf, \
+                 starlette, uvicorn, mcp, botocore";
+    environment("venv", check, &CLIENTS)
 }
 
 /// Apart from the clients, for it wants other versions of what they share.
