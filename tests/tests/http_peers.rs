@@ -234,7 +234,7 @@ const base = process.argv[1];
             .iter()
             .find(|path| std::path::Path::new(path).exists())
             .context("no Node here: install Debian's nodejs")?;
-        let base = format!("https://localhost:{}", peers.asgi);
+        let base = format!("https://127.0.0.1:{}", peers.asgi);
         let done = peers
             .agent("node")
             .run(&[node, "-e", program, &base])?
