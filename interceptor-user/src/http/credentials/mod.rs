@@ -260,6 +260,7 @@ mod tests {
                 certificate: None,
             }),
             ssh: crate::config::SshTarget::default(),
+            grpc: None,
             default: None,
         };
         Injector::of(Some(&target), &Arc::default(), &Dialer::default())
