@@ -174,7 +174,9 @@ impl Timeline {
                 tag: http::result(entry),
                 duration_us: entry.meta_number("duration_us"),
             },
-            "input" | "output" if http::is_http(entry) && !entry.data.is_empty() => {
+            "input" | "output"
+                if (http::is_http(entry) || is_plain_stream(entry)) && !entry.data.is_empty() =>
+            {
                 What::Body(http::body(entry))
             }
             "command" => self.command(entry),
@@ -331,6 +333,12 @@ pub(super) fn flat(value: &Value) -> String {
         Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
+}
+
+/// Whether these are bytes of a command's stream over SSH; those of a terminal are its
+/// drawing, and no text.
+fn is_plain_stream(entry: &Entry) -> bool {
+    entry.meta.get("stream").is_some() && entry.meta.get("terminal").is_none()
 }
 
 fn text(entry: &Entry, name: &str) -> String {

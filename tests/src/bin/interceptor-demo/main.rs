@@ -3,13 +3,14 @@
 //! It checks what it shows: when a refusal, a mask or a record is not as it
 //! says, it ends with an error.
 //!
-//! * [`postgres`], [`http`]: a protocol's part;
+//! * [`postgres`], [`http`], [`ssh`]: a protocol's part;
 //! * [`style`]: how things are shown.
 
 #![allow(clippy::print_stdout, reason = "showing is what a demo does")]
 
 mod http;
 mod postgres;
+mod ssh;
 mod style;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use interceptor_tests::daemon;
 use interceptor_tests::needs;
+use interceptor_tests::sshd::Shell;
 use interceptor_tests::web::Web;
 use interceptor_tests::world::World;
 
@@ -31,7 +33,7 @@ struct Cli {
     #[arg(long)]
     keep: bool,
     /// Run one part alone
-    #[arg(long, value_parser = ["postgres", "http"])]
+    #[arg(long, value_parser = ["postgres", "http", "ssh"])]
     only: Option<String>,
 }
 
@@ -57,6 +59,7 @@ fn demo(cli: &Cli) -> Result<()> {
         .then(|| postgres::show(&style))
         .transpose()?;
     let pages = wants("http").then(|| http::show(&style)).transpose()?;
+    let shell = wants("ssh").then(|| ssh::show(&style)).transpose()?;
     style.title("What to try next");
     if !cli.keep {
         println!(
@@ -75,6 +78,9 @@ fn demo(cli: &Cli) -> Result<()> {
     }
     if let Some((web, session)) = &pages {
         try_pages(web, session)?;
+    }
+    if let Some((shell, session)) = &shell {
+        try_shell(shell, session)?;
     }
     println!("\n   Everything here ends with Ctrl-C.");
     wait_for_ctrl_c()
@@ -118,6 +124,23 @@ fn try_pages(web: &Web, session: &str) -> Result<()> {
         "   {program} exec --agent me --user {} -- curl -i https://localhost:{}/files/customer.json",
         needs::ORDINARY_USER,
         web.nginx.port_tls
+    );
+    println!("   {program} replay {session}");
+    Ok(())
+}
+
+fn try_shell(shell: &Shell, session: &str) -> Result<()> {
+    let program = daemon::program()?;
+    let program = program.display();
+    println!(
+        "\n   export INTERCEPTOR_CONFIG={}",
+        shell.daemon.config().display()
+    );
+    println!(
+        "   {program} exec --agent me --user {} -- ssh {} -p {} agent@127.0.0.1",
+        needs::ORDINARY_USER,
+        shell.options().join(" "),
+        shell.sshd.port
     );
     println!("   {program} replay {session}");
     Ok(())
