@@ -9,6 +9,7 @@ pub mod http;
 pub mod journal;
 mod meta;
 pub mod opaque;
+pub mod outbox;
 pub mod pg;
 pub mod replay;
 pub mod review;

@@ -3,29 +3,11 @@
 use ::http::{HeaderMap, request, response};
 use bytes::Bytes;
 
-use crate::event::Event;
 use crate::hold::Question;
-use crate::session::{End, Side};
+use crate::session::Side;
 
-/// What a call produced. Events are with the recorder before anything is done.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// To the recorder.
-    pub events: Vec<Event>,
-    /// To be done, in order; all of the exchange that the call was about.
-    pub acts: Vec<Act>,
-    /// Set when the flow is to end once everything is done.
-    pub end: Option<End>,
-}
-
-impl Outbox {
-    /// Empties it, keeping its allocations.
-    pub fn clear(&mut self) {
-        self.events.clear();
-        self.acts.clear();
-        self.end = None;
-    }
-}
+/// What a call produced.
+pub type Outbox = crate::outbox::Outbox<Act>;
 
 /// Something to do.
 #[derive(Debug)]

@@ -13,10 +13,11 @@ use serde_json::json;
 use super::answer::{self, Reason};
 use super::exchange::Exchange;
 use super::grpc::Schemas;
-use super::outbox::{Failure, Outbox};
+use super::outbox::{Act, Failure, Outbox};
 use crate::event::{FlowTime, Kind};
 use crate::hold::Decision;
 use crate::journal::Journal;
+use crate::outbox::Acting;
 use crate::session::{End, Side};
 use crate::totals::Totals;
 
@@ -129,11 +130,6 @@ impl HttpSession {
     #[cfg(test)]
     pub(super) fn set_grpc(&mut self, grpc: Option<Arc<Schemas>>) {
         self.shared.grpc = grpc;
-    }
-
-    /// Puts other rules in force, for what is judged from now on.
-    pub fn set_scope(&mut self, scope: Scope) {
-        self.shared.scope = scope;
     }
 
     /// Records the opening, with the shell's facts as a JSON object.
@@ -337,8 +333,21 @@ impl HttpSession {
         answer::raw(status, &error.to_string(), self.shared.journal.session())
     }
 
-    /// Records the end, once; the shell calls it when the flow is over.
-    pub fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
+    /// How many exchanges are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.exchanges.len()
+    }
+}
+
+impl Acting for HttpSession {
+    type Act = Act;
+
+    fn set_scope(&mut self, scope: Scope) {
+        self.shared.scope = scope;
+    }
+
+    fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
@@ -348,12 +357,6 @@ impl HttpSession {
         let shared = &mut self.shared;
         out.events
             .push(shared.totals.close(&mut shared.journal, now, reason));
-    }
-
-    /// How many exchanges are under way.
-    #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.exchanges.len()
     }
 }
 

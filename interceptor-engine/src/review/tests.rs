@@ -13,6 +13,7 @@ use super::{Backtest, Learner, Opened};
 use crate::event::FlowTime;
 use crate::http::{Bounds, HttpSession, Outbox, Settings};
 use crate::journal::Journal;
+use crate::outbox::Acting as _;
 use crate::replay::Entry;
 
 const NOTHING: &str = "version: 1\nrules: []\n";

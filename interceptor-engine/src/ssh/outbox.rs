@@ -5,20 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_policy::Permit;
 
-use crate::event::Event;
 use crate::hold::Question;
-use crate::session::End;
 
-/// What a call produced. Events are with the recorder before anything is done.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// To the recorder.
-    pub events: Vec<Event>,
-    /// To be done, in order; all of the channel that the call was about.
-    pub acts: Vec<Act>,
-    /// Set when the connection is to end once everything is done.
-    pub end: Option<End>,
-}
+/// What a call produced.
+pub type Outbox = crate::outbox::Outbox<Act>;
 
 /// Something to do.
 #[derive(Debug)]

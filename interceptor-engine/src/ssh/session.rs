@@ -9,10 +9,11 @@ use interceptor_policy::{MaskKey, Moment, Scope, Standing};
 use serde_json::json;
 
 use super::channel::{Channel, Exit, Request};
-use super::outbox::Outbox;
+use super::outbox::{Act, Outbox};
 use crate::event::{FlowTime, Kind};
 use crate::hold::Decision;
 use crate::journal::Journal;
+use crate::outbox::Acting;
 use crate::totals::Totals;
 
 /// What a session is about, and what it works with.
@@ -77,11 +78,6 @@ impl SshSession {
             opened: 0,
             closed: false,
         }
-    }
-
-    /// Puts other rules in force, for what is judged from now on.
-    pub fn set_scope(&mut self, scope: Scope) {
-        self.shared.scope = scope;
     }
 
     /// Records the opening, with the shell's facts as a JSON object.
@@ -279,9 +275,16 @@ impl SshSession {
         out.events
             .push(self.shared.journal.event(now, Kind::Note, None, line));
     }
+}
 
-    /// Records the end, once; the shell calls it when the flow is over.
-    pub fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
+impl Acting for SshSession {
+    type Act = Act;
+
+    fn set_scope(&mut self, scope: Scope) {
+        self.shared.scope = scope;
+    }
+
+    fn close(&mut self, now: FlowTime, reason: &str, out: &mut Outbox) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }

@@ -14,6 +14,7 @@ pub mod pump;
 pub mod registry;
 pub mod rules;
 pub mod serve;
+pub mod shared;
 pub mod ssh;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use super::House;
 use super::serve::{self, Flow};
 use crate::config::SshTarget;
 use crate::recorder::Alert;
-use crate::ssh::connection::Connection;
+use crate::ssh::Connection;
 use crate::ssh::front::{self, Fault};
 
 /// Serves a flow whose agent speaks SSH.
@@ -83,6 +83,7 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: TcpStream, mu
     let connection = Arc::new(Connection::new(
         Arc::clone(house),
         flow,
+        (Protocol::Ssh, true),
         session,
         generation,
     ));

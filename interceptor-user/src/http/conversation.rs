@@ -1,21 +1,14 @@
-//! What the exchanges of one flow share.
-//!
-//! The engine's session is behind a lock that is held for one call at a time and
-//! never while anything is waited for. Events go to the recorder under that lock, so
-//! that they arrive in the order of their numbers; those that it does not take stay,
-//! in front of all later ones, and no exchange goes on before they are gone.
+//! What the exchanges of one flow share: the engine's session ([`Shared`]), the
+//! service's connections, and what requests are sent with.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::{Request, Response, Uri, request};
 use hyper::body::Incoming;
-use interceptor_engine::event::{Event, FlowTime};
-use interceptor_engine::hold::Question;
-use interceptor_engine::http::{Act, HttpSession, Outbox};
-use interceptor_engine::session::End;
-use interceptor_policy::{DefaultVerdict, Protocol};
-use tokio::sync::{Notify, watch};
+use interceptor_engine::event::Event;
+use interceptor_engine::http::{Act, HttpSession};
+use interceptor_policy::Protocol;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -25,48 +18,25 @@ use super::credentials::Injector;
 use super::front;
 use super::service::{Fault, Lease, Service};
 use super::unopened::Why;
-use crate::approval::Asker;
 use crate::flow::House;
-use crate::flow::pump::{Asking, Outcome};
 use crate::flow::serve::Flow;
-
-/// The recorder had no room for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the recorder has no room, and nothing goes on unrecorded")]
-pub struct Unrecorded;
+use crate::flow::shared::Shared;
 
 /// What the exchanges of one flow share.
+#[derive(Debug)]
 pub struct Conversation {
-    house: Arc<House>,
-    flow: Flow,
-    tls: bool,
+    /// The engine's session, and the flow.
+    pub shared: Shared<HttpSession>,
     /// The name that TLS was opened for.
     name: Option<String>,
-    state: Mutex<State>,
+    tls: bool,
     /// The service's connections.
     service: Arc<Service>,
     /// What requests are sent with.
     injector: Injector,
     /// How far the exchange on an HTTP/1 leg is, for the guard.
     pub side: std::sync::OnceLock<Arc<AgentSide>>,
-    end: watch::Sender<Option<Arc<Outcome>>>,
     tunnels: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl std::fmt::Debug for Conversation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conversation")
-            .field("session", &self.flow.session)
-            .finish_non_exhaustive()
-    }
-}
-
-struct State {
-    session: HttpSession,
-    unrecorded: Vec<Event>,
-    generation: u64,
-    /// Its end is on record, and nothing comes behind it.
-    closed: bool,
 }
 
 /// What a conversation is made of.
@@ -93,103 +63,25 @@ impl Conversation {
     /// A conversation in which nothing was said yet.
     #[must_use]
     pub fn new(made: Made) -> Self {
+        let opened = (Protocol::Http, made.tls);
         Self {
-            house: made.house,
-            flow: made.flow,
-            tls: made.tls,
+            shared: Shared::new(made.house, made.flow, opened, made.session, made.generation),
             name: made.name,
-            state: Mutex::new(State {
-                session: made.session,
-                unrecorded: Vec::new(),
-                generation: made.generation,
-                closed: false,
-            }),
+            tls: made.tls,
             service: made.service,
             injector: made.injector,
             side: std::sync::OnceLock::new(),
-            end: watch::Sender::new(None),
             tunnels: Mutex::default(),
         }
     }
 
-    /// The flow.
-    #[must_use]
-    pub fn flow(&self) -> &Flow {
-        &self.flow
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls the session, and hands its events over; what is to be done is returned.
-    pub fn call<T>(
-        &self,
-        ask: impl FnOnce(&mut HttpSession, FlowTime, &mut Outbox) -> T,
-    ) -> (T, Vec<Act>) {
-        let mut out = Outbox::default();
-        let mut state = self.lock();
-        let answer = ask(&mut state.session, self.flow.now(), &mut out);
-        if state.closed {
-            out.events.clear();
-        }
-        if !out.events.is_empty() {
-            if state.unrecorded.is_empty() {
-                state.unrecorded = std::mem::take(&mut out.events);
-            } else {
-                state.unrecorded.append(&mut out.events);
-            }
-            let _ = self.house.recorder.record(&mut state.unrecorded);
-        }
-        drop(state);
-        if let Some(end) = out.end.take() {
-            self.end(match end {
-                End::Closed => Outcome::Closed,
-                End::Refused(why) => Outcome::Refused(why),
-            });
-        }
-        (answer, out.acts)
-    }
-
-    /// Waits until every event is with the recorder.
-    ///
-    /// # Errors
-    /// When that takes too long; the flow then ends.
-    pub async fn recorded(&self) -> Result<(), Unrecorded> {
-        if self.lock().unrecorded.is_empty() {
-            return Ok(());
-        }
-        let recorder = &self.house.recorder;
-        let handed = tokio::time::timeout(self.house.config.recorder.stall, async {
-            loop {
-                recorder.room().await;
-                let mut state = self.lock();
-                if recorder.record(&mut state.unrecorded).is_ok() {
-                    return;
-                }
-            }
-        });
-        handed.await.map_err(|_| {
-            self.end(Outcome::Unrecorded);
-            Unrecorded
-        })
-    }
-
     /// Begins an exchange, under the rules that are in force now.
     pub fn begin(&self, head: request::Parts, ended: bool) -> (u64, Vec<Act>) {
-        let mismatch = front::mismatch(&head, self.name.as_deref(), self.tls, &self.flow);
-        {
-            let generation = self.house.rules.generation();
-            let mut state = self.lock();
-            if state.generation != generation {
-                state.generation = generation;
-                let default: DefaultVerdict = self.house.config.intercept.default;
-                let subject = self.flow.subject(Protocol::Http, self.tls, default);
-                let scope = self.house.rules.current().scope(&subject);
-                state.session.set_scope(scope);
-            }
-        }
-        self.call(|session, now, out| session.begin(now, head, ended, mismatch, out))
+        let flow = &self.shared.flow;
+        let mismatch = front::mismatch(&head, self.name.as_deref(), self.tls, flow);
+        self.shared.refresh();
+        self.shared
+            .call(|session, now, out| session.begin(now, head, ended, mismatch, out))
     }
 
     /// Sends a request, and waits for the head of its answer.
@@ -201,10 +93,11 @@ impl Conversation {
         mut head: request::Parts,
         body: Fed,
     ) -> Result<(Response<Incoming>, Lease), Fault> {
+        let (flow, house) = (&self.shared.flow, &self.shared.house);
         let authority = authority(&head);
-        let mismatch = front::mismatch(&head, self.name.as_deref(), self.tls, &self.flow);
+        let mismatch = front::mismatch(&head, self.name.as_deref(), self.tls, flow);
         let encrypted = self.service.is_encrypted();
-        let may_go = self.injector.may_go(self.flow.origin, encrypted, mismatch);
+        let may_go = self.injector.may_go(flow.origin, encrypted, mismatch);
         if self.service.is_http2() {
             head.version = http::Version::HTTP_2;
             head.uri = with_scheme(head.uri, encrypted)?;
@@ -219,7 +112,7 @@ impl Conversation {
             Err(error) => Err(error),
         };
         let body = injected.map_err(|error| {
-            warn!(session = %self.flow.session, %error, "a request's credentials cannot be used");
+            warn!(session = %flow.session, %error, "a request's credentials cannot be used");
             Fault::Credentials
         })?;
         let sent = self.service.send(Request::from_parts(head, body)).await;
@@ -228,10 +121,9 @@ impl Conversation {
                 self.injector.refused();
             }
             Err(fault) if fault.wants_certificate() => {
-                let flow = &self.flow;
                 let principal = &flow.identity.principal;
                 let (why, now) = (Why::ClientCertificate, Instant::now());
-                let unopened = &self.house.http.unopened;
+                let unopened = &house.http.unopened;
                 unopened.note(principal, flow.origin, self.name.as_deref(), why, now);
             }
             _ => {}
@@ -242,64 +134,23 @@ impl Conversation {
     /// Whether the session reads on in an exchange's request.
     #[must_use]
     pub fn wants_request(&self, id: u64) -> bool {
-        self.lock().session.wants_request(id)
+        self.shared.look(|session| session.wants_request(id))
     }
 
     /// When an exchange is to be told the time, if nothing else happens.
     #[must_use]
     pub fn deadline(&self, id: u64) -> Option<tokio::time::Instant> {
-        let due = self.lock().session.deadline(id)?;
-        let at = self.flow.began + std::time::Duration::from_micros(due.0);
+        let due = self.shared.look(|session| session.deadline(id))?;
+        let at = self.shared.flow.began + std::time::Duration::from_micros(due.0);
         Some(at.into())
-    }
-
-    /// Asks a person; dropped, the question is withdrawn.
-    #[must_use]
-    pub fn ask(&self, question: &Question) -> Asking {
-        let asker = Asker {
-            context: self.flow.context(&self.house, "http"),
-            // Taken back by dropping it.
-            cancelled: Arc::new(Notify::new()),
-        };
-        self.house.desk.ask(question, asker)
     }
 
     /// The agent sent what the guard refuses; what to answer.
     #[must_use]
     pub fn malformed(&self, error: &interceptor_proto::http::HttpError) -> Vec<u8> {
-        self.call(|session, now, out| session.malformed(now, error, out))
+        self.shared
+            .call(|session, now, out| session.malformed(now, error, out))
             .0
-    }
-
-    /// Ends the flow once what is under way is said; the first reason stays.
-    pub fn end(&self, outcome: Outcome) {
-        self.end.send_if_modified(|end| {
-            let first = end.is_none();
-            if first {
-                *end = Some(Arc::new(outcome));
-            }
-            first
-        });
-    }
-
-    /// Waits until the flow is to end, and says why.
-    pub async fn ended(&self) -> Arc<Outcome> {
-        let mut end = self.end.subscribe();
-        let why = end
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|why| why.clone());
-        match why {
-            Some(why) => why,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Why the flow is to end, where it is.
-    #[must_use]
-    pub fn is_ended(&self) -> Option<Arc<Outcome>> {
-        self.end.borrow().clone()
     }
 
     /// Runs what is left of an exchange once hyper has let go of both legs.
@@ -319,7 +170,7 @@ impl Conversation {
             };
             let Some(mut task) = task else { return };
             if (&mut task).await.is_err() {
-                warn!(session = %self.flow.session, "a tunnel ended before its time");
+                warn!(session = %self.shared.flow.session, "a tunnel ended before its time");
             }
         }
     }
@@ -337,10 +188,7 @@ impl Conversation {
         {
             task.abort();
         }
-        let _ = self.call(|session, now, out| session.close(now, reason, out));
-        let mut state = self.lock();
-        state.closed = true;
-        std::mem::take(&mut state.unrecorded)
+        self.shared.close(reason)
     }
 }
 

@@ -17,10 +17,11 @@ use interceptor_engine::http::Act;
 use tokio::sync::{mpsc, oneshot};
 
 use super::body::{Broken, Driver, Fed, Part};
-use super::conversation::{Conversation, Unrecorded};
+use super::conversation::Conversation;
 use super::service::{Fault, Lease};
 use super::tunnel;
 use crate::flow::pump::Asking;
+use crate::flow::shared::Unrecorded;
 
 /// How long an agent may go on sending what nobody wants.
 const LINGER: Duration = Duration::from_secs(10);
@@ -182,6 +183,7 @@ impl Exchange {
     ) -> Vec<Act> {
         let id = self.id;
         self.conversation
+            .shared
             .call(|session, now, out| ask(session, now, id, out))
             .1
     }
@@ -369,13 +371,13 @@ impl Exchange {
     }
 
     async fn act(&mut self, acts: Vec<Act>) -> Result<(), Unrecorded> {
-        self.conversation.recorded().await?;
+        self.conversation.shared.recorded().await?;
         for act in acts {
             match act {
                 Act::Request { head, ended } => self.send(*head, ended),
                 Act::RequestData(bytes) => self.up.push_back(Part::Data(bytes)),
                 Act::RequestEnd(trailers) => self.up.push_back(Part::End(trailers)),
-                Act::Ask(question) => self.asking = Some(self.conversation.ask(&question)),
+                Act::Ask(question) => self.asking = Some(self.conversation.shared.ask(&question)),
                 Act::Response { head, ended } => self.answer(*head, ended),
                 Act::ResponseData(bytes) => self.down.push_back(Part::Data(bytes)),
                 Act::ResponseEnd(trailers) => {

@@ -52,9 +52,9 @@ pub async fn run(
         outcome = served => outcome,
         why = killed => return Outcome::Killed(why),
     };
-    match conversation.is_ended().and_then(Arc::into_inner) {
+    match conversation.shared.is_ended().and_then(Arc::into_inner) {
         Some(why) => why,
-        None => match conversation.is_ended().as_deref() {
+        None => match conversation.shared.is_ended().as_deref() {
             Some(why) => Outcome::Refused(why.reason()),
             None => outcome,
         },
@@ -83,7 +83,7 @@ async fn one(conversation: &Arc<Conversation>, agent: Agent) -> Outcome {
     let mut killed = false;
     let done = tokio::select! {
         done = &mut connection => done,
-        _ = conversation.ended() => {
+        _ = conversation.shared.ended() => {
             killed = true;
             Pin::new(&mut connection).graceful_shutdown();
             tokio::time::timeout(FAREWELL, &mut connection).await.unwrap_or(Ok(()))
@@ -117,7 +117,7 @@ async fn two(conversation: &Arc<Conversation>, agent: Agent) -> Outcome {
     let mut running = std::pin::pin!(connection);
     let done = tokio::select! {
         done = running.as_mut() => done,
-        _ = conversation.ended() => {
+        _ = conversation.shared.ended() => {
             running.as_mut().graceful_shutdown();
             tokio::time::timeout(FAREWELL, running).await.unwrap_or(Ok(()))
         }

@@ -10,7 +10,8 @@ use interceptor_engine::http::{Act, Failure};
 use interceptor_engine::session::Side;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::conversation::{Conversation, Unrecorded};
+use super::conversation::Conversation;
+use crate::flow::shared::Unrecorded;
 
 /// Bytes read at once.
 const CHUNK: usize = 16 << 10;
@@ -34,6 +35,7 @@ pub async fn run(conversation: Arc<Conversation>, id: u64, ends: Ends) {
             let why = super::service::words(&error);
             let failure = Failure::Broken(why);
             let _ = conversation
+                .shared
                 .call(|session, now, out| session.upstream_failed(now, id, failure, out));
             return;
         }
@@ -46,7 +48,9 @@ pub async fn run(conversation: Arc<Conversation>, id: u64, ends: Ends) {
     };
     if tunnel.run().await.is_err() {
         let why = Unrecorded.to_string();
-        let _ = conversation.call(|session, now, out| session.refuse(now, id, &why, out));
+        let _ = conversation
+            .shared
+            .call(|session, now, out| session.refuse(now, id, &why, out));
     }
 }
 
@@ -98,8 +102,7 @@ impl Tunnel {
                 bytes = self.service.next(), if self.service.reads => (Side::Upstream, bytes),
                 () = until(due), if due.is_some() => {
                     let (_, acts) = self
-                        .conversation
-                        .call(|session, now, out| session.time_is(now, id, out));
+                        .conversation.shared.call(|session, now, out| session.time_is(now, id, out));
                     if self.act(acts).await? {
                         break;
                     }
@@ -107,10 +110,13 @@ impl Tunnel {
                 }
             };
             let ended = bytes.is_none();
-            let (_, acts) = self.conversation.call(|session, now, out| match bytes {
-                Some(bytes) => session.tunnel_data(now, id, from, bytes, out),
-                None => session.tunnel_end(now, id, from, out),
-            });
+            let (_, acts) = self
+                .conversation
+                .shared
+                .call(|session, now, out| match bytes {
+                    Some(bytes) => session.tunnel_data(now, id, from, bytes, out),
+                    None => session.tunnel_end(now, id, from, out),
+                });
             if ended {
                 self.leg(from).reads = false;
             }
@@ -136,7 +142,7 @@ impl Tunnel {
 
     /// Whether it is over.
     async fn act(&mut self, acts: Vec<Act>) -> Result<bool, Unrecorded> {
-        self.conversation.recorded().await?;
+        self.conversation.shared.recorded().await?;
         let mut over = false;
         for act in acts {
             match act {

@@ -1,7 +1,7 @@
 //! The leg to the agent, as its server.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use interceptor_policy::operation::ssh::SshForward;
@@ -9,7 +9,7 @@ use russh::server::{Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Respon
 use russh::server::{Handler as ServerHandler, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig, client};
 
-use super::connection::Connection;
+use super::Connection;
 use super::inbox::{Asked, Item};
 use super::logon::Logon;
 use super::relay::{self, Target};
@@ -74,6 +74,12 @@ impl Handler {
             permitted: Arc::clone(&self.permitted),
         };
         tokio::spawn(relay::run(ends, target, reply));
+    }
+
+    fn permitted(&self) -> MutexGuard<'_, Permitted> {
+        self.permitted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unknown(&self, what: &str) {
@@ -379,11 +385,9 @@ impl ServerHandler for Handler {
         if *port == 0 {
             *port = got;
         }
-        let mut permitted = self
-            .permitted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        permitted.forwards.insert(format!("{address}:{port}"));
+        self.permitted()
+            .forwards
+            .insert(format!("{address}:{port}"));
         Ok(true)
     }
 
@@ -393,13 +397,9 @@ impl ServerHandler for Handler {
         port: u32,
         _: &mut Session,
     ) -> Result<bool, Self::Error> {
-        {
-            let mut permitted = self
-                .permitted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            permitted.forwards.remove(&format!("{address}:{port}"));
-        }
+        self.permitted()
+            .forwards
+            .remove(&format!("{address}:{port}"));
         match self.origin.clone() {
             Some(origin) => Ok(origin.cancel_tcpip_forward(address, port).await.is_ok()),
             None => Ok(false),
@@ -419,11 +419,7 @@ impl ServerHandler for Handler {
         {
             return Ok(false);
         }
-        let mut permitted = self
-            .permitted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        permitted.forwards.insert(path.to_owned());
+        self.permitted().forwards.insert(path.to_owned());
         Ok(true)
     }
 
@@ -432,13 +428,7 @@ impl ServerHandler for Handler {
         path: &str,
         _: &mut Session,
     ) -> Result<bool, Self::Error> {
-        {
-            let mut permitted = self
-                .permitted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            permitted.forwards.remove(path);
-        }
+        self.permitted().forwards.remove(path);
         match self.origin.clone() {
             Some(origin) => Ok(origin.cancel_streamlocal_forward(path).await.is_ok()),
             None => Ok(false),

@@ -13,9 +13,9 @@ use interceptor_policy::operation::ssh::SshForward;
 use russh::server::Handle;
 use russh::{Channel, ChannelOpenFailure, ChannelWriteHalf, client};
 
+use super::Connection;
 use super::Inboxes;
 use super::agent::Permitted;
-use super::connection::Connection;
 use super::inbox::{Inbox, Item, WINDOW};
 use crate::config::Uninspected;
 

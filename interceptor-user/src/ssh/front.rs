@@ -16,9 +16,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use super::Connection;
 use super::agent::{self, Permitted};
 use super::authority::Authority;
-use super::connection::Connection;
 use super::forward::{self, Incoming};
 use super::inbox::{PACKET, WINDOW};
 use super::known_hosts::{HostKeyFault, Known, Verified};

@@ -16,8 +16,8 @@ use russh::server::Auth;
 use russh::{MethodKind, MethodSet, client};
 use tracing::warn;
 
+use super::Connection;
 use super::agent::Origin;
-use super::connection::Connection;
 use super::origin;
 use crate::config::SshCredentials;
 use crate::secrets;

@@ -8,7 +8,7 @@
 //! * [`logon`] lets the agent in, by what the origin says;
 //! * [`relay`] carries one channel between the two, and does what the engine's
 //!   session says; [`forward`] carries those that are opened from the origin's side;
-//! * [`connection`] is what the channels share.
+//! * [`Connection`] is what the channels share.
 //!
 //! Both legs are russh's. What its event loops call never waits for the other leg:
 //! what a peer may send is granted when what it sent was passed on (`vendor/russh`).
@@ -17,7 +17,6 @@
 
 pub mod agent;
 pub mod authority;
-pub mod connection;
 pub mod forward;
 pub mod front;
 mod inbox;
@@ -29,14 +28,14 @@ mod relay;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use interceptor_engine::ssh::SshSession;
 use russh::ChannelId;
 
+use crate::flow::shared::Shared;
 use inbox::Inbox;
 
-/// The recorder had no room for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the recorder has no room, and nothing goes on unrecorded")]
-pub struct Unrecorded;
+/// What the channels of one connection share.
+pub(crate) type Connection = Shared<SshSession>;
 
 /// Channels that may be open on one connection.
 const CHANNELS: usize = 256;

@@ -18,11 +18,12 @@ use russh::server::{ChannelOpenHandle, Handle};
 use russh::{ChannelOpenFailure, ChannelWriteHalf, Sig, client, server};
 use tokio::sync::Notify;
 
+use super::Connection;
+use super::Inboxes;
 use super::agent::{Origin, Permitted};
-use super::connection::Connection;
 use super::inbox::{Asked, Inbox, Item, WINDOW};
-use super::{Inboxes, Unrecorded};
 use crate::config::Uninspected;
+use crate::flow::shared::Unrecorded;
 
 /// What is passed on before the sender is granted as much anew.
 const GRANT: u32 = WINDOW / 8;

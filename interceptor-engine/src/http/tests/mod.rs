@@ -25,6 +25,7 @@ use super::{Act, Bounds, HttpSession, Outbox, Settings};
 use crate::event::{Event, FlowTime, Kind};
 use crate::hold::{Decision, Question};
 use crate::journal::Journal;
+use crate::outbox::Acting as _;
 use crate::session::End;
 
 /// A session, and everything that came out of it, of all exchanges together.
