@@ -49,12 +49,15 @@ impl PgMatch {
                 .iter()
                 .filter(move |field| !(elsewhere && field.names_tables()))
         };
+        let lower = |name: &str| folded(name).into_owned();
         let named = |field: &super::postgres::PgField| match &field.asks {
-            Asks::Tables(of) => names(of, &|leaf| leaf.exact_name()).map(Key::Tables),
-            Asks::Functions(of) => names(of, &|leaf| leaf.exact_name()).map(Key::Functions),
-            Asks::Columns(of) => names(of, &|leaf| leaf.exact_name()).map(Key::Columns),
-            Asks::Statement(of) => names(of, &|leaf| match leaf {
-                Tag::Words(words) => Some(first_word(words)),
+            Asks::Tables(of) => needed(of, &|leaf| leaf.exact_name().map(lower)).map(Key::Tables),
+            Asks::Functions(of) => {
+                needed(of, &|leaf| leaf.exact_name().map(lower)).map(Key::Functions)
+            }
+            Asks::Columns(of) => needed(of, &|leaf| leaf.exact_name().map(lower)).map(Key::Columns),
+            Asks::Statement(of) => needed(of, &|leaf| match leaf {
+                Tag::Words(words) => Some(lower(first_word(words))),
                 Tag::Text(_) => None,
             })
             .map(Key::Words),
@@ -71,21 +74,22 @@ impl PgMatch {
     }
 }
 
-/// The names of which a thing has to have one, for the matcher to hold for it.
-fn names<'m, L>(
-    of: &'m Matcher<L>,
-    exact: &impl Fn(&'m L) -> Option<&'m str>,
+/// The names of which a thing has to have one, for the matcher to hold for it; `known`
+/// gives a leaf's, where it is for one alone.
+pub(super) fn needed<L>(
+    of: &Matcher<L>,
+    known: &impl Fn(&L) -> Option<String>,
 ) -> Option<Vec<String>> {
     match of {
-        Matcher::Leaf(leaf) => Some(vec![folded(exact(leaf)?).into_owned()]),
+        Matcher::Leaf(leaf) => Some(vec![known(leaf)?]),
         Matcher::Any(inner) => {
-            let all: Option<Vec<_>> = inner.iter().map(|one| names(one, exact)).collect();
+            let all: Option<Vec<_>> = inner.iter().map(|one| needed(one, known)).collect();
             all.map(|all| all.concat())
         }
         // Whichever of them says so.
         Matcher::All(inner) => inner
             .iter()
-            .filter_map(|one| names(one, exact))
+            .filter_map(|one| needed(one, known))
             .min_by_key(Vec::len),
         Matcher::Not(_) => None,
     }

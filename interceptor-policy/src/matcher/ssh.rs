@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::key::needed;
 use super::session::Number;
 use super::text::Text;
 use super::{Matcher, Mode};
@@ -420,7 +421,7 @@ impl SshMatch {
     /// What a request has to have for it to hold, for the index of rules.
     pub(crate) fn key(&self) -> Option<Key> {
         let program = self.fields.iter().find_map(|field| match &field.asks {
-            Asks::Program(of) => of_all(of, &Program::key),
+            Asks::Program(of) => needed(of, &Program::key),
             _ => None,
         });
         if let Some(names) = program {
@@ -452,21 +453,6 @@ pub(crate) enum Key {
     Programs(Vec<String>),
     /// One of these kinds.
     Kinds(Vec<SshKind>),
-}
-
-fn of_all<L>(of: &Matcher<L>, known: &impl Fn(&L) -> Option<String>) -> Option<Vec<String>> {
-    match of {
-        Matcher::Leaf(leaf) => Some(vec![known(leaf)?]),
-        Matcher::Any(inner) => {
-            let all: Option<Vec<_>> = inner.iter().map(|one| of_all(one, known)).collect();
-            all.map(|all| all.concat())
-        }
-        Matcher::All(inner) => inner
-            .iter()
-            .filter_map(|one| of_all(one, known))
-            .min_by_key(Vec::len),
-        Matcher::Not(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Asks, HttpMatch};
-use crate::matcher::Matcher;
+use crate::matcher::key::needed;
 use crate::matcher::pointer::folded;
 use crate::matcher::text::Text;
 
@@ -37,9 +37,9 @@ impl HttpMatch {
             Some(lower(text).into_owned())
         };
         let keys = self.fields.iter().filter_map(|field| match &field.asks {
-            Asks::Host(of) => of_all(of, &whole).map(Key::Hosts),
-            Asks::Path(of) => of_all(of, &beginning).map(Key::Paths),
-            Asks::Method(of) => of_all(of, &whole).map(Key::Methods),
+            Asks::Host(of) => needed(of, &whole).map(Key::Hosts),
+            Asks::Path(of) => needed(of, &beginning).map(Key::Paths),
+            Asks::Method(of) => needed(of, &whole).map(Key::Methods),
             _ => None,
         });
         keys.min_by_key(|key| match key {
@@ -63,20 +63,4 @@ fn beginning(text: &Text) -> Option<String> {
     };
     let known = plain.starts_with('/') && plain.is_ascii();
     known.then(|| lower(plain).into_owned())
-}
-
-fn of_all(of: &Matcher<Text>, known: &impl Fn(&Text) -> Option<String>) -> Option<Vec<String>> {
-    match of {
-        Matcher::Leaf(leaf) => Some(vec![known(leaf)?]),
-        Matcher::Any(inner) => {
-            let all: Option<Vec<_>> = inner.iter().map(|one| of_all(one, known)).collect();
-            all.map(|all| all.concat())
-        }
-        // Whichever of them says so.
-        Matcher::All(inner) => inner
-            .iter()
-            .filter_map(|one| of_all(one, known))
-            .min_by_key(Vec::len),
-        Matcher::Not(_) => None,
-    }
 }
