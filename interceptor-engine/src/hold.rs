@@ -107,3 +107,42 @@ pub enum Decision {
     /// It could not be asked.
     Unasked(String),
 }
+
+impl Decision {
+    /// Its word on record.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Approved { .. } => "approved",
+            Self::Denied { .. } => "denied",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Ticket(_) => "ticket",
+            Self::Unasked(_) => "unasked",
+        }
+    }
+
+    /// Who decided; empty where nobody did.
+    pub(crate) fn by(&self) -> &str {
+        match self {
+            Self::Approved { by, .. } | Self::Denied { by, .. } => by,
+            _ => "",
+        }
+    }
+
+    /// Why nothing runs, for the agent; `None` where it may go on. `message` is of the
+    /// rule that held.
+    pub(crate) fn refusal(&self, message: &str) -> Option<String> {
+        Some(match self {
+            Self::Approved { .. } => return None,
+            Self::Denied { by, reason } => {
+                format!("denied by {by}: {}", reason.as_deref().unwrap_or(message))
+            }
+            Self::TimedOut => format!("nobody decided in time: {message}"),
+            Self::Cancelled => "taken back while a person was asked".to_owned(),
+            Self::Ticket(ticket) => {
+                format!("a person is asked first (ticket {ticket}): {message}")
+            }
+            Self::Unasked(why) => format!("nobody could be asked: {why}"),
+        })
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::event::{Event, FlowTime, Kind, LINE_LIMIT};
-use crate::hold::Question;
+use crate::hold::{Question, question_id};
 
 /// Makes the events of one session, in order and without a gap.
 #[derive(Debug)]
@@ -121,6 +121,43 @@ impl Journal {
             .with_meta(meta.to_string())
             .with_alert(severity)
     }
+
+    /// What became of a question.
+    pub(crate) fn settled(&mut self, at: FlowTime, settled: &Settled<'_>) -> Event {
+        let Settled { word, by, why, .. } = *settled;
+        let waited = at.0.saturating_sub(settled.since.0) / 1000;
+        let line = match why {
+            None => format!("approved by {by} after {waited} ms"),
+            Some(why) => format!("{why} (after {waited} ms)"),
+        };
+        let meta = json!({
+            "question": question_id(self.session, settled.exchange),
+            "decision": word,
+            "by": (!by.is_empty()).then_some(by),
+            "waited_ms": waited,
+            "message": why,
+        });
+        self.event(at, Kind::Approval, Some(settled.exchange), line)
+            .with_meta(meta.to_string())
+            .with_alert(settled.severity)
+    }
+}
+
+/// What became of a question, for the record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled<'a> {
+    /// The exchange that was held.
+    pub(crate) exchange: u64,
+    /// Since when.
+    pub(crate) since: FlowTime,
+    /// See [`crate::hold::Decision::word`]; `withdrawn` where the agent left.
+    pub(crate) word: &'static str,
+    /// Who decided; empty where nobody did.
+    pub(crate) by: &'a str,
+    /// Why nothing runs; `None` where it was approved.
+    pub(crate) why: Option<&'a str>,
+    /// Of the alert that it is.
+    pub(crate) severity: Severity,
 }
 
 /// The name of an exchange that a person can look up.

@@ -14,8 +14,9 @@ use super::asking::{Asking, Kept};
 use super::exchange::Exchange;
 use super::outbox::{Act, Outbox};
 use super::session::Shared;
-use crate::event::{FlowTime, Kind};
+use crate::event::FlowTime;
 use crate::hold::{Decision, Digest, Question, question_id};
+use crate::journal::Settled;
 
 /// Fields that differ between two sendings of one request, and say nothing of
 /// what it does.
@@ -121,41 +122,19 @@ impl Exchange {
             }
         };
         let Held { kept, hold, since } = held;
-        let reason = hold.reason.clone();
-        let said = |message: String| Refusal {
-            rule: reason.rule.clone(),
-            message: message.into(),
-        };
-        let (word, by, refused) = match &decision {
-            Decision::Approved { by, .. } => ("approved", by.clone(), None),
-            Decision::Denied { by, reason: why } => {
-                let why = why.as_deref().unwrap_or(&reason.message);
-                let refusal = said(format!("denied by {by}: {why}"));
-                ("denied", by.clone(), Some(Reason::Denied(refusal)))
+        let why = decision.refusal(&hold.reason.message);
+        let said = (decision.word(), decision.by());
+        self.record_settled(now, said, why.as_deref(), since, shared, out);
+        let refused = why.map(|why| {
+            let refusal = Refusal {
+                rule: hold.reason.rule.clone(),
+                message: why.into(),
+            };
+            match &decision {
+                Decision::Ticket(ticket) => Reason::Ticket(refusal, ticket.clone()),
+                _ => Reason::Denied(refusal),
             }
-            Decision::TimedOut => {
-                let refusal = said(format!("nobody decided in time: {}", reason.message));
-                ("timed_out", String::new(), Some(Reason::Denied(refusal)))
-            }
-            Decision::Cancelled => {
-                let refusal = said("taken back while a person was asked".to_owned());
-                ("cancelled", String::new(), Some(Reason::Denied(refusal)))
-            }
-            Decision::Ticket(ticket) => {
-                let refusal = said(format!(
-                    "a person is asked first (ticket {ticket}): {}",
-                    reason.message
-                ));
-                let refused = Reason::Ticket(refusal, ticket.clone());
-                ("ticket", String::new(), Some(refused))
-            }
-            Decision::Unasked(why) => {
-                let refusal = said(format!("nobody could be asked: {why}"));
-                ("unasked", String::new(), Some(Reason::Denied(refusal)))
-            }
-        };
-        let message = refused.as_ref().map(Reason::message);
-        self.record_decision(now, word, &by, message.as_deref(), since, shared, out);
+        });
         match (decision, refused) {
             (Decision::Approved { approved, .. }, _) => {
                 let tags = std::mem::take(&mut self.tags_held);
@@ -183,43 +162,30 @@ impl Exchange {
         match std::mem::replace(&mut self.asking, Asking::Done) {
             Asking::Held(held) => {
                 let why = "the agent went away while a person was asked";
-                self.record_decision(now, "withdrawn", "", Some(why), held.since, shared, out);
+                let said = ("withdrawn", "");
+                self.record_settled(now, said, Some(why), held.since, shared, out);
             }
             other => self.asking = other,
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one call, and each is one fact of it"
-    )]
-    fn record_decision(
-        &mut self,
+    fn record_settled(
+        &self,
         now: FlowTime,
-        word: &str,
-        by: &str,
-        message: Option<&str>,
+        (word, by): (&'static str, &str),
+        why: Option<&str>,
         since: FlowTime,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
-        let waited = now.0.saturating_sub(since.0) / 1000;
-        let line = match message {
-            None => format!("approved by {by} after {waited} ms"),
-            Some(message) => format!("{message} (after {waited} ms)"),
+        let settled = Settled {
+            exchange: self.number,
+            since,
+            word,
+            by,
+            why,
+            severity: self.severity.unwrap_or(Severity::Medium),
         };
-        let meta = json!({
-            "question": question_id(shared.journal.session(), self.number),
-            "decision": word,
-            "by": (!by.is_empty()).then_some(by),
-            "waited_ms": waited,
-            "message": message,
-        });
-        let severity = self.severity.unwrap_or(Severity::Medium);
-        let event = shared
-            .journal
-            .event(now, Kind::Approval, Some(self.number), line);
-        out.events
-            .push(event.with_meta(meta.to_string()).with_alert(severity));
+        out.events.push(shared.journal.settled(now, &settled));
     }
 }

@@ -11,8 +11,9 @@ use super::channel::Channel;
 use super::outbox::{Act, Outbox};
 use super::session::Shared;
 use super::sftp::Waiting;
-use crate::event::{FlowTime, Kind};
+use crate::event::FlowTime;
 use crate::hold::{Decision, Digest, Question, question_id};
+use crate::journal::Settled;
 use crate::session::End;
 
 /// What a verdict is waited for with.
@@ -222,31 +223,9 @@ impl Channel {
         let Some(held) = self.held.take() else {
             return;
         };
-        let message = &held.hold.reason.message;
-        let (word, by, why) = match &decision {
-            Decision::Approved { by, .. } => ("approved", by.clone(), None),
-            Decision::Denied { by, reason } => {
-                let why = reason.as_deref().unwrap_or(message);
-                ("denied", by.clone(), Some(format!("denied by {by}: {why}")))
-            }
-            Decision::TimedOut => {
-                let why = format!("nobody decided in time: {message}");
-                ("timed_out", String::new(), Some(why))
-            }
-            Decision::Cancelled => {
-                let why = "taken back while a person was asked".to_owned();
-                ("cancelled", String::new(), Some(why))
-            }
-            Decision::Ticket(ticket) => {
-                let why = format!("a person is asked first (ticket {ticket}): {message}");
-                ("ticket", String::new(), Some(why))
-            }
-            Decision::Unasked(why) => {
-                let why = format!("nobody could be asked: {why}");
-                ("unasked", String::new(), Some(why))
-            }
-        };
-        record_decision(now, &held, word, &by, why.as_deref(), shared, out);
+        let why = decision.refusal(&held.hold.reason.message);
+        let said = (decision.word(), decision.by());
+        record_settled(now, &held, said, why.as_deref(), shared, out);
         let refusal = match (decision, why) {
             (Decision::Approved { approved, .. }, _) => {
                 let Held {
@@ -292,36 +271,28 @@ impl Channel {
     ) {
         if let Some(held) = self.held.take() {
             let why = "the agent went away while a person was asked";
-            record_decision(now, &held, "withdrawn", "", Some(why), shared, out);
+            record_settled(now, &held, ("withdrawn", ""), Some(why), shared, out);
         }
     }
 }
 
-fn record_decision(
+fn record_settled(
     now: FlowTime,
     held: &Held,
-    word: &str,
-    by: &str,
+    (word, by): (&'static str, &str),
     why: Option<&str>,
     shared: &mut Shared,
     out: &mut Outbox,
 ) {
-    let waited = now.0.saturating_sub(held.since.0) / 1000;
-    let line = match why {
-        None => format!("approved by {by} after {waited} ms"),
-        Some(why) => format!("{why} (after {waited} ms)"),
+    let settled = Settled {
+        exchange: held.exchange,
+        since: held.since,
+        word,
+        by,
+        why,
+        severity: held.severity,
     };
-    let meta = json!({
-        "question": question_id(shared.journal.session(), held.exchange),
-        "decision": word,
-        "by": (!by.is_empty()).then_some(by),
-        "waited_ms": waited,
-        "message": why,
-    });
-    let number = Some(held.exchange);
-    let event = shared.journal.event(now, Kind::Approval, number, line);
-    out.events
-        .push(event.with_meta(meta.to_string()).with_alert(held.severity));
+    out.events.push(shared.journal.settled(now, &settled));
 }
 
 /// A refusal, as the agent is told it.

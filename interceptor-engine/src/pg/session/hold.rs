@@ -19,6 +19,7 @@ use super::refuse::{self, Manner};
 use super::{PgSession, Phase};
 use crate::event::{FlowTime, Kind};
 use crate::hold::{Decision, Digest, Question, question_id};
+use crate::journal::Settled;
 use crate::session::{End, Outbox, Piece, Side};
 
 /// Bytes of the agent's that are kept behind a held message before no more is
@@ -168,49 +169,24 @@ impl PgSession {
             hold,
             since,
         } = *held;
-        let waited = now.0.saturating_sub(since.0) / 1000;
         let reason = hold.reason.clone();
-        let (word, by, manner, message) = match &decision {
-            Decision::Approved { by, .. } => ("approved", by.clone(), None, String::new()),
-            Decision::Denied { by, reason: why } => (
-                "denied",
-                by.clone(),
-                Some(Manner::Denied),
-                match why {
-                    Some(why) => format!("denied by {by}: {why}"),
-                    None => format!("denied by {by}: {}", reason.message),
-                },
-            ),
-            Decision::TimedOut => (
-                "timed_out",
-                String::new(),
-                Some(Manner::TimedOut),
-                format!("nobody decided in time: {}", reason.message),
-            ),
-            Decision::Cancelled => (
-                "cancelled",
-                String::new(),
-                Some(Manner::Cancelled),
+        let manner = match &decision {
+            Decision::Approved { .. } => None,
+            Decision::Denied { .. } | Decision::Unasked(_) => Some(Manner::Denied),
+            Decision::TimedOut => Some(Manner::TimedOut),
+            Decision::Cancelled => Some(Manner::Cancelled),
+            Decision::Ticket(_) => Some(Manner::Ticket),
+        };
+        let why = match &decision {
+            // As the server itself says it.
+            Decision::Cancelled => Some(
                 "canceling statement due to user request, while a person was asked about it"
                     .to_owned(),
             ),
-            Decision::Ticket(ticket) => (
-                "ticket",
-                String::new(),
-                Some(Manner::Ticket),
-                format!(
-                    "a person is asked first (ticket {ticket}): {}",
-                    reason.message
-                ),
-            ),
-            Decision::Unasked(why) => (
-                "unasked",
-                String::new(),
-                Some(Manner::Denied),
-                format!("nobody could be asked: {why}"),
-            ),
+            other => other.refusal(&reason.message),
         };
-        self.record_decision(now, &exchange, word, &by, &message, waited, out);
+        let said = (decision.word(), decision.by());
+        self.record_settled(now, &exchange, said, why.as_deref(), since, out);
         // The server ignores it since the error that came meanwhile.
         if self.skipping {
             let event = self.journal.event(
@@ -234,7 +210,7 @@ impl PgSession {
             _ => {
                 exchange.refusal = Some(Refusal {
                     rule: reason.rule,
-                    message: message.into(),
+                    message: why.unwrap_or_default().into(),
                 });
                 exchange.manner = manner.unwrap_or_default();
                 self.totals.blocked += 1;
@@ -254,39 +230,24 @@ impl PgSession {
         own(&mut out.upstream, before_up, &kept);
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one call, and each is one fact of it"
-    )]
-    fn record_decision(
+    fn record_settled(
         &mut self,
         now: FlowTime,
         exchange: &Exchange,
-        word: &str,
-        by: &str,
-        message: &str,
-        waited: u64,
+        (word, by): (&'static str, &str),
+        why: Option<&str>,
+        since: FlowTime,
         out: &mut Outbox,
     ) {
-        let id = question_id(self.journal.session(), exchange.number);
-        let line = match (word, by) {
-            ("approved", by) => format!("approved by {by} after {waited} ms"),
-            (_, _) => format!("{message} (after {waited} ms)"),
+        let settled = Settled {
+            exchange: exchange.number,
+            since,
+            word,
+            by,
+            why,
+            severity: exchange.severity.unwrap_or(Severity::Medium),
         };
-        let meta = json!({
-            "question": id,
-            "decision": word,
-            "by": (!by.is_empty()).then_some(by),
-            "waited_ms": waited,
-            "message": (!message.is_empty()).then_some(message),
-        });
-        let severity = exchange.severity.unwrap_or(Severity::Medium);
-        out.events.push(
-            self.journal
-                .event(now, Kind::Approval, Some(exchange.number), line)
-                .with_meta(meta.to_string())
-                .with_alert(severity),
-        );
+        out.events.push(self.journal.settled(now, &settled));
     }
 
     /// Forwards what was permitted.
@@ -335,8 +296,8 @@ impl PgSession {
             Side::Downstream => "the agent went away while a person was asked",
             Side::Upstream => "the service went away while a person was asked",
         };
-        let waited = now.0.saturating_sub(held.since.0) / 1000;
-        self.record_decision(now, &held.exchange, "withdrawn", "", why, waited, out);
+        let said = ("withdrawn", "");
+        self.record_settled(now, &held.exchange, said, Some(why), held.since, out);
         out.end.get_or_insert(End::Closed);
     }
 }
