@@ -8,9 +8,10 @@
 //! * [`timeline`] puts the parts of results together, into [`Item`]s;
 //! * [`text`], [`json`] and [`sql`] write for a person, a program and a database;
 //! * [`http`] writes exchanges of HTTP, and an archive of them;
-//! * [`pg`] decodes rows; [`table`] lays them out;
+//! * [`pg`] decodes rows; [`table`] lays them out; [`body`] writes other bytes;
 //! * [`escape`] keeps a recording from attacking the terminal that shows it.
 
+mod body;
 pub mod entry;
 pub mod escape;
 pub mod http;

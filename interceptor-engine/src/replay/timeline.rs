@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::Entry;
+use super::body::body;
 use super::http;
 use super::pg::{Column, Frame, Frames};
 use super::table::Table;
@@ -170,14 +171,14 @@ impl Timeline {
             },
             "result" if http::is_http(entry) => What::Result {
                 tables: Vec::new(),
-                body: (!entry.data.is_empty()).then(|| http::body(entry)),
+                body: (!entry.data.is_empty()).then(|| body(entry)),
                 tag: http::result(entry),
                 duration_us: entry.meta_number("duration_us"),
             },
             "input" | "output"
                 if (http::is_http(entry) || is_plain_stream(entry)) && !entry.data.is_empty() =>
             {
-                What::Body(http::body(entry))
+                What::Body(body(entry))
             }
             "command" => self.command(entry),
             "verdict" => What::Verdict {

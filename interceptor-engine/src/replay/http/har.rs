@@ -13,7 +13,7 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::super::Entry;
-use super::shown::pairs;
+use super::meta::{pairs, url};
 
 /// Exchanges under way; of more, the oldest is written as it is.
 pub const OPEN_LIMIT: usize = 1024;
@@ -240,17 +240,9 @@ fn request(open: &Open, version: &str) -> Value {
     let command = &open.command;
     let text = |name: &str| command.get(name).and_then(Value::as_str);
     let query = pairs(command, "query");
-    let mut url = match text("url") {
-        Some(url) => url.to_owned(),
-        // A record without commands has no more than that.
-        None => format!("https://{}/", text("host").unwrap_or_default()),
-    };
-    for (index, (name, value)) in query.iter().enumerate() {
-        url.push(if index == 0 { '?' } else { '&' });
-        url.push_str(&encoded(name));
-        url.push('=');
-        url.push_str(&encoded(value));
-    }
+    // A record without commands has no more than that.
+    let url =
+        url(command).unwrap_or_else(|| format!("https://{}/", text("host").unwrap_or_default()));
     let mut request = Map::new();
     let mut put = |name: &str, value: Value| {
         request.insert(name.to_owned(), value);
@@ -335,20 +327,6 @@ fn message(entry: &Entry, time: &str) -> Value {
         base64::engine::general_purpose::STANDARD.encode(&entry.data)
     };
     json!({"type": kind, "time": time, "opcode": if text { 1 } else { 2 }, "data": data})
-}
-
-/// Percent-encodes what may not stand in a query's name or value.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'[' | b']' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 /// Milliseconds since 1970 as `2026-01-31T12:00:00.000Z`.

@@ -1,9 +1,11 @@
 //! Exchanges of HTTP, shown again.
 //!
-//! * [`shown`] writes heads and bodies for a person;
+//! * [`meta`] reads what is said of one;
+//! * [`shown`] writes heads for a person;
 //! * [`har`] writes an archive that browsers' tools open.
 
 pub mod har;
+pub(crate) mod meta;
 mod shown;
 
-pub(super) use shown::{body, head, is_http, result};
+pub(super) use shown::{head, is_http, result};

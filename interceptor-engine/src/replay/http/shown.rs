@@ -1,11 +1,7 @@
-//! Heads and bodies for a person.
-
-use serde_json::Value;
+//! Heads of HTTP for a person.
 
 use super::super::Entry;
-
-/// Bytes of one part of a body that are shown.
-const SHOWN_LIMIT: usize = 8 << 10;
+use super::meta::pairs;
 
 /// Whether a command or its parts are HTTP's.
 pub(in crate::replay) fn is_http(entry: &Entry) -> bool {
@@ -16,18 +12,6 @@ pub(in crate::replay) fn is_http(entry: &Entry) -> bool {
         "input" | "output" => of("part") || of("websocket"),
         _ => false,
     }
-}
-
-/// Names with their values, as the record has them.
-pub(super) fn pairs(meta: &Value, name: &str) -> Vec<(String, String)> {
-    let list = meta.get(name).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|pair| {
-            let text = |at: usize| pair.get(at).and_then(Value::as_str);
-            Some((text(0)?.to_owned(), text(1)?.to_owned()))
-        })
-        .collect()
 }
 
 /// A request's line with its query, and its fields below.
@@ -63,35 +47,6 @@ pub(in crate::replay) fn result(entry: &Entry) -> String {
         text.push_str(&format!(" · not read: {why}"));
     }
     text
-}
-
-/// A part of a body.
-pub(in crate::replay) fn body(entry: &Entry) -> String {
-    let mark = if entry.kind == "input" { ">" } else { "<" };
-    let cut = entry.data.get(..SHOWN_LIMIT).unwrap_or(&entry.data);
-    let left = entry.data.len() - cut.len();
-    let text = match std::str::from_utf8(cut) {
-        Ok(text) => text,
-        // A part may end inside a character.
-        Err(error) if error.error_len().is_none() || error.valid_up_to() + 4 > cut.len() => {
-            let valid = cut.get(..error.valid_up_to()).unwrap_or_default();
-            std::str::from_utf8(valid).unwrap_or_default()
-        }
-        Err(_) => return format!("{mark} {} bytes that are no text", entry.data.len()),
-    };
-    let mut out = String::new();
-    for (index, line) in text.trim_end().split('\n').enumerate() {
-        if index > 0 {
-            out.push('\n');
-        }
-        out.push_str(mark);
-        out.push(' ');
-        out.push_str(line);
-    }
-    if left > 0 {
-        out.push_str(&format!("\n{mark} … {left} bytes more"));
-    }
-    out
 }
 
 #[cfg(test)]

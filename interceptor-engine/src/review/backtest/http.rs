@@ -16,6 +16,7 @@ use crate::event::{Event, FlowTime, Kind};
 use crate::http::{Bounds, HttpSession, Outbox, Settings};
 use crate::journal::Journal;
 use crate::replay::Entry;
+use crate::replay::http::meta::{pairs, url};
 
 /// Exchanges that may be under way at once; one more is not judged.
 const OPEN_LIMIT: usize = 1024;
@@ -223,22 +224,14 @@ fn keep(body: &mut Vec<u8>, more: &[u8]) {
 /// A request's head from its `command`; `None` where it is not all on record.
 fn asked(meta: &Value) -> Option<request::Parts> {
     let text = |name: &str| meta.get(name).and_then(Value::as_str);
-    let mut url = text("url")?.to_owned();
-    for (index, (name, value)) in pairs(meta, "query").enumerate() {
-        url.push(if index == 0 { '?' } else { '&' });
-        url.push_str(&encoded(name));
-        url.push('=');
-        url.push_str(&encoded(value));
-    }
-    let request =
-        Request::builder()
-            .method(text("method")?)
-            .uri(url)
-            .version(match text("version") {
-                Some("HTTP/2") => ::http::Version::HTTP_2,
-                Some("HTTP/1.0") => ::http::Version::HTTP_10,
-                _ => ::http::Version::HTTP_11,
-            });
+    let request = Request::builder()
+        .method(text("method")?)
+        .uri(url(meta)?)
+        .version(match text("version") {
+            Some("HTTP/2") => ::http::Version::HTTP_2,
+            Some("HTTP/1.0") => ::http::Version::HTTP_10,
+            _ => ::http::Version::HTTP_11,
+        });
     let mut head = request.body(()).ok()?.into_parts().0;
     meta.get("headers")?;
     fields(meta, &mut head.headers);
@@ -259,7 +252,7 @@ fn fields(meta: &Value, into: &mut HeaderMap) {
     for (name, value) in pairs(meta, "headers") {
         if let (Ok(name), Ok(value)) = (
             HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_str(value),
+            HeaderValue::from_str(&value),
         ) && name != header::CONTENT_ENCODING
             && name != header::TRANSFER_ENCODING
             && name != header::CONTENT_LENGTH
@@ -267,25 +260,4 @@ fn fields(meta: &Value, into: &mut HeaderMap) {
             into.append(name, value);
         }
     }
-}
-
-fn pairs<'a>(meta: &'a Value, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let list = meta.get(name).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|pair| {
-        let text = |at: usize| pair.get(at).and_then(Value::as_str);
-        Some((text(0)?, text(1)?))
-    })
-}
-
-/// Percent-encoded, but for what RFC 3986 leaves unreserved.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
