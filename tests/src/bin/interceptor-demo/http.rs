@@ -1,13 +1,11 @@
 //! HTTP: pages under TLS, and an agent that asks for them with curl.
 
-use std::process::Stdio;
-
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::web::{Plan, Web, target};
 use serde_json::{Value, json};
 
 use crate::rules;
-use crate::style::{DIM, GREEN, Style};
+use crate::style::{GREEN, Style};
 
 /// Beside the shipped pack: what is hidden, and what nobody may do.
 const RULES: &str = r#"
@@ -83,23 +81,8 @@ pub(crate) fn show(style: &Style) -> Result<(Web, String)> {
 
 fn agent_at_work(style: &Style, web: &Web) -> Result<String> {
     let pages = format!("https://localhost:{}", web.nginx.port_tls);
-    println!(
-        "   {}",
-        style.paint(
-            DIM,
-            &format!("$ interceptor exec --agent demo-agent -- curl {pages}/…")
-        )
-    );
-    let script = format!("exec 2>&1; PAGES={pages}\n{SCRIPT}");
-    let mut running = web
-        .agent("demo-agent")
-        .command(&["/bin/sh", "-c", &script])?
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting the agent")?;
-    let done = style.agent_at_work(&mut running, |_| Ok(()));
-    done.with_context(|| web.daemon.server().log_end(30))
+    let script = format!("PAGES={pages}\n{SCRIPT}");
+    style.script(&web.daemon, &format!("curl {pages}/…"), &script)
 }
 
 /// The demo claims something: is it so?

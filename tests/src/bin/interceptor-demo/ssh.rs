@@ -1,11 +1,9 @@
 //! SSH: a server, and an agent that works on it without a key.
 
-use std::process::Stdio;
-
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::sshd::{Plan, Shell, with_credentials};
 
-use crate::style::{DIM, GREEN, Style};
+use crate::style::{GREEN, Style};
 
 /// What agents may do on the host.
 const RULES: &str = r#"
@@ -76,33 +74,19 @@ pub(crate) fn show(style: &Style) -> Result<(Shell, String)> {
 
 fn agent_at_work(style: &Style, shell: &Shell) -> Result<String> {
     let port = shell.sshd.port;
-    println!(
-        "   {}",
-        style.paint(
-            DIM,
-            &format!("$ interceptor exec --agent demo-agent -- ssh -p {port} agent@127.0.0.1 …")
-        )
-    );
     let options = format!("-F none {}", shell.options().join(" "));
     let own = shell.place.subfolder("own")?;
     // The agent is an ordinary user, whoever started this.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&own, mode).context("the agent's folder")?;
     let script = format!(
-        "exec 2>&1; OPTIONS='{options} -p {port}'; SCP_OPTIONS='{options} -P {port}'; \
+        "OPTIONS='{options} -p {port}'; SCP_OPTIONS='{options} -P {port}'; \
          HOST=agent@127.0.0.1; OWN={}; FILES={}\n{SCRIPT}",
         own.display(),
         shell.sshd.files.display()
     );
-    let mut running = shell
-        .agent("demo-agent")
-        .command(&["/bin/sh", "-c", &script])?
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting the agent")?;
-    let done = style.agent_at_work(&mut running, |_| Ok(()));
-    done.with_context(|| shell.daemon.server().log_end(30))
+    let shown = format!("ssh -p {port} agent@127.0.0.1 …");
+    style.script(&shell.daemon, &shown, &script)
 }
 
 /// The demo claims something: is it so?

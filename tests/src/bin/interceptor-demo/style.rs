@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use interceptor_tests::agent::Agent;
+use interceptor_tests::daemon::Daemon;
 use interceptor_tests::records::Recorded;
 
 pub(crate) const BOLD: &str = "1";
@@ -100,6 +102,22 @@ impl Style {
         let status = running.wait()?;
         ensure!(status.success(), "the agent's command: {status}");
         Ok(transcript)
+    }
+
+    /// Runs a script as the demo's agent, and shows it; `shown` is what a person would
+    /// have typed behind `exec`.
+    pub(crate) fn script(&self, daemon: &Daemon, shown: &str, script: &str) -> Result<String> {
+        let exec = format!("$ interceptor exec --agent demo-agent -- {shown}");
+        println!("   {}", self.paint(DIM, &exec));
+        let script = format!("exec 2>&1; {script}");
+        let mut running = Agent::new(daemon, "demo-agent")
+            .command(&["/bin/sh", "-c", &script])?
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the agent")?;
+        let done = self.agent_at_work(&mut running, |_| Ok(()));
+        done.with_context(|| daemon.server().log_end(30))
     }
 
     /// Shows what a command of the program printed.
