@@ -6,7 +6,55 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use interceptor_tests::daemon::SOON;
 use interceptor_tests::world::{Plan, alone, target};
-use serde_json::json;
+use interceptor_tests::{sshd, web};
+use serde_json::{Value, json};
+
+/// A queue that is soon full, and no long wait for room in it.
+fn impatient(mut config: Value) -> Value {
+    config["recorder"] = json!({ "queue_bytes": 1_048_576, "stall": "3s" });
+    config
+}
+
+static WEB: web::Shared = web::Shared::new(web::Plan {
+    rules: "version: 1\nrules: []\n",
+    config: |nginx, place| Ok(impatient(web::all_targets(nginx, place)?)),
+});
+
+static SHELL: sshd::Shared = sshd::Shared::new(sshd::Plan {
+    rules: "version: 1\nrules: []\n",
+    config: |sshd, place| Ok(impatient(sshd::with_credentials(sshd, place)?)),
+});
+
+#[test]
+fn a_request_that_cannot_be_recorded_is_not_sent() -> Result<()> {
+    WEB.test(|web| {
+        web.redis.hang()?;
+        // Many requests on one connection, together larger than the queue.
+        let many = format!("http://127.0.0.1:{}/page?[1-4000]", web.nginx.port);
+        let last = format!("http://127.0.0.1:{}/unrecorded", web.nginx.port);
+        let done = web.curl("during", &["-sf", "--fail-early", &many, &last]);
+        web.redis.resume()?;
+        let done = done?;
+        assert_ne!(done.status.code(), Some(0), "{}", done.stderr);
+        assert!(web.nginx.saw("/page?100")?, "nothing was sent at all");
+        assert!(!web.nginx.saw("/unrecorded")?);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_commands_output_that_cannot_be_recorded_does_not_reach_the_agent() -> Result<()> {
+    SHELL.test(|shell| {
+        shell.redis.hang()?;
+        let done = shell.ssh("during", &["head -c 20000000 /dev/zero | tr '\\0' x"]);
+        shell.redis.resume()?;
+        let done = done?;
+        assert_ne!(done.status.code(), Some(0), "{}", done.stderr);
+        // The queue takes the last of them whole, and as much again may be on its way.
+        assert!(done.stdout.len() < 4 << 20, "{}", done.stdout.len());
+        Ok(())
+    })
+}
 
 #[test]
 fn a_store_that_hangs_stops_sessions_with_a_reason_and_one_that_is_back_takes_new_ones()
