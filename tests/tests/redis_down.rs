@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 /// A queue that is soon full, and no long wait for room in it.
 fn impatient(mut config: Value) -> Value {
-    config["recorder"] = json!({ "queue_bytes": 1_048_576, "stall": "3s" });
+    let recorder = json!({ "queue_bytes": 1_048_576, "stall": "3s" });
+    if let Some(config) = config.as_object_mut() {
+        config.insert("recorder".to_owned(), recorder);
+    }
     config
 }
 
