@@ -280,28 +280,26 @@ fn interceptor(
     certificates: &Certificates,
 ) -> Result<Daemon> {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules");
-    let listener = |port: u16, target: &str| json!({ "listen": format!("127.0.0.1:{port}"), "target": target, "agent": "bench" });
+    let listener = |port: u16, target: &str, agent: &str| json!({ "listen": format!("127.0.0.1:{port}"), "target": target, "agent": agent });
     let config = json!({
         "intercept": { "kernel": false },
         "targets": [
             target("pages", to.plain, &json!({})),
             target("pages-tls", to.tls, &json!({ "tls": { "ca": certificates.ca } })),
             target("stream", to.stream, &json!({})),
-            target("commands", to.plain, &json!({})),
-            target("commands-tls", to.tls, &json!({ "tls": { "ca": certificates.ca } })),
         ],
         "listeners": [
-            listener(own.plain, "pages"),
-            listener(own.tls, "pages-tls"),
-            listener(own.stream, "stream"),
-            listener(commands.plain, "commands"),
-            listener(commands.tls, "commands-tls"),
-            listener(commands.stream, "stream"),
+            listener(own.plain, "pages", "bench"),
+            listener(own.tls, "pages-tls", "bench"),
+            listener(own.stream, "stream", "bench"),
+            listener(commands.plain, "pages", "commands"),
+            listener(commands.tls, "pages-tls", "commands"),
+            listener(commands.stream, "stream", "commands"),
         ],
         "rules": [rules],
     });
     let rules = "version: 1\nrules:\n  - name: no-bodies\n    \
-                 match: { target: { name: \"commands*\" } }\n    record: commands\n";
+                 match: { principal: { agent: commands } }\n    record: commands\n";
     Daemon::start(place, &store.url(), rules, &config)
 }
 
