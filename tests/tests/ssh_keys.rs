@@ -3,7 +3,7 @@
 use anyhow::Result;
 use interceptor_tests::needs::REMOTE_PASSWORD;
 use interceptor_tests::place::Place;
-use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target};
+use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target, with_credentials};
 use serde_json::{Value, json};
 
 /// A target whose file knows another key.
@@ -40,6 +40,38 @@ static PASSING: Shared = Shared::new(Plan {
     rules: NO_RULES,
     config: passing,
 });
+
+static TRUSTED: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: with_credentials,
+});
+
+#[test]
+fn an_agents_ssh_trusts_the_key_that_it_is_shown_with_no_word_about_it() -> Result<()> {
+    TRUSTED.test(|shell| {
+        let port = shell.sshd.port.to_string();
+        let done = shell.agent("truster").run(&[
+            "ssh",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+            "-p",
+            &port,
+            "agent@127.0.0.1",
+            "echo trusted",
+        ])?;
+        assert_eq!(done.ok()?.stdout, "trusted\n");
+        // In the agent's view alone.
+        let ours = "Written by Interceptor";
+        let seen = shell.agent("reader").run(&["cat", "/etc/ssh/ssh_config"])?;
+        assert!(seen.ok()?.stdout.contains(ours));
+        assert!(!std::fs::read_to_string("/etc/ssh/ssh_config")?.contains(ours));
+        Ok(())
+    })
+}
 
 #[test]
 fn a_server_whose_key_has_changed_is_refused_in_words_before_any_key_of_ours_is_shown() -> Result<()>

@@ -88,6 +88,8 @@ pub struct Target {
     pub place: Place,
     /// Port; `None` for any.
     pub port: Option<u16>,
+    /// The SSH target that leads there; `None` for what is reached from here.
+    pub via: Option<String>,
     /// The protocol that it must speak; `None` to find out.
     pub protocol: Option<interceptor_policy::Protocol>,
     /// The upstream leg's TLS.

@@ -77,6 +77,7 @@ pub(super) struct Target {
     pub(super) host: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<u16>>,
+    pub(super) via: Option<Spanned<String>>,
     pub(super) protocol: Option<Spanned<Protocol>>,
     #[serde(default)]
     pub(super) tls: Tls,
