@@ -86,6 +86,7 @@ pub(super) struct Target {
     pub(super) default: Option<DefaultVerdict>,
     pub(super) known_hosts: Option<Spanned<String>>,
     pub(super) unknown_host_key: Option<Spanned<UnknownHostKey>>,
+    pub(super) authorized_keys: Option<Spanned<String>>,
     pub(super) shell: Option<Spanned<bool>>,
 }
 
@@ -139,6 +140,7 @@ pub(super) struct Credentials {
     pub(super) oauth: Option<Spanned<OAuth>>,
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<SecretRef>>,
+    pub(super) authority: Option<Spanned<SecretRef>>,
 }
 
 #[derive(Deserialize)]

@@ -244,7 +244,7 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
         .await;
         return;
     }
-    serve(house, flow, Socket::Tcp(tcp)).await;
+    Box::pin(serve(house, flow, Socket::Tcp(tcp))).await;
 }
 
 /// What is known of a connection inside another.

@@ -132,17 +132,18 @@ impl ServerHandler for Handler {
     async fn auth_publickey_offered(
         &mut self,
         _: &str,
-        _: PublicKeyOffer<'_>,
+        offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.logon.offered())
+        Ok(self.logon.offered(offer.public_key))
     }
 
     async fn auth_publickey(
         &mut self,
         user: &str,
-        _: VerifiedPublicKey<'_>,
+        shown: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        let auth = self.logon.key(&self.connection, user).await;
+        let key = shown.public_key;
+        let auth = self.logon.key(&self.connection, user, key).await;
         Ok(self.let_in(auth).await)
     }
 

@@ -22,7 +22,7 @@ use super::incoming::{self, Incoming};
 use super::known_hosts::{HostKeyFault, Known, Verified};
 use super::logon::Logon;
 use super::origin::{self, HostKey};
-use super::{Inboxes, algorithms};
+use super::{Inboxes, algorithms, own_keys};
 use crate::config::{Place, SshTarget};
 use crate::flow::pump::Outcome;
 use crate::flow::serve::Flow;
@@ -53,6 +53,9 @@ pub enum Fault {
     /// Anything else of the protocol.
     #[error("{0} does not speak SSH as it should: {1}")]
     Ssh(Origin, russh::Error),
+    /// Agents' own keys cannot be read.
+    #[error("agents' own keys: {0:#}")]
+    Listed(anyhow::Error),
     /// The key that stands for it.
     #[error("no host key can be shown: {0}")]
     Own(#[from] super::authority::HostKeyError),
@@ -256,6 +259,8 @@ pub(crate) async fn agent(
         inactivity_timeout: None,
         ..server::Config::default()
     };
+    let listed = target.authorized_keys.as_deref().map(own_keys::listed);
+    let listed = listed.transpose().map_err(Fault::Listed)?;
     let permitted: Arc<Mutex<Permitted>> = Arc::default();
     let agent_inboxes: Arc<Inboxes> = Arc::default();
     let (ready, is_ready) = watch::channel(None);
@@ -266,6 +271,7 @@ pub(crate) async fn agent(
         logon: Logon {
             handle: Some(leg.handle),
             credentials: target.credentials.clone(),
+            listed,
             methods: None,
             asked: 0,
         },

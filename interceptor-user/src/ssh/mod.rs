@@ -25,6 +25,7 @@ pub mod incoming;
 pub mod known_hosts;
 mod logon;
 pub mod origin;
+mod own_keys;
 mod relay;
 
 use std::collections::HashMap;
