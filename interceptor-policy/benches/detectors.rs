@@ -56,8 +56,7 @@ fn masks() -> Arc<Masks> {
         target: Target {
             name: None,
             host: None,
-            address: Some(IpAddr::from([127, 0, 0, 1])),
-            origin: "".into(),
+            address: IpAddr::from([127, 0, 0, 1]),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Allow,

@@ -209,7 +209,10 @@ impl Channel {
         if kind == SshKind::Sftp {
             self.sftp = Some(Box::default());
         } else if let Some(masks) = detecting {
-            let stream = || Some(Box::new(DetectStream::new(Arc::clone(masks))));
+            let stream = || {
+                let stream = DetectStream::new(Arc::clone(masks));
+                Some(Box::new(stream.through_colours()))
+            };
             self.maskers = [stream(), stream()];
         }
         if let Some(masks) = masks.as_ref()

@@ -88,7 +88,9 @@ impl Channel {
             let all = Masks::united(self.masks.take(), Some(more));
             let stream = || {
                 let all = all.as_ref()?;
-                Some(Box::new(DetectStream::new(Arc::clone(all))))
+                Some(Box::new(
+                    DetectStream::new(Arc::clone(all)).through_colours(),
+                ))
             };
             self.maskers = [stream(), stream()];
             self.masks = all;

@@ -60,8 +60,7 @@ impl<'a> Reader<'a> {
                 target: Target {
                     name: None,
                     host: None,
-                    address: Some(IpAddr::from([192, 0, 2, 1])),
-                    origin: "192.0.2.1".into(),
+                    address: IpAddr::from([192, 0, 2, 1]),
                     port: 5432,
                     tls: false,
                     default: DefaultVerdict::Block,
@@ -347,7 +346,7 @@ impl<'a> Reader<'a> {
                 "name" => target.name = self.text(value, &what).map(str::to_owned),
                 "host" => target.host = self.text(value, &what).map(str::to_owned),
                 "address" => match self.text(value, &what).map(str::parse) {
-                    Some(Ok(address)) => target.address = Some(address),
+                    Some(Ok(address)) => target.address = address,
                     Some(Err(_)) => self.error(value.at, "no address"),
                     None => {}
                 },

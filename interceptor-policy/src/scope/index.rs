@@ -359,8 +359,7 @@ mod tests {
             target: Target {
                 name: None,
                 host: None,
-                address: Some(std::net::IpAddr::from([127, 0, 0, 1])),
-                origin: "".into(),
+                address: std::net::IpAddr::from([127, 0, 0, 1]),
                 port: 5432,
                 tls: false,
                 default: crate::DefaultVerdict::Block,

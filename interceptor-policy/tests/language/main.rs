@@ -71,8 +71,7 @@ fn subject() -> Subject {
         target: Target {
             name: Some("orders-db".into()),
             host: Some("DB.internal".into()),
-            address: Some(IpAddr::from([10, 0, 0, 7])),
-            origin: "10.0.0.7".into(),
+            address: IpAddr::from([10, 0, 0, 7]),
             port: 5432,
             tls: true,
             default: DefaultVerdict::Block,

@@ -13,9 +13,12 @@
 //! seen cannot be told so: an operator's pattern that asks for an end more than
 //! [`Limits::overlap`] away, in a line longer than [`Limits::line`], is missed.
 
+mod colours;
+
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::colours::Colours;
 use super::bytes::{Class, run_back};
 use super::credentials::{self, PEM_LAST, private_key_begin, private_key_end};
 use super::password::ends_bare;
@@ -107,6 +110,8 @@ pub struct DetectStream {
     /// Up to where there is no line's end in what is held.
     searched: usize,
     hidden: u64,
+    /// Colours, where they are kept apart.
+    colours: Option<Colours>,
 }
 
 impl DetectStream {
@@ -128,7 +133,15 @@ impl DetectStream {
             start: 0,
             searched: 0,
             hidden: 0,
+            colours: None,
         }
+    }
+
+    /// Looks through colours, as a terminal's output has them.
+    #[must_use]
+    pub fn through_colours(mut self) -> Self {
+        self.colours = Some(Colours::default());
+        self
     }
 
     /// How many hits were hidden.
@@ -153,16 +166,25 @@ impl DetectStream {
             out.extend_from_slice(piece);
             return;
         }
-        self.buffer.extend_from_slice(piece);
+        match &mut self.colours {
+            Some(colours) => colours.split(piece, &mut self.buffer),
+            None => self.buffer.extend_from_slice(piece),
+        }
         while self.step(false, key, out) {}
-        self.forget();
+        self.forget(out);
     }
 
     /// The text is over: appends the rest.
     pub fn finish(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
+        if let Some(colours) = &mut self.colours {
+            colours.finish(&mut self.buffer);
+        }
         while self.step(true, key, out) {}
         if let State::PrivateKey(kept) = std::mem::take(&mut self.state) {
             self.close_private_key(kept, key, out);
+        }
+        if let Some(colours) = &mut self.colours {
+            colours.put_back(usize::MAX, out);
         }
         self.buffer.clear();
         (self.start, self.searched) = (0, 0);
@@ -193,7 +215,7 @@ impl DetectStream {
             Some(_) => self.release_or_private_key(self.buffer.len(), key, out),
             None => self.release(self.start + end.min(dashes), key, out),
         }
-        self.forget();
+        self.forget(out);
     }
 
     /// The sender pauses, in the middle of a line, perhaps: appends what is held but
@@ -208,17 +230,25 @@ impl DetectStream {
         let end = held.len() - number_or_word(held);
         let dashes = memchr::memmem::rfind(held, b"-----").unwrap_or(end);
         self.release(self.start + end.min(dashes), key, out);
-        self.forget();
+        self.forget(out);
     }
 
     fn pending(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
-    /// Drops what was released but for the context.
-    fn forget(&mut self) {
+    /// Drops what was released but for the context. Colours that follow it wait for
+    /// nothing.
+    fn forget(&mut self, out: &mut Vec<u8>) {
         let forgotten = self.start.saturating_sub(CONTEXT);
         self.buffer.drain(..forgotten);
+        if let Some(colours) = &mut self.colours {
+            // Those of a private key stand behind what stands in its place.
+            if !matches!(self.state, State::PrivateKey(Some(_))) {
+                colours.put_back(self.start, out);
+            }
+            colours.forget(forgotten);
+        }
         self.start -= forgotten;
         self.searched = self.searched.saturating_sub(forgotten);
     }
@@ -363,17 +393,22 @@ impl DetectStream {
     /// Appends what is held up to `end`, with what the detectors find hidden.
     fn release(&mut self, end: usize, key: &MaskKey, out: &mut Vec<u8>) {
         let text = self.buffer.get(..end).unwrap_or_default();
+        let mut colours = self.colours.as_mut();
+        let mut copy = |from: usize, to: usize, out: &mut Vec<u8>| match &mut colours {
+            Some(colours) => colours.copy(text, from, to, out),
+            None => out.extend_from_slice(text.get(from..to).unwrap_or_default()),
+        };
         let mut done = self.start;
         if let Some(plan) = self.masks.of(self.direction).detect() {
             for hit in hits(plan, text, self.start) {
-                out.extend_from_slice(text.get(done..hit.range.start).unwrap_or_default());
+                copy(done, hit.range.start, out);
                 let found = text.get(hit.range.clone()).unwrap_or_default();
                 put(hit.transform, found, key, out);
                 self.hidden += 1;
                 done = hit.range.end;
             }
         }
-        out.extend_from_slice(text.get(done..).unwrap_or_default());
+        copy(done, text.len(), out);
         self.start = end.min(self.buffer.len());
     }
 

@@ -276,3 +276,116 @@ fn run_any(limits: Limits, pieces: &[&[u8]]) -> (String, u64) {
     stream.finish(&KEY, &mut out);
     (String::from_utf8_lossy(&out).into_owned(), stream.hidden)
 }
+
+fn coloured(limits: Limits, pieces: &[&[u8]]) -> String {
+    let mut stream = DetectStream::new(masks()).through_colours();
+    stream.limits = limits;
+    let mut out = Vec::new();
+    for piece in pieces {
+        stream.push(piece, &KEY, &mut out);
+    }
+    stream.finish(&KEY, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+const COLOURS: [&str; 5] = [
+    "\x1b[31m",
+    "\x1b[01;31m\x1b[K",
+    "\x1b[m\x1b[K",
+    "\x1b(B\x1b[m",
+    "\x0f",
+];
+
+#[test]
+fn a_secret_with_a_colour_in_it_is_hidden_and_the_colour_stays() {
+    let plain = run(LIMITS, &[b"key AKIAIOSFODNN7EXAMPLF end\n"]).0;
+    assert!(!plain.contains("AKIA"));
+    let (before, after) = plain.split_at(plain.find(" end").unwrap());
+    for colour in COLOURS {
+        let text = format!("key AKIA{colour}IOSFODNN7EXAMPLF end\n");
+        assert_eq!(
+            coloured(LIMITS, &[text.as_bytes()]),
+            format!("{before}{colour}{after}")
+        );
+    }
+    let around = "\x1b[1mkey \x1b[31mAKIAIOSFODNN7EXAMPLF\x1b[0m end\n\x1b[2m";
+    let expected = format!(
+        "\x1b[1m{}\x1b[31m{}\x1b[0m{after}\x1b[2m",
+        "key ",
+        before.strip_prefix("key ").unwrap()
+    );
+    assert_eq!(coloured(LIMITS, &[around.as_bytes()]), expected);
+}
+
+#[test]
+fn colours_do_not_wait_for_the_text_behind_them() {
+    let mut stream = DetectStream::new(masks()).through_colours();
+    let mut out = Vec::new();
+    stream.push(b"\x1b[?25l\x1b[32m", &KEY, &mut out);
+    assert_eq!(out, b"");
+    stream.flush(&KEY, &mut out);
+    assert_eq!(out, b"\x1b[?25l\x1b[32m");
+    out.clear();
+    stream.push(b"line\r\n\x1b[0m", &KEY, &mut out);
+    assert_eq!(out, b"line\r\n\x1b[0m");
+}
+
+#[test]
+fn colours_without_end_are_not_kept() {
+    let mut stream = DetectStream::new(masks()).through_colours();
+    stream.limits = small();
+    let mut out = Vec::new();
+    stream.push(b"x", &KEY, &mut out);
+    for _ in 0..100_000 {
+        stream.push(b"\x1b[31m", &KEY, &mut out);
+    }
+    assert!(out.len() > 300_000, "{}", out.len());
+    stream.finish(&KEY, &mut out);
+    assert_eq!(out.len(), 500_001);
+}
+
+proptest! {
+    #[test]
+    fn colours_change_nothing_of_what_is_hidden_and_keep_their_order(
+        words in proptest::collection::vec(
+            prop_oneof![
+                Just("AKIAIOSFODNN7EXAMPLF".to_owned()),
+                Just("a@example.com".to_owned()),
+                Just("4111 1111 1111 1111".to_owned()),
+                Just("EMP-123456".to_owned()),
+                Just("-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----".to_owned()),
+                "[a-z ]{0,12}",
+                Just("\n".to_owned()),
+            ],
+            0..10,
+        ),
+        places in proptest::collection::vec((any::<prop::sample::Index>(), 0..COLOURS.len()), 0..12),
+        piece in 1..40_usize,
+    ) {
+        let text = words.join(" ");
+        let mut places: Vec<(usize, usize)> = places
+            .iter()
+            .map(|(place, colour)| (place.index(text.len() + 1), *colour))
+            .collect();
+        places.sort_unstable();
+        let (mut mixed, mut done, mut order) = (String::new(), 0, String::new());
+        for (place, colour) in &places {
+            mixed.push_str(text.get(done..*place).unwrap());
+            mixed.push_str(COLOURS[*colour]);
+            order.push_str(COLOURS[*colour]);
+            done = *place;
+        }
+        mixed.push_str(text.get(done..).unwrap());
+        let pieces: Vec<&[u8]> = mixed.as_bytes().chunks(piece).collect();
+        let shown = coloured(LIMITS, &pieces);
+        prop_assert_eq!(&coloured(LIMITS, &[mixed.as_bytes()]), &shown);
+        let mut colours = Colours::default();
+        let mut plain = Vec::new();
+        colours.split(shown.as_bytes(), &mut plain);
+        let mut left = Vec::new();
+        colours.put_back(usize::MAX, &mut left);
+        prop_assert_eq!(String::from_utf8(left).unwrap(), order);
+        let expected = run(LIMITS, &[text.as_bytes()]).0;
+        prop_assert_eq!(String::from_utf8(plain).unwrap(), expected);
+    }
+}
