@@ -164,9 +164,14 @@ impl Daemon {
     /// As above.
     pub fn never_panicked(&self) -> Result<()> {
         let server = self.server();
-        match server.log().contains("panicked") {
-            false => Ok(()),
-            true => bail!("the daemon panicked:\n{}", server.log_end(60)),
+        let log = server.log();
+        match log.find("panicked") {
+            None => Ok(()),
+            Some(at) => {
+                let said = log.get(at..).unwrap_or_default().lines().take(40);
+                let said: Vec<&str> = said.collect();
+                bail!("the daemon panicked:\n{}", said.join("\n"))
+            }
         }
     }
 }

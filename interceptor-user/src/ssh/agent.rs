@@ -12,7 +12,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig, client};
 use super::Connection;
 use super::inbox::{Asked, Item};
 use super::logon::Logon;
-use super::relay;
+use super::relay::{self, Target};
 use super::{Inboxes, forward, origin};
 
 /// The origin's connection, once the agent is let in.
@@ -46,11 +46,11 @@ impl Handler {
         self.put(id, Item::Ask(asked, session.wants_reply(id)))
     }
 
-    /// Carries a channel that the agent opens: a session, or a forward.
+    /// Carries a channel that the agent opens.
     async fn open(
         &self,
         channel: Channel<Msg>,
-        to: Option<SshForward>,
+        target: Target,
         reply: ChannelOpenHandle,
         handle: Handle,
     ) {
@@ -59,40 +59,21 @@ impl Handler {
                 .reject(ChannelOpenFailure::AdministrativelyProhibited)
                 .await;
         };
-        let Some(agent_inbox) = self.inboxes.open(channel.id()) else {
+        let Some(inbox) = self.inboxes.open(channel.id()) else {
             return reply.reject(ChannelOpenFailure::ResourceShortage).await;
         };
         let (_, agent) = channel.split();
-        let connection = Arc::clone(&self.connection);
-        let agent_inboxes = Arc::clone(&self.inboxes);
-        let origin_inboxes = Arc::clone(&self.origin_inboxes);
-        match to {
-            None => {
-                let ends = relay::Ends {
-                    connection,
-                    handle,
-                    agent,
-                    agent_inbox,
-                    agent_inboxes,
-                    origin,
-                    origin_inboxes,
-                    permitted: Arc::clone(&self.permitted),
-                };
-                tokio::spawn(relay::run(ends, reply));
-            }
-            Some(to) => {
-                let local = forward::Local {
-                    connection,
-                    agent,
-                    agent_inbox,
-                    agent_inboxes,
-                    origin,
-                    origin_inboxes,
-                    to,
-                };
-                tokio::spawn(local.run(reply));
-            }
-        }
+        let ends = relay::Ends {
+            connection: Arc::clone(&self.connection),
+            handle,
+            agent,
+            agent_inbox: inbox,
+            agent_inboxes: Arc::clone(&self.inboxes),
+            origin,
+            origin_inboxes: Arc::clone(&self.origin_inboxes),
+            permitted: Arc::clone(&self.permitted),
+        };
+        tokio::spawn(relay::run(ends, target, reply));
     }
 
     fn permitted(&self) -> MutexGuard<'_, Permitted> {
@@ -132,18 +113,17 @@ impl ServerHandler for Handler {
     async fn auth_publickey_offered(
         &mut self,
         _: &str,
-        offer: PublicKeyOffer<'_>,
+        _: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.logon.offered(offer.public_key))
+        Ok(self.logon.offered())
     }
 
     async fn auth_publickey(
         &mut self,
         user: &str,
-        shown: VerifiedPublicKey<'_>,
+        _: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        let key = shown.public_key;
-        let auth = self.logon.key(&self.connection, user, key).await;
+        let auth = self.logon.key(&self.connection, user).await;
         Ok(self.let_in(auth).await)
     }
 
@@ -179,7 +159,8 @@ impl ServerHandler for Handler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.open(channel, None, reply, session.handle()).await;
+        self.open(channel, Target::Session, reply, session.handle())
+            .await;
         Ok(())
     }
 
@@ -198,8 +179,8 @@ impl ServerHandler for Handler {
             return Ok(());
         };
         let host = host.into();
-        let to = SshForward::Tcp { host, port };
-        self.open(channel, Some(to), reply, session.handle()).await;
+        let target = Target::Forward(SshForward::Tcp { host, port });
+        self.open(channel, target, reply, session.handle()).await;
         Ok(())
     }
 
@@ -210,8 +191,8 @@ impl ServerHandler for Handler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let to = SshForward::Socket(path.into());
-        self.open(channel, Some(to), reply, session.handle()).await;
+        let target = Target::Forward(SshForward::Socket(path.into()));
+        self.open(channel, target, reply, session.handle()).await;
         Ok(())
     }
 

@@ -17,15 +17,12 @@
 
 pub mod agent;
 pub mod authority;
-mod carried;
 pub mod forward;
 pub mod front;
 mod inbox;
-pub mod incoming;
 pub mod known_hosts;
 mod logon;
 pub mod origin;
-mod own_keys;
 mod relay;
 
 use std::collections::HashMap;
@@ -78,8 +75,20 @@ impl Inboxes {
 
 /// Algorithms of both legs: what OpenSSH offers by itself, without SHA-1.
 fn algorithms() -> russh::Preferred {
+    use russh::cipher;
     use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
     russh::Preferred {
+        // The client decides, and to the origin that is the proxy: what the processor has
+        // instructions for comes first.
+        cipher: vec![
+            cipher::AES_128_GCM,
+            cipher::AES_256_GCM,
+            cipher::CHACHA20_POLY1305,
+            cipher::AES_128_CTR,
+            cipher::AES_192_CTR,
+            cipher::AES_256_CTR,
+        ]
+        .into(),
         key: vec![
             Algorithm::Ed25519,
             Algorithm::Ecdsa {
