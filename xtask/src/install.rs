@@ -30,6 +30,7 @@ const CLIENTS: [&str; 10] = [
     "botocore==1.44.8",
 ];
 const MITMPROXY: &str = "mitmproxy==11.0.2";
+const SSH_MITM: &str = "ssh-mitm==6.0.1";
 
 /// What Python makes environments with.
 const VENV: &str = "/usr/share/python-wheels|/usr/lib/python3*/ensurepip/__init__.py";
@@ -41,7 +42,7 @@ pub(crate) enum Need {
     Build,
     /// PostgreSQL, HTTP and SSH with their clients, and Redis
     Servers,
-    /// pgbouncer, HAProxy and mitmproxy, to compare with, and wrk
+    /// pgbouncer, HAProxy, mitmproxy and ssh-mitm, to compare with, and wrk
     Bench,
     /// Python with the clients and servers of the tests
     Python,
@@ -91,6 +92,7 @@ impl Need {
             package("openssh-client", "/usr/bin/ssh"),
             package("git", "/usr/bin/git"),
             package("rsync", "/usr/bin/rsync"),
+            package("asciinema", "/usr/bin/asciinema"),
         ];
         const BENCH: &[Package] = &[
             package("pgbouncer", "/usr/sbin/pgbouncer"),
@@ -151,7 +153,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         python()?;
     }
     if needs.contains(&Need::Bench) {
-        mitmproxy()?;
+        intercepting_proxies()?;
     }
     if needs.contains(&Need::Deny) {
         cargo_deny()?;
@@ -250,9 +252,10 @@ fn python() -> Result<()> {
     environment("venv", check, &CLIENTS)
 }
 
-/// Apart from the clients, for it wants other versions of what they share.
-fn mitmproxy() -> Result<()> {
-    environment("mitmproxy", "import mitmproxy", &[MITMPROXY])
+/// Apart from the clients, for they want other versions of what they share.
+fn intercepting_proxies() -> Result<()> {
+    environment("mitmproxy", "import mitmproxy", &[MITMPROXY])?;
+    environment("ssh-mitm", "import sshmitm", &[SSH_MITM])
 }
 
 /// An environment of Python's below the build's folder, with packages from PyPI,

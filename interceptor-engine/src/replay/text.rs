@@ -155,7 +155,10 @@ pub fn render(item: &Item, style: Style) -> String {
         What::Body(text) => out.body(text),
         What::Line { kind, line, bytes } => {
             out.stamp(item);
-            out.paint(DIM, &format!("{kind} "));
+            // Lines of channels begin with that word.
+            if !line.starts_with(kind.as_str()) {
+                out.paint(DIM, &format!("{kind} "));
+            }
             let bytes = if *bytes > 0 && line.is_empty() {
                 format!("{bytes} bytes")
             } else {

@@ -12,6 +12,7 @@ use super::Entry;
 use super::body::body;
 use super::http;
 use super::pg::{Column, Frame, Frames};
+use super::ssh;
 use super::table::Table;
 use crate::event::FlowTime;
 
@@ -163,6 +164,20 @@ impl Timeline {
         let what = match entry.kind.as_str() {
             "open" => What::Opened(facts(&entry.meta)),
             "close" => What::Closed(facts(&entry.meta)),
+            // A line that is cut in the record's own line stands whole beside it.
+            "command" if is_ssh(entry) => What::Command {
+                text: entry.meta_text("command").unwrap_or(&entry.line).to_owned(),
+                verdict: text(entry, "verdict"),
+                parameters: Vec::new(),
+                step: None,
+            },
+            // How a command ended, or a file's size and hash: the recorder's line says it.
+            "result" if is_ssh(entry) => What::Result {
+                tables: Vec::new(),
+                body: None,
+                tag: entry.line.clone(),
+                duration_us: None,
+            },
             "command" if http::is_http(entry) => What::Command {
                 text: http::head(entry),
                 verdict: text(entry, "verdict"),
@@ -180,6 +195,8 @@ impl Timeline {
             {
                 What::Body(body(entry))
             }
+            // A line of a terminal's in which nothing stands.
+            "output" if is_plain_stream(entry) => return None,
             "command" => self.command(entry),
             "verdict" => What::Verdict {
                 verdict: text(entry, "verdict"),
@@ -334,6 +351,11 @@ pub(super) fn flat(value: &Value) -> String {
         Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
+}
+
+/// Whether it belongs to a channel of SSH.
+fn is_ssh(entry: &Entry) -> bool {
+    ssh::channel(entry).is_some()
 }
 
 /// Whether these are bytes of a command's stream over SSH; those of a terminal are its

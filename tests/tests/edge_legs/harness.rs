@@ -12,7 +12,6 @@ use interceptor_proto::pg::backend::{BackendKeyData, NoticeBuilder};
 use interceptor_tests::place::Place;
 use interceptor_tests::postgres::{Options, Postgres};
 use interceptor_user::config::{Credentials, Place as Where, Target, TlsMode, UpstreamTls};
-use interceptor_user::net::Socket;
 use interceptor_user::pg::{Front, FrontRequest, Legs, Opened, open};
 use interceptor_user::secrets::SecretRef;
 use interceptor_user::tls::Authority;
@@ -181,7 +180,6 @@ pub fn target(mode: TlsMode, ca: Option<PathBuf>) -> Target {
     Target {
         name: "orders-db".to_owned(),
         place: Where::Host("localhost".to_owned()),
-        via: None,
         port: None,
         protocol: None,
         tls: UpstreamTls {
@@ -225,9 +223,9 @@ async fn serve(
     outcomes: &Outcomes,
 ) {
     let request = FrontRequest {
-        tcp: Socket::Tcp(tcp),
+        tcp,
         first: Vec::new(),
-        origin: &origin.into(),
+        origin,
         target,
         front,
     };

@@ -140,8 +140,7 @@ fn verdict(rules: &Arc<RuleSet>, sql: &Sql, text: &str) -> String {
         target: Target {
             name: None,
             host: None,
-            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-            origin: "".into(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Block,

@@ -131,11 +131,15 @@ impl Har {
             return out;
         };
         let mut over = false;
+        #[allow(
+            clippy::collapsible_match,
+            reason = "a message that is one too many is no body either"
+        )]
         match entry.kind.as_str() {
             "input" | "output" if entry.meta.get("websocket").is_some() => {
-                let has_room = open.messages.len() < MESSAGE_LIMIT;
-                let message = has_room.then(|| message(entry, &time));
-                open.messages.extend(message);
+                if open.messages.len() < MESSAGE_LIMIT {
+                    open.messages.push(message(entry, &time));
+                }
             }
             "input" => open.input.push(&entry.data),
             "output" => open.output.push(&entry.data),

@@ -485,8 +485,7 @@ fn subject(global: &Global, args: &Args) -> anyhow::Result<Subject> {
         target: Target {
             name: args.target.clone(),
             host: args.host.clone(),
-            address: Some(args.address),
-            origin: args.address.to_string().into(),
+            address: args.address,
             port: args.port.unwrap_or(port),
             tls: args.tls,
             default,
