@@ -27,6 +27,8 @@ enum Protocol {
     Postgres,
     /// HTTP, in the clear and under TLS
     Http,
+    /// SSH
+    Ssh,
 }
 
 impl Protocol {
@@ -34,6 +36,7 @@ impl Protocol {
         match self {
             Self::Postgres => "postgres",
             Self::Http => "http",
+            Self::Ssh => "ssh",
         }
     }
 }

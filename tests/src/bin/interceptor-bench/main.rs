@@ -4,7 +4,7 @@
 //! minute of the machine hurts all roads alike; a number is the median of its
 //! rounds. Nothing is asserted: the table is for a person to judge.
 //!
-//! * [`postgres`], [`http`]: a protocol's roads and loads;
+//! * [`postgres`], [`http`], [`ssh`]: a protocol's roads and loads;
 //! * [`report`]: medians, ratios, JSON;
 //! * [`copy`]: the proxy that does nothing, which every protocol is compared with;
 //! * [`settle`]: waits until the store has what was recorded.
@@ -16,6 +16,7 @@ mod http;
 mod postgres;
 mod report;
 mod settle;
+mod ssh;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,11 @@ enum Cli {
     ///
     /// Example: cargo xtask bench http --quick --only JSON
     Http(Options),
+    /// Beside a direct connection, a relay of the same library and, where it is
+    /// installed, ssh-mitm
+    ///
+    /// Example: cargo xtask bench ssh --quick --only download
+    Ssh(Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +57,7 @@ struct Options {
     /// Only loads whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Leave out TLS
+    /// Leave out TLS; SSH has none
     #[arg(long)]
     no_tls: bool,
     /// Also write every measurement as JSON
@@ -95,6 +101,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse() {
         Cli::Postgres(options) => postgres::run(&options),
         Cli::Http(options) => http::run(&options),
+        Cli::Ssh(options) => ssh::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,6 +42,19 @@ impl<R: Copy + Ord + fmt::Display> Report<R> {
         }
     }
 
+    /// What a road came to over a load, where it was measured.
+    pub(crate) fn median_of(&self, name: &str, road: R) -> Option<f64> {
+        let load = self.loads.iter().find(|load| load.name == name)?;
+        median(load.by_road.get(&road)?)
+    }
+
+    /// What a road came to over each load.
+    pub(crate) fn medians(&self, road: R) -> impl Iterator<Item = (&str, f64)> {
+        let of = move |load: &Measured<R>| median(load.by_road.get(&road)?);
+        let loads = self.loads.iter();
+        loads.filter_map(move |load| Some((load.name.as_str(), of(load)?)))
+    }
+
     /// A load that is done, as it stands.
     pub(crate) fn print_load(&self, name: &str) {
         if let Some(load) = self.loads.iter().find(|load| load.name == name) {
