@@ -44,8 +44,7 @@ fn new_statement(c: &mut Criterion) {
         target: Target {
             name: None,
             host: None,
-            address: Some(IpAddr::from([127, 0, 0, 1])),
-            origin: "".into(),
+            address: IpAddr::from([127, 0, 0, 1]),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Block,

@@ -4,6 +4,8 @@
 
 pub mod chain;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hold;
 pub mod http;
 pub mod journal;
@@ -13,7 +15,6 @@ pub mod outbox;
 pub mod pg;
 pub mod replay;
 pub mod review;
-pub mod secret_name;
 pub mod session;
 pub mod ssh;
 mod totals;

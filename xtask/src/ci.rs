@@ -29,7 +29,11 @@ pub(crate) fn run(_args: Args) -> Result<()> {
     })?;
     shell::step("Formatting");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    for apart in ["interceptor-ebpf", "interceptor-proto/fuzz"] {
+    for apart in [
+        "interceptor-ebpf",
+        "interceptor-engine/fuzz",
+        "interceptor-proto/fuzz",
+    ] {
         let manifest = shell::root().join(apart).join("Cargo.toml");
         let fmt = ["fmt", "--check", "--manifest-path"];
         shell::run(shell::cargo().args(fmt).arg(manifest))?;

@@ -1,10 +1,11 @@
-//! `cargo xtask fuzz`: a fuzz target of the parsers for a bounded time.
+//! `cargo xtask fuzz`: a fuzz target of the parsers for a bounded time. Targets are in
+//! a crate of their own beside each crate that has some.
 //!
 //! Instrumentation needs a compiler that takes `-Z` flags. A nightly is used
 //! where rustup has one; otherwise the tree's own compiler is told to behave
 //! like one, which serves here because the flags concern coverage only and no
 //! unstable language or library feature is used. For the same reason there is no
-//! address sanitizer: the crate has no unsafe code to watch.
+//! address sanitizer: the crates have no unsafe code to watch.
 //!
 //! What the fuzzer finds new goes to `target/fuzz-corpus`, not to the corpus in
 //! the tree, which is chosen by hand. An input that breaks a promise is left
@@ -31,46 +32,61 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
+/// The crates of fuzz targets, by their folders.
+const CRATES: [&str; 2] = ["interceptor-engine/fuzz", "interceptor-proto/fuzz"];
+
 pub(crate) fn run(args: Args) -> Result<()> {
     let known = targets()?;
-    let chosen: Vec<&String> = match args.target.as_str() {
+    let chosen: Vec<&Target> = match args.target.as_str() {
         "all" => known.iter().collect(),
-        name => known.iter().filter(|known| *known == name).collect(),
+        name => known.iter().filter(|known| known.name == name).collect(),
     };
     if chosen.is_empty() {
+        let names: Vec<&str> = known.iter().map(|target| target.name.as_str()).collect();
         bail!(
             "no fuzz target `{}`; there are {}, and all",
             args.target,
-            known.join(", ")
+            names.join(", ")
         );
     }
     install()?;
     for target in chosen {
-        shell::step(&format!("{target}, {} s", args.seconds));
+        shell::step(&format!("{}, {} s", target.name, args.seconds));
         fuzz(target, args.seconds)?;
     }
     Ok(())
 }
 
-/// The targets, by their files.
-fn targets() -> Result<Vec<String>> {
-    let folder = folder().join("fuzz_targets");
-    let mut names = Vec::new();
-    for entry in folder
-        .read_dir()
-        .with_context(|| format!("reading {}", folder.display()))?
-    {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().map(|s| s.to_string_lossy().into_owned()));
-        }
-    }
-    names.sort();
-    Ok(names)
+/// A target, and the folder of its crate.
+#[derive(Debug)]
+struct Target {
+    folder: PathBuf,
+    name: String,
 }
 
-fn folder() -> PathBuf {
-    shell::root().join("interceptor-proto/fuzz")
+/// The targets, by their files.
+fn targets() -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for apart in CRATES {
+        let folder = shell::root().join(apart);
+        let files = folder.join("fuzz_targets");
+        for entry in files
+            .read_dir()
+            .with_context(|| format!("reading {}", files.display()))?
+        {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "rs")
+                && let Some(name) = path.file_stem()
+            {
+                targets.push(Target {
+                    folder: folder.clone(),
+                    name: name.to_string_lossy().into_owned(),
+                });
+            }
+        }
+    }
+    targets.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(targets)
 }
 
 fn install() -> Result<()> {
@@ -81,15 +97,16 @@ fn install() -> Result<()> {
     shell::run(shell::cargo().args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]))
 }
 
-fn fuzz(target: &str, seconds: u64) -> Result<()> {
-    let found = shell::target_dir().join("fuzz-corpus").join(target);
+fn fuzz(target: &Target, seconds: u64) -> Result<()> {
+    let Target { folder, name } = target;
+    let found = shell::target_dir().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&found).with_context(|| format!("creating {}", found.display()))?;
     let mut command = instrumenting();
     command
-        .current_dir(folder())
-        .args(["fuzz", "run", "--sanitizer", "none", target])
+        .current_dir(folder)
+        .args(["fuzz", "run", "--sanitizer", "none", name])
         // The fuzzer writes to the first folder and only reads the second.
-        .args([found, folder().join("corpus").join(target)])
+        .args([found, folder.join("corpus").join(name)])
         .arg("--")
         .arg(format!("-max_total_time={seconds}"))
         .args(["-max_len=8192", "-print_final_stats=1"]);
@@ -108,4 +125,24 @@ fn instrumenting() -> Command {
     let mut own = shell::cargo();
     own.env("RUSTC_BOOTSTRAP", "1");
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_is_built_has_a_corpus_and_has_its_corpus_tested() {
+        for target in targets().unwrap() {
+            let Target { folder, name } = &target;
+            let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+            let corpus = folder.join("corpus").join(name).read_dir().unwrap();
+            assert!(corpus.count() > 0, "{name}");
+            let tested = folder.join("../src/fuzzing/mod.rs");
+            let tested = std::fs::read_to_string(tested).unwrap();
+            assert!(tested.contains(&format!("run(\"{name}\"")), "{name}");
+        }
+        assert!(targets().unwrap().len() >= 16);
+    }
 }

@@ -8,9 +8,11 @@
 
 mod http;
 mod pg;
+mod ssh;
 
 pub use http::{http_request, http_response, websocket};
 pub use pg::{pg_backend, pg_frame, pg_frontend, pg_startup};
+pub use ssh::{ssh_identification, ssh_packet, ssh_sftp};
 
 use crate::{
     detect::{Detection, Wire, detect},
@@ -140,6 +142,21 @@ mod tests {
     #[test]
     fn the_corpus_of_frames_of_web_sockets_holds() {
         run("websocket", websocket);
+    }
+
+    #[test]
+    fn the_corpus_of_identifications_holds() {
+        run("ssh_identification", ssh_identification);
+    }
+
+    #[test]
+    fn the_corpus_of_packets_of_ssh_holds() {
+        run("ssh_packet", ssh_packet);
+    }
+
+    #[test]
+    fn the_corpus_of_file_transfers_holds() {
+        run("ssh_sftp", ssh_sftp);
     }
 
     #[test]

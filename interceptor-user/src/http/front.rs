@@ -10,7 +10,7 @@
 //! the agent asks for, as the agent itself would have done. What the agent asks for
 //! beyond that ([`mismatch`]) is compared for every exchange.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use interceptor_proto::detect::{Detection, Wire, detect};
 use interceptor_proto::tls::client_hello::{ClientHello, client_hello};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::credentials::Injector;
@@ -28,7 +29,6 @@ use super::{H2, HTTP_1_1};
 use crate::config::{Place, Target, TlsMode};
 use crate::flow::serve::Flow;
 use crate::flow::{DETECT_PATIENCE, House};
-use crate::net::{Origin, Socket};
 use crate::tls::stream::Rewind;
 use crate::tls::upstream::Ask;
 use crate::tls::{LegTls, Stream, downstream};
@@ -64,7 +64,7 @@ pub enum Opened {
     /// Nothing was said yet, and nothing can be read: it goes by `uninspected`.
     Unopenable {
         /// The agent's connection.
-        tcp: Socket,
+        tcp: TcpStream,
         /// What was read of it.
         first: Vec<u8>,
         /// Why.
@@ -89,18 +89,24 @@ pub enum Opened {
 }
 
 /// Opens a flow whose first bytes are HTTP in the clear.
-pub async fn plain(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, http2: bool) -> Legs {
-    tcp.send_at_once();
+pub async fn plain(
+    house: &House,
+    flow: &Flow,
+    tcp: TcpStream,
+    first: Vec<u8>,
+    http2: bool,
+) -> Legs {
+    let _ = tcp.set_nodelay(true);
     let target = flow.target.as_ref();
     let alpn: &[&[u8]] = if http2 { &[H2] } else { &[HTTP_1_1] };
-    let dialer = flow.dialer.clone();
+    let dialer = house.front.dialer.clone();
     let injector = Injector::of(target, &house.http.tokens, &dialer);
     let mut fault = None;
     let tls = match mode(target) {
         TlsMode::Disable | TlsMode::Mirror => None,
         _ => Some(Ask {
             identity: identity(&injector, &mut fault).await,
-            ..ask(target, &flow.origin, None, alpn)
+            ..ask(target, flow.origin, None, alpn)
         }),
     };
     let failed = fault.map(|fault| {
@@ -112,13 +118,7 @@ pub async fn plain(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, http
         agent: Stream::Plain(tcp),
         first,
         http2,
-        service: Arc::new(Service::new(
-            dialer,
-            flow.origin.clone(),
-            tls,
-            http2,
-            first_leg,
-        )),
+        service: Arc::new(Service::new(dialer, flow.origin, tls, http2, first_leg)),
         injector,
         agent_tls: None,
         service_tls: None,
@@ -129,8 +129,8 @@ pub async fn plain(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, http
 
 /// Opens a flow whose first bytes are a ClientHello. With `dial` false the service
 /// is left alone: nothing that the agent could ask of it is allowed.
-pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: bool) -> Opened {
-    tcp.send_at_once();
+pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dial: bool) -> Opened {
+    let _ = tcp.set_nodelay(true);
     let hello = match client_hello(&first) {
         Ok((_, hello)) => hello,
         Err(_) => {
@@ -149,10 +149,10 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
         TlsMode::Disable => None,
         _ => {
             let offer = service::offer(&hello.alpn);
-            Some(ask(target, &flow.origin, name.as_deref(), offer))
+            Some(ask(target, flow.origin, name.as_deref(), offer))
         }
     };
-    let dialer = &flow.dialer;
+    let dialer = &house.front.dialer;
     let injector = Injector::of(target, &house.http.tokens, dialer);
     let mut fault = None;
     if let Some(ask) = &mut ask {
@@ -161,7 +161,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
     let dialled = match (dial, fault) {
         (false, _) => None,
         (true, Some(fault)) => Some(Err(fault)),
-        (true, None) => Some(service::connect(dialer, &flow.origin, ask.as_ref()).await),
+        (true, None) => Some(service::connect(dialer, flow.origin, ask.as_ref()).await),
     };
     if let Some(Err(fault)) = &dialled
         && fault.wants_certificate()
@@ -170,7 +170,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
         let now = Instant::now();
         let principal = &flow.identity.principal;
         let unopened = &house.http.unopened;
-        unopened.note(principal, &flow.origin, name.as_deref(), why, now);
+        unopened.note(principal, flow.origin, name.as_deref(), why, now);
         return Opened::Unopenable { tcp, first, why };
     }
     let (first_leg, service_tls, fault) = match dialled {
@@ -197,7 +197,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
     let host = target.and_then(host_of_target);
     let io = Rewind::new(first, tcp);
     let authority = &house.front.authority;
-    let shaken = downstream::accept(authority, io, &flow.origin, host, agents);
+    let shaken = downstream::accept(authority, io, flow.origin.ip(), host, agents);
     let (agent, agent_tls, agreed) = match tokio::time::timeout(DETECT_PATIENCE, shaken).await {
         Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => {
@@ -206,7 +206,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
                 let principal = &flow.identity.principal;
                 let now = Instant::now();
                 let known = &house.http.unopened;
-                known.note(principal, &flow.origin, name.as_deref(), why, now);
+                known.note(principal, flow.origin, name.as_deref(), why, now);
             }
             return Opened::Failed {
                 why: error.to_string(),
@@ -238,13 +238,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
             }
         },
     };
-    let service = Service::new(
-        dialer.clone(),
-        flow.origin.clone(),
-        ask,
-        service_http2,
-        first_leg,
-    );
+    let service = Service::new(dialer.clone(), flow.origin, ask, service_http2, first_leg);
     Opened::Http(Box::new(Legs {
         agent,
         first: inside,
@@ -284,7 +278,7 @@ fn unopenable(house: &House, flow: &Flow, hello: &ClientHello) -> Option<Why> {
     house
         .http
         .unopened
-        .why(principal, &flow.origin, name, Instant::now())
+        .why(principal, flow.origin, name, Instant::now())
 }
 
 /// What the agent is offered: what the service agreed on, where the agent knows it.
@@ -333,7 +327,7 @@ fn host_of_target(target: &Target) -> Option<&str> {
 /// place, nothing less is asked where nothing is configured.
 fn ask(
     target: Option<&Target>,
-    origin: &Origin,
+    origin: SocketAddr,
     agents_name: Option<&str>,
     alpn: &'static [&'static [u8]],
 ) -> Ask {
@@ -349,7 +343,7 @@ fn ask(
         mode,
         ca: target.and_then(|target| target.tls.ca.clone()),
         name: configured.or(agents_name).map(str::to_owned),
-        host: origin.host.clone(),
+        address: origin.ip(),
         alpn,
         identity: None,
     }
@@ -375,7 +369,7 @@ pub fn mismatch(
     let expected = Expected {
         name,
         is_tls,
-        address: flow.origin.address(),
+        address: flow.origin.ip(),
         host: target.and_then(host_of_target),
         server_name: target.and_then(|target| target.tls.server_name.as_deref()),
         is_redirected: flow.arrival == "redirect",
@@ -387,7 +381,7 @@ pub fn mismatch(
 struct Expected<'a> {
     name: Option<&'a str>,
     is_tls: bool,
-    address: Option<IpAddr>,
+    address: IpAddr,
     host: Option<&'a str>,
     server_name: Option<&'a str>,
     /// An agent that was given a listener's address knows no other.
@@ -417,7 +411,7 @@ impl Expected<'_> {
         }
         match address {
             Some(address) if self.is_redirected => {
-                Some(address.to_canonical()) != self.address.map(|own| own.to_canonical())
+                address.to_canonical() != self.address.to_canonical()
             }
             Some(_) => false,
             // TLS for no name was verified for the address.
@@ -435,7 +429,7 @@ mod tests {
         Expected {
             name,
             is_tls,
-            address: "10.0.0.7".parse().ok(),
+            address: "10.0.0.7".parse().unwrap(),
             host,
             server_name: None,
             is_redirected: true,

@@ -8,6 +8,7 @@
 //! stays with the agent that it was meant for.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Request, Response};
@@ -20,7 +21,7 @@ use tokio::task::AbortHandle;
 use super::body::Fed;
 use super::service_io::{Asked, ServiceIo};
 use super::{H2, HTTP_1_1};
-use crate::net::{Dialer, Origin};
+use crate::pg::Dialer;
 use crate::tls::upstream::{self as handshake, Ask, UpstreamTlsError};
 use crate::tls::{LegTls, Stream};
 
@@ -33,10 +34,10 @@ const TRIES: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// It could not be reached.
-    #[error("could not connect to {origin}: {source}")]
+    #[error("could not connect to {address}: {source}")]
     Dial {
-        /// Where it was to be.
-        origin: Origin,
+        /// Its address.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },
@@ -78,7 +79,7 @@ impl From<Fault> for Failure {
 #[derive(Debug)]
 pub struct Service {
     dialer: Dialer,
-    origin: Origin,
+    origin: SocketAddr,
     /// What is asked of its TLS; `None` for none.
     tls: Option<Ask>,
     http2: bool,
@@ -103,7 +104,7 @@ impl Service {
     #[must_use]
     pub fn new(
         dialer: Dialer,
-        origin: Origin,
+        origin: SocketAddr,
         tls: Option<Ask>,
         http2: bool,
         first: Option<Result<Stream, Fault>>,
@@ -224,7 +225,7 @@ impl Service {
         if let Some(first) = first {
             return first;
         }
-        let (stream, _) = connect(&self.dialer, &self.origin, self.tls.as_ref()).await?;
+        let (stream, _) = connect(&self.dialer, self.origin, self.tls.as_ref()).await?;
         Ok(stream)
     }
 }
@@ -235,11 +236,11 @@ impl Service {
 /// When it cannot be reached, or its TLS is not what is asked for.
 pub async fn connect(
     dialer: &Dialer,
-    origin: &Origin,
+    origin: SocketAddr,
     tls: Option<&Ask>,
 ) -> Result<(Stream, Option<LegTls>), Fault> {
     let tcp = dialer.dial(origin).await.map_err(|source| Fault::Dial {
-        origin: origin.clone(),
+        address: origin,
         source,
     })?;
     let Some(ask) = tls else {
@@ -252,7 +253,7 @@ pub async fn connect(
             Ok((stream, Some(facts)))
         }
         Err(_) => Err(Fault::Dial {
-            origin: origin.clone(),
+            address: origin,
             source: io::ErrorKind::TimedOut.into(),
         }),
     }

@@ -110,7 +110,7 @@ pub struct Names {
     /// The name that the agent asked for.
     pub sni: Option<String>,
     /// The address that it dialled.
-    pub address: Option<IpAddr>,
+    pub address: IpAddr,
     /// The host that is configured for the target.
     pub host: Option<String>,
 }
@@ -289,7 +289,6 @@ impl Authority {
         let mut subject = DistinguishedName::new();
         let title = names.sni.as_ref().or(names.host.as_ref());
         let title = title.filter(|_| self.permitted.is_any());
-        let address = || names.address.map(|address| address.to_string());
         subject.push(
             DnType::CommonName,
             // X.520 allows a common name of 64 characters; who verifies reads the
@@ -297,11 +296,10 @@ impl Authority {
             title
                 .filter(|name| name.len() <= 64)
                 .cloned()
-                .or_else(address)
-                .unwrap_or_default(),
+                .unwrap_or_else(|| names.address.to_string()),
         );
         params.distinguished_name = subject;
-        let mut alternative: Vec<_> = names.address.map(SanType::IpAddress).into_iter().collect();
+        let mut alternative = vec![SanType::IpAddress(names.address)];
         for name in [&names.sni, &names.host].into_iter().flatten() {
             let name = match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -580,7 +578,7 @@ mod tests {
         assert!(matches!(other, Err(AuthorityError::Permitted { .. })));
         let names = |sni: &str, address: [u8; 4]| Names {
             sni: Some(sni.to_owned()),
-            address: Some(address.into()),
+            address: address.into(),
             host: None,
         };
         // openssl judges, not we: with what is issued, and with what a thief of the key
@@ -642,7 +640,7 @@ mod tests {
         let leaf = authority
             .issue(&Names {
                 sni: Some("db.test".to_owned()),
-                address: "10.1.2.3".parse().ok(),
+                address: "10.1.2.3".parse().unwrap(),
                 host: Some("orders.internal".to_owned()),
             })
             .unwrap();
@@ -674,7 +672,7 @@ mod tests {
                 .server_config(
                     &Names {
                         sni: Some(format!("n{number}.test")),
-                        address: "127.0.0.1".parse().ok(),
+                        address: "127.0.0.1".parse().unwrap(),
                         host: None,
                     },
                     &[],

@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::net::Socket;
+use tokio::net::TcpStream;
 
 /// One leg of a flow.
 ///
@@ -15,14 +14,24 @@ use crate::net::Socket;
 #[derive(Debug)]
 pub enum Stream {
     /// Bytes as they are.
-    Plain(Socket),
+    Plain(TcpStream),
     /// An agent's leg, opened with a certificate of the local authority.
     Downstream(Box<tokio_rustls::server::TlsStream<Rewind>>),
     /// A service's leg.
-    Upstream(Box<tokio_rustls::client::TlsStream<Socket>>),
+    Upstream(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 impl Stream {
+    /// The socket below, for its options and its addresses.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Downstream(tls) => &tls.get_ref().0.tcp,
+            Self::Upstream(tls) => tls.get_ref().0,
+        }
+    }
+
     /// Whether its bytes are encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
@@ -124,13 +133,13 @@ pub struct Rewind {
     /// Read before, and given out first; emptied on the way.
     first: Vec<u8>,
     taken: usize,
-    tcp: Socket,
+    tcp: TcpStream,
 }
 
 impl Rewind {
     /// `tcp`, as though `first` had not been read from it.
     #[must_use]
-    pub fn new(first: Vec<u8>, tcp: Socket) -> Self {
+    pub fn new(first: Vec<u8>, tcp: TcpStream) -> Self {
         Self {
             first,
             taken: 0,

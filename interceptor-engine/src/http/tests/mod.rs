@@ -64,8 +64,7 @@ fn scope(yaml: &str) -> interceptor_policy::Scope {
         target: Target {
             name: Some("api".to_owned()),
             host: None,
-            address: Some([127, 0, 0, 1].into()),
-            origin: "".into(),
+            address: [127, 0, 0, 1].into(),
             port: 443,
             tls: true,
             default: DefaultVerdict::Allow,
