@@ -71,7 +71,10 @@ impl Digest {
         add(&subject.principal.uid.to_le_bytes());
         add(subject.protocol.name().as_bytes());
         add(subject.target.name.as_deref().unwrap_or("").as_bytes());
-        add(subject.target.address.to_canonical().to_string().as_bytes());
+        match subject.target.address {
+            Some(address) => add(address.to_canonical().to_string().as_bytes()),
+            None => add(subject.target.origin.as_bytes()),
+        }
         add(&subject.target.port.to_le_bytes());
         for part in parts {
             add(part);

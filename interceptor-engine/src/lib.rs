@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod pg;
 pub mod replay;
 pub mod review;
+pub mod secret_name;
 pub mod session;
 pub mod ssh;
 mod totals;

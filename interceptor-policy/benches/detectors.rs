@@ -56,7 +56,8 @@ fn masks() -> Arc<Masks> {
         target: Target {
             name: None,
             host: None,
-            address: IpAddr::from([127, 0, 0, 1]),
+            address: Some(IpAddr::from([127, 0, 0, 1])),
+            origin: "".into(),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Allow,

@@ -51,7 +51,8 @@ fn subject() -> Subject {
         target: Target {
             name: None,
             host: None,
-            address: IpAddr::from([127, 0, 0, 1]),
+            address: Some(IpAddr::from([127, 0, 0, 1])),
+            origin: "".into(),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Block,

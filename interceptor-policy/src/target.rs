@@ -1,6 +1,7 @@
 //! What is acted on.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What decides when no rule gives a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,10 +58,13 @@ pub struct Target {
     pub name: Option<String>,
     /// Verified host name, where there is one.
     pub host: Option<String>,
-    /// The address that the agent asked for.
-    pub address: IpAddr,
+    /// The address that the agent asked for; `None` where it asked an SSH server for a
+    /// name, or where what an address means there is nobody's to say here.
+    pub address: Option<IpAddr>,
     /// The port that the agent asked for.
     pub port: u16,
+    /// All of what it asked for, in words: no two destinations share them.
+    pub origin: Arc<str>,
     /// Whether the agent's leg is encrypted.
     pub tls: bool,
     /// What decides when no rule does.

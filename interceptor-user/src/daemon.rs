@@ -129,7 +129,7 @@ async fn up(
         front: Front::new(Arc::new(authority)),
         http: crate::http::Common::default(),
         ssh,
-        catalogs: Catalogs::new(crate::pg::upstream::Dialer::default()),
+        catalogs: Catalogs::new(crate::net::Dialer::default()),
         classifier: Arc::new(Classifier::new(CLASSIFIER_BYTES)),
         flows: Registry::default(),
         host,

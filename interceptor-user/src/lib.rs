@@ -1,8 +1,8 @@
 //! The shell around the engine: kernel, sockets, stores and commands.
 //!
 //! Data flows one way through these rooms: [`kernel`] redirects and names the
-//! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`tls`],
-//! [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`] keeps.
+//! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`net`],
+//! [`tls`], [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`] keeps.
 
 pub mod admin;
 pub mod agents;
@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod flow;
 pub mod http;
 pub mod kernel;
+pub mod net;
 pub mod pg;
 pub mod recorder;
 pub mod secrets;

@@ -27,6 +27,8 @@ pub struct Sshd {
     pub user: String,
     /// The private key that it accepts, for the proxy alone.
     pub key: PathBuf,
+    /// The private key of an authority whose certificates it accepts.
+    pub authority: PathBuf,
     /// A `known_hosts` with its host key.
     pub known_hosts: PathBuf,
     /// Files that its user may read and write.
@@ -45,7 +47,8 @@ impl Sshd {
         let folder = place.subfolder(name)?;
         let host_key = folder.join("host_ed25519");
         let key = folder.join("user_ed25519");
-        for key in [&host_key, &key] {
+        let authority = folder.join("authority_ed25519");
+        for key in [&host_key, &key, &authority] {
             keygen(key)?;
         }
         let port = place::free_port()?;
@@ -61,13 +64,14 @@ impl Sshd {
         let log = place.path(format!("{name}.log"));
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {host}\nPidFile none\n\
-             AuthorizedKeysFile {authorized}\nStrictModes no\nUsePAM no\nLogLevel VERBOSE\n\
+             AuthorizedKeysFile {authorized}\nTrustedUserCAKeys {authority}.pub\nStrictModes no\nUsePAM no\nLogLevel VERBOSE\n\
              PasswordAuthentication yes\nKbdInteractiveAuthentication no\n\
              PermitRootLogin no\nAcceptEnv LANG LC_* TEST_*\nSubsystem sftp internal-sftp\n\
              AllowTcpForwarding yes\nAllowAgentForwarding yes\nPermitTTY yes\n\
              PrintMotd no\n",
             host = host_key.display(),
             authorized = authorized.display(),
+            authority = authority.display(),
         );
         let config = place.file(&format!("{name}.conf"), &config)?;
         let mut command = Command::new("/usr/sbin/sshd");
@@ -87,6 +91,7 @@ impl Sshd {
             port,
             user: user.name,
             key,
+            authority,
             known_hosts,
             files,
             log,

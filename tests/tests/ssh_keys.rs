@@ -1,9 +1,9 @@
 //! Who the origin is, and who logs on there.
 
 use anyhow::Result;
-use interceptor_tests::needs::REMOTE_PASSWORD;
+use interceptor_tests::needs::{REMOTE_PASSWORD, ordinary_user};
 use interceptor_tests::place::Place;
-use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target};
+use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target, with_credentials};
 use serde_json::{Value, json};
 
 /// A target whose file knows another key.
@@ -40,6 +40,81 @@ static PASSING: Shared = Shared::new(Plan {
     rules: NO_RULES,
     config: passing,
 });
+
+static TRUSTED: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: with_credentials,
+});
+
+#[test]
+fn an_agents_ssh_trusts_the_key_that_it_is_shown_with_no_word_about_it() -> Result<()> {
+    TRUSTED.test(|shell| {
+        let port = shell.sshd.port.to_string();
+        let done = shell.agent("truster").run(&[
+            "ssh",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+            "-p",
+            &port,
+            "agent@127.0.0.1",
+            "echo trusted",
+        ])?;
+        assert_eq!(done.ok()?.stdout, "trusted\n");
+        // In the agent's view alone.
+        let ours = "Written by Interceptor";
+        let seen = shell.agent("reader").run(&["cat", "/etc/ssh/ssh_config"])?;
+        assert!(seen.ok()?.stdout.contains(ours));
+        assert!(!std::fs::read_to_string("/etc/ssh/ssh_config")?.contains(ours));
+        Ok(())
+    })
+}
+
+/// A target at which sessions log on with certificates, and agents with listed keys.
+fn listed(sshd: &Sshd, place: &Place) -> Result<Value> {
+    let key = place.path("agents_key");
+    keygen(&key)?;
+    nix::unistd::chown(&key, Some(ordinary_user()?.uid), None)?;
+    let authority = json!({ "user": sshd.user, "authority": { "file": sshd.authority } });
+    let settings = json!({
+        "credentials": authority,
+        "authorized_keys": key.with_extension("pub"),
+    });
+    Ok(json!({ "targets": [target(sshd, &settings)] }))
+}
+
+static LISTED: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: listed,
+});
+
+#[test]
+fn an_agent_shows_a_listed_key_and_the_session_has_a_certificate_of_its_own() -> Result<()> {
+    LISTED.test(|shell| {
+        let refused = shell.ssh("keyless", &["true"])?;
+        assert_eq!(refused.status.code(), Some(255), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("Permission denied"),
+            "{}",
+            refused.stderr
+        );
+        let key = shell.place.path("agents_key").display().to_string();
+        let done = shell
+            .agent("keyed")
+            .run(&shell.words(&["-i", &key], &["id", "-un"]))?;
+        assert_eq!(done.ok()?.stdout.trim(), shell.sshd.user);
+        let log = std::fs::read_to_string(&shell.sshd.log)?;
+        let (id, events) = shell.records()?.only_session_of("keyed")?;
+        assert!(log.contains(&format!("ID keyed in {id} ")), "{log}");
+        let auth = events.iter().find(|event| event.kind == "auth");
+        assert!(auth.is_some_and(|auth| auth.meta["accepted"] == true));
+        assert!(!log.contains("ID keyless"), "{log}");
+        Ok(())
+    })
+}
 
 #[test]
 fn a_server_whose_key_has_changed_is_refused_in_words_before_any_key_of_ours_is_shown() -> Result<()>

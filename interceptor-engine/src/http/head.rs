@@ -4,7 +4,6 @@
 //! types); RFC 9113, section 8.3.1 (`:authority`); RFC 6455 and RFC 8441 (what a
 //! WebSocket's opening looks like).
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -60,42 +59,6 @@ pub fn host_of(head: &request::Parts) -> Option<(Arc<str>, Option<u16>)> {
     let name = std::str::from_utf8(read.name).ok()?;
     let name = name.strip_suffix('.').unwrap_or(name);
     (!name.is_empty()).then(|| (name.to_ascii_lowercase().into(), read.port))
-}
-
-/// Whether a field of this name, or a parameter of a query or form, holds what
-/// lets one in: its value is never recorded.
-pub(super) fn is_secret_name(name: &str) -> bool {
-    const WHOLE: [&str; 8] = [
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "key",
-        "sig",
-        "code",
-        "assertion",
-    ];
-    const PARTS: [&str; 13] = [
-        "jwt",
-        "token",
-        "secret",
-        "password",
-        "passwd",
-        "api-key",
-        "api_key",
-        "apikey",
-        "access-key",
-        "access_key",
-        "signature",
-        "credential",
-        "session",
-    ];
-    let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    };
-    WHOLE.contains(&&*name) || PARTS.iter().any(|part| name.contains(part))
 }
 
 /// The media type, lower case, without parameters.

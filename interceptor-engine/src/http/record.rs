@@ -19,12 +19,12 @@ use super::asking::Kept;
 use super::body::coding::{CodingError, Decoder};
 use super::exchange::Exchange;
 use super::grpc::{Messages, Told};
-use super::head::is_secret_name;
 use super::outbox::Outbox;
 use super::session::Shared;
 use crate::event::{FlowTime, Kind, LINE_LIMIT};
 use crate::meta::{Meta, Written};
 use crate::pg::mask::mask_text;
+use crate::secret_name::is_secret_name;
 
 /// What stands in a credential's place.
 const HIDDEN: &str = "[credential]";

@@ -1,7 +1,7 @@
 //! Whose session a recording is, from its opening event.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use interceptor_policy::{DefaultVerdict, Moment, Principal, Protocol, Subject, Target};
 use serde_json::Value;
@@ -76,8 +76,9 @@ impl Opened {
                     default: default(target.as_deref()),
                     name: target,
                     host: text(&entry.meta, "host_name"),
-                    address: origin.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip()),
+                    address: origin.map(|at| at.ip()),
                     port: origin.map_or(0, |at| at.port()),
+                    origin: entry.meta_text("origin").unwrap_or_default().into(),
                     tls: entry
                         .meta
                         .get("tls_downstream")

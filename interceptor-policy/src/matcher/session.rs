@@ -105,10 +105,15 @@ impl SessionField {
             Asks::Uid(matcher) => matcher.holds(mode, &|number, _| {
                 number.holds(u64::from(subject.principal.uid))
             }),
-            Asks::Address(matcher) => {
-                let address = subject.target.address.to_canonical();
-                matcher.holds(mode, &|network, _| network.contains(&address))
-            }
+            Asks::Address(matcher) => match subject.target.address {
+                Some(address) => {
+                    let address = address.to_canonical();
+                    matcher.holds(mode, &|network, _| network.contains(&address))
+                }
+                // It may be any, so what forbids one forbids this, and what allows
+                // one does not allow it.
+                None => mode == Mode::May,
+            },
             Asks::Port(matcher) => {
                 matcher.holds(mode, &|n, _| n.holds(u64::from(subject.target.port)))
             }
@@ -130,7 +135,10 @@ impl SessionField {
                 groups => groups.join(", "),
             },
             Asks::Uid(_) => subject.principal.uid.to_string(),
-            Asks::Address(_) => subject.target.address.to_canonical().to_string(),
+            Asks::Address(_) => subject.target.address.map_or_else(
+                || "not known".to_owned(),
+                |address| address.to_canonical().to_string(),
+            ),
             Asks::Port(_) => subject.target.port.to_string(),
             Asks::Tls(_) => subject.target.tls.to_string(),
             Asks::Protocol(_) => subject.protocol.name().to_owned(),

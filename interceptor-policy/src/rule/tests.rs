@@ -60,7 +60,8 @@ impl<'a> Reader<'a> {
                 target: Target {
                     name: None,
                     host: None,
-                    address: IpAddr::from([192, 0, 2, 1]),
+                    address: Some(IpAddr::from([192, 0, 2, 1])),
+                    origin: "192.0.2.1".into(),
                     port: 5432,
                     tls: false,
                     default: DefaultVerdict::Block,
@@ -346,7 +347,7 @@ impl<'a> Reader<'a> {
                 "name" => target.name = self.text(value, &what).map(str::to_owned),
                 "host" => target.host = self.text(value, &what).map(str::to_owned),
                 "address" => match self.text(value, &what).map(str::parse) {
-                    Some(Ok(address)) => target.address = address,
+                    Some(Ok(address)) => target.address = Some(address),
                     Some(Err(_)) => self.error(value.at, "no address"),
                     None => {}
                 },

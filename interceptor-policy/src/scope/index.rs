@@ -359,7 +359,8 @@ mod tests {
             target: Target {
                 name: None,
                 host: None,
-                address: std::net::IpAddr::from([127, 0, 0, 1]),
+                address: Some(std::net::IpAddr::from([127, 0, 0, 1])),
+                origin: "".into(),
                 port: 5432,
                 tls: false,
                 default: crate::DefaultVerdict::Block,

@@ -71,7 +71,8 @@ fn subject() -> Subject {
         target: Target {
             name: Some("orders-db".into()),
             host: Some("DB.internal".into()),
-            address: IpAddr::from([10, 0, 0, 7]),
+            address: Some(IpAddr::from([10, 0, 0, 7])),
+            origin: "10.0.0.7".into(),
             port: 5432,
             tls: true,
             default: DefaultVerdict::Block,

@@ -142,9 +142,36 @@ fn target_address_is_a_network_or_an_address() {
 #[test]
 fn an_ipv4_address_in_ipv6_clothes_is_the_same_address() {
     let mut subject = allowing();
-    subject.target.address = "::ffff:10.0.0.7".parse().unwrap();
+    subject.target.address = "::ffff:10.0.0.7".parse().ok();
     let rules = rule("match: { target: { address: 10.0.0.0/8 } }, verdict: block");
     assert_eq!(word(&decide(&rules, &subject, select())), "block");
+}
+
+#[test]
+fn of_an_address_that_is_not_known_the_strictest_is_taken() {
+    let mut subject = allowing();
+    subject.target.address = None;
+    for address in ["10.0.0.0/8", "{ not: 10.0.0.0/8 }"] {
+        let rules = rule(&format!(
+            "match: {{ target: {{ address: {address} }} }}, verdict: block"
+        ));
+        assert_eq!(
+            word(&decide(&rules, &subject, select())),
+            "block",
+            "{address}"
+        );
+    }
+    subject.target.default = interceptor_policy::DefaultVerdict::Block;
+    for address in ["10.0.0.0/8", "{ not: 10.0.0.0/8 }"] {
+        let rules = rule(&format!(
+            "match: {{ target: {{ address: {address} }} }}, verdict: allow"
+        ));
+        assert_eq!(
+            word(&decide(&rules, &subject, select())),
+            "block",
+            "{address}"
+        );
+    }
 }
 
 #[test]

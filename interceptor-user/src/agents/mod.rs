@@ -11,10 +11,12 @@
 //! What this room does not do: it intercepts nothing ([`crate::kernel`] does), and it
 //! believes nothing that an agent says of itself.
 
+pub mod command_line;
 mod executable;
 pub mod launch;
 mod place;
 mod process;
+pub mod ssh_trust;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use nix::unistd::{Gid, Group, SysconfVar, Uid, User, sysconf};
 use serde_json::{Map, Value, json};
 
+use super::command_line::recordable;
 use super::executable::Executables;
 use crate::kernel::{Origin, cgroup};
 
@@ -91,7 +92,7 @@ pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executa
         json.insert("exe_sha256".to_owned(), (*digest).into());
     }
     if let Some(line) = &found.command_line {
-        json.insert("command_line".to_owned(), line.clone().into());
+        json.insert("command_line".to_owned(), recordable(line).into());
     }
     if let Some(started) = started(stat.start) {
         json.insert("started_ms".to_owned(), started.into());

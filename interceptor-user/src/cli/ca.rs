@@ -10,7 +10,9 @@ use serde_json::json;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Global;
+use crate::agents::ssh_trust;
 use crate::config::Config;
+use crate::ssh::authority::known_hosts_of_agents;
 use crate::tls::Authority;
 use crate::tls::authority::Trust;
 
@@ -133,16 +135,29 @@ fn install(runtime_dir: &Path, store: &Store) -> anyhow::Result<ExitCode> {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
     std::fs::write(store.file, pem).with_context(|| format!("writing {}", store.file))?;
+    trust_host_keys(runtime_dir)?;
     update(store)
+}
+
+/// OpenSSH has no store; it reads a folder of configurations, where it is installed.
+fn trust_host_keys(runtime_dir: &Path) -> anyhow::Result<()> {
+    let added = Path::new(ssh_trust::ADDED);
+    if !added.parent().is_some_and(Path::is_dir) {
+        return Ok(());
+    }
+    let line = ssh_trust::line(&known_hosts_of_agents(runtime_dir));
+    std::fs::write(added, line).with_context(|| format!("writing {}", added.display()))
 }
 
 fn forget(store: &Store) -> anyhow::Result<ExitCode> {
     update_is_there(store)?;
-    match std::fs::remove_file(store.file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", store.file));
+    for file in [store.file, ssh_trust::ADDED] {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {file}"));
+            }
+            _ => {}
         }
-        _ => {}
     }
     update(store)
 }

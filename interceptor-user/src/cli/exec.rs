@@ -15,8 +15,9 @@ use nix::unistd::{Uid, User};
 
 use super::Global;
 use crate::admin::{self, Placed, Request};
-use crate::agents::{launch, name_of_command};
+use crate::agents::{launch, name_of_command, ssh_trust};
 use crate::config::Config;
+use crate::ssh::authority::known_hosts_of_agents;
 
 /// What a shell answers for a command that is not there.
 const NOT_FOUND: u8 = 127;
@@ -29,7 +30,8 @@ Runs a command as an agent, under interception.
 The command runs in a cgroup of its own, as the calling user, without capabilities and \
 without a way to gain any; it inherits standard input, output and error and no other \
 descriptor. Terminal, signals and exit status pass through: the command takes this \
-process's place. Where interception is not in force, the command is not run.";
+process's place. It trusts the certificates and host keys that it is shown, as far as \
+variables reach; OpenSSH does where root runs this, or after `interceptor ca trust`. Where interception is not in force, the command is not run.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,6 +87,10 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         admin::ask(&config.admin.socket, &request).context("the command was not run")?;
     launch::verify(Path::new(&placed.cgroup))?;
     launch::close_descriptors()?;
+    if Uid::effective().is_root() {
+        let known_hosts = known_hosts_of_agents(&config.runtime_dir);
+        ssh_trust::give(&known_hosts, &config.runtime_dir)?;
+    }
     launch::drop_privileges(user.as_ref())?;
 
     let mut command = std::process::Command::new(program);

@@ -132,7 +132,8 @@ impl Check<'_, '_> {
 
     fn targets(&mut self, raw: Vec<Spanned<written::Target>>) -> Vec<Target> {
         let mut names = HashSet::new();
-        let mut places: Vec<(Place, Option<u16>, String)> = Vec::new();
+        let mut places: Vec<(Place, Option<u16>, Option<String>, String)> = Vec::new();
+        let mut vias = Vec::new();
         let mut targets = Vec::new();
         for Spanned {
             value: raw,
@@ -141,6 +142,11 @@ impl Check<'_, '_> {
         } in raw
         {
             let name_at = raw.name.referenced;
+            vias.extend(
+                raw.via
+                    .as_ref()
+                    .map(|via| (via.referenced, via.value.clone())),
+            );
             let target = self.target(raw, referenced);
             if !names.insert(target.name.clone()) {
                 self.error(
@@ -150,18 +156,31 @@ impl Check<'_, '_> {
                 );
             }
             // Two that claim the same destinations with equal right.
-            let twin = places
-                .iter()
-                .find(|(place, port, _)| same(place, &target.place) && *port == target.port);
-            if let Some((_, _, first)) = twin {
+            let twin = places.iter().find(|(place, port, via, _)| {
+                same(place, &target.place) && *port == target.port && *via == target.via
+            });
+            if let Some((_, _, _, first)) = twin {
                 self.error(
                     name_at,
                     format!("the target is for the same destinations as {first:?}"),
                     "give them different ports, hosts or networks",
                 );
             }
-            places.push((target.place.clone(), target.port, target.name.clone()));
+            let place = target.place.clone();
+            places.push((place, target.port, target.via.clone(), target.name.clone()));
             targets.push(target);
+        }
+        for (at, via) in vias {
+            let leads = targets.iter().any(|target| {
+                target.name == via && target.protocol == Some(interceptor_policy::Protocol::Ssh)
+            });
+            if !leads {
+                self.error(
+                    at,
+                    format!("`via` names {via:?}, and there is no such target that speaks SSH"),
+                    "the name of a target with `protocol: ssh`, inside whose connections this one is reached",
+                );
+            }
         }
         targets
     }
@@ -209,6 +228,7 @@ impl Check<'_, '_> {
             name,
             place,
             port: raw.port.map(|port| port.value),
+            via: raw.via.map(|via| via.value),
             protocol: protocol.map(|protocol| match protocol {
                 written::Protocol::Http => interceptor_policy::Protocol::Http,
                 written::Protocol::Postgres => interceptor_policy::Protocol::Postgres,

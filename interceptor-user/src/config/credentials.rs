@@ -80,6 +80,9 @@ impl Check<'_, '_> {
                 .as_ref()
                 .map(|one| (one.referenced, "unknown_host_key")),
             raw.shell.as_ref().map(|one| (one.referenced, "shell")),
+            raw.authorized_keys
+                .as_ref()
+                .map(|one| (one.referenced, "authorized_keys")),
         ];
         for (at, key) in only.into_iter().flatten().filter(|_| !is_ssh) {
             let message =
@@ -91,9 +94,20 @@ impl Check<'_, '_> {
             .as_ref()
             .filter(|_| is_ssh)
             .map(|raw| self.ssh_credentials(&raw.value, raw.referenced));
+        if let Some(keys) = &raw.authorized_keys
+            && is_ssh
+            && credentials.is_none()
+        {
+            self.error(
+                keys.referenced,
+                "`authorized_keys` says who may use the target's `credentials`, and it has none",
+                "an agent's own key cannot be passed on: give the target `credentials`",
+            );
+        }
         SshTarget {
             credentials,
             known_hosts: raw.known_hosts.as_ref().map(|path| self.path(path)),
+            authorized_keys: raw.authorized_keys.as_ref().map(|path| self.path(path)),
             accept_new: raw
                 .unknown_host_key
                 .as_ref()
@@ -109,12 +123,15 @@ impl Check<'_, '_> {
             || raw.oauth.is_some()
             || raw.certificate.is_some();
         if others {
-            let message =
-                "SSH logs on with `user` and `key` or `password`; the others are for HTTP";
+            let message = "SSH logs on with `user` and `key`, `authority` or `password`; the others are for HTTP";
             self.error(at, message, "");
         }
-        if raw.key.is_none() && raw.password.is_none() {
-            let message = "credentials without `key` and `password` are none";
+        if raw.key.is_some() && raw.authority.is_some() {
+            let message = "a session has the target's `key`, or one that `authority` signs";
+            self.error(at, message, "leave one of them out");
+        }
+        if raw.key.is_none() && raw.password.is_none() && raw.authority.is_none() {
+            let message = "credentials without `key`, `authority` and `password` are none";
             self.error(at, message, "for example `key: { file: PATH }`");
         }
         if let Some(user) = &raw.user
@@ -129,6 +146,10 @@ impl Check<'_, '_> {
                 .password
                 .as_ref()
                 .and_then(|password| self.secret(password)),
+            authority: raw
+                .authority
+                .as_ref()
+                .and_then(|authority| self.secret(authority)),
         }
     }
 

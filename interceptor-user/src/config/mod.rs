@@ -88,6 +88,8 @@ pub struct Target {
     pub place: Place,
     /// Port; `None` for any.
     pub port: Option<u16>,
+    /// The SSH target that leads there; `None` for what is reached from here.
+    pub via: Option<String>,
     /// The protocol that it must speak; `None` to find out.
     pub protocol: Option<interceptor_policy::Protocol>,
     /// The upstream leg's TLS.
@@ -112,6 +114,9 @@ pub struct SshTarget {
     pub credentials: Option<SshCredentials>,
     /// Keys of hosts that are known; `None` for the system's.
     pub known_hosts: Option<PathBuf>,
+    /// Agents' own public keys, of which an agent must have one; `None` where the kernel's
+    /// word on who it is is enough.
+    pub authorized_keys: Option<PathBuf>,
     /// Whether a host that nobody knows is taken at its first word, and held to it.
     pub accept_new: bool,
     /// Whether an agent may have a shell.
@@ -123,6 +128,7 @@ impl Default for SshTarget {
         Self {
             credentials: None,
             known_hosts: None,
+            authorized_keys: None,
             accept_new: false,
             shell: true,
         }
@@ -138,6 +144,9 @@ pub struct SshCredentials {
     pub key: Option<SecretRef>,
     /// A password.
     pub password: Option<SecretRef>,
+    /// The private key of an authority that the server trusts, which signs a key of its
+    /// own for every session.
+    pub authority: Option<SecretRef>,
 }
 
 /// Where a target is.

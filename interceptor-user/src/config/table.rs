@@ -19,6 +19,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{Place, Target};
+use crate::net::Origin;
 
 /// How often hosts are looked up.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ impl TargetTable {
     pub fn new(targets: Vec<Target>) -> Self {
         let hosts = targets
             .iter()
+            .filter(|target| target.via.is_none())
             .filter_map(|target| match &target.place {
                 Place::Host(host) => Some((host.clone(), HashMap::new())),
                 Place::Network(_) => None,
@@ -65,20 +67,30 @@ impl TargetTable {
 
     /// The one that a destination belongs to.
     #[must_use]
-    pub fn resolve(&self, origin: SocketAddr) -> Option<&Target> {
-        let address = origin.ip().to_canonical();
+    pub fn resolve(&self, origin: &Origin) -> Option<&Target> {
+        let address = origin.address().map(|address| address.to_canonical());
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
         let mut best: Option<((u8, bool), &Target)> = None;
         for target in &self.targets {
-            if target.port.is_some_and(|port| port != origin.port()) {
+            if target.port.is_some_and(|port| port != origin.port)
+                || target.via.as_deref() != origin.via.as_deref()
+            {
                 continue;
             }
-            let bits = match &target.place {
-                Place::Host(host) => hosts
+            let bits = match (&target.place, address) {
+                // What a name means there, the machine there says.
+                (Place::Host(host), _) if target.via.is_some() => origin
+                    .name()
+                    .filter(|name| name.eq_ignore_ascii_case(host))
+                    .map(|_| u8::MAX),
+                (Place::Host(host), Some(address)) => hosts
                     .get(host)
                     .filter(|known| known.contains_key(&address))
                     .map(|_| max_bits(address)),
-                Place::Network(network) => network.contains(&address).then(|| network.prefix_len()),
+                (Place::Network(network), Some(address)) => {
+                    network.contains(&address).then(|| network.prefix_len())
+                }
+                (_, None) => None,
             };
             let Some(bits) = bits else { continue };
             let rank = (bits, target.port.is_some());
@@ -163,12 +175,14 @@ fn max_bits(address: IpAddr) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Host;
 
     fn target(name: &str, place: Place, port: Option<u16>) -> Target {
         Target {
             name: name.to_owned(),
             place,
             port,
+            via: None,
             protocol: None,
             tls: super::super::UpstreamTls::default(),
             credentials: None,
@@ -184,8 +198,10 @@ mod tests {
     }
 
     fn resolved(table: &TargetTable, origin: &str) -> Option<String> {
-        let origin = origin.parse().unwrap();
-        table.resolve(origin).map(|target| target.name.clone())
+        let origin: SocketAddr = origin.parse().unwrap();
+        table
+            .resolve(&origin.into())
+            .map(|target| target.name.clone())
     }
 
     #[test]
@@ -209,6 +225,47 @@ mod tests {
         for (origin, name) in expect {
             assert_eq!(resolved(&table, origin).as_deref(), name, "{origin}");
         }
+    }
+
+    #[test]
+    fn what_lies_behind_an_ssh_server_is_another_place_than_here() {
+        let place = Place::Host("localhost".to_owned());
+        let far = Target {
+            via: Some("build".to_owned()),
+            ..target("far", place.clone(), Some(5432))
+        };
+        let far_net = Target {
+            via: Some("build".to_owned()),
+            ..target("far-net", network("10.0.0.0/8"), None)
+        };
+        let table = TargetTable::new(vec![
+            far,
+            far_net,
+            target("here", place, Some(5432)),
+            target("here-net", network("10.0.0.0/8"), None),
+        ]);
+        table.keep(
+            "localhost",
+            [IpAddr::from([127, 0, 0, 1])].into_iter(),
+            Instant::now(),
+        );
+        let found = |host: Host, via: Option<&str>| {
+            let via = via.map(Into::into);
+            let origin = Origin {
+                host,
+                port: 5432,
+                via,
+            };
+            table.resolve(&origin).map(|target| target.name.as_str())
+        };
+        let address = |text: &str| Host::Address(text.parse().unwrap());
+        let localhost = || Host::Name("LocalHost".into());
+        assert_eq!(found(localhost(), Some("build")), Some("far"));
+        assert_eq!(found(localhost(), Some("other")), None);
+        assert_eq!(found(address("127.0.0.1"), Some("build")), None);
+        assert_eq!(found(address("127.0.0.1"), None), Some("here"));
+        assert_eq!(found(address("10.1.1.1"), Some("build")), Some("far-net"));
+        assert_eq!(found(address("10.1.1.1"), None), Some("here-net"));
     }
 
     #[tokio::test]

@@ -253,6 +253,22 @@ fn targets_that_claim_the_same_destinations_are_refused() {
 }
 
 #[test]
+fn a_target_behind_an_ssh_server_names_one_and_is_no_twin_of_one_here() {
+    let ssh = "targets:\n  - { name: build, host: build, protocol: ssh }\n";
+    let config = parse(&format!(
+        "{ssh}  - {{ name: here, host: db, port: 1 }}\n  - {{ name: far, host: db, port: 1, via: build }}\n"
+    ))
+    .unwrap();
+    assert_eq!(config.targets[2].via.as_deref(), Some("build"));
+    for via in ["nobody", "here"] {
+        let told = refusal(&format!(
+            "{ssh}  - {{ name: here, host: db }}\n  - {{ name: far, host: db, via: {via} }}\n"
+        ));
+        assert!(told.contains("no such target that speaks SSH"), "{told}");
+    }
+}
+
+#[test]
 fn hostile_yaml_is_bounded() {
     let deep = format!("rules: {}{}", "[".repeat(5000), "]".repeat(5000));
     let bomb = "rules: [&a [x,x,x,x,x,x,x,x,x], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]]";

@@ -77,6 +77,7 @@ pub(super) struct Target {
     pub(super) host: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<u16>>,
+    pub(super) via: Option<Spanned<String>>,
     pub(super) protocol: Option<Spanned<Protocol>>,
     #[serde(default)]
     pub(super) tls: Tls,
@@ -85,6 +86,7 @@ pub(super) struct Target {
     pub(super) default: Option<DefaultVerdict>,
     pub(super) known_hosts: Option<Spanned<String>>,
     pub(super) unknown_host_key: Option<Spanned<UnknownHostKey>>,
+    pub(super) authorized_keys: Option<Spanned<String>>,
     pub(super) shell: Option<Spanned<bool>>,
 }
 
@@ -138,6 +140,7 @@ pub(super) struct Credentials {
     pub(super) oauth: Option<Spanned<OAuth>>,
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<SecretRef>>,
+    pub(super) authority: Option<Spanned<SecretRef>>,
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,6 @@ use interceptor_engine::http::{Bounds, HttpSession, Outbox, Settings};
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{DefaultVerdict, Protocol};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::House;
@@ -18,6 +17,7 @@ use crate::http::conversation::{Conversation, Made};
 use crate::http::front::{self, Legs, Opened};
 use crate::http::serve::{self as hyper_side, Agent};
 use crate::http::unopened::Why;
+use crate::net::Socket;
 use crate::recorder::Alert;
 use crate::tls::Stream;
 
@@ -25,7 +25,7 @@ use crate::tls::Stream;
 pub(super) async fn serve(
     house: &Arc<House>,
     flow: Flow,
-    tcp: TcpStream,
+    tcp: Socket,
     first: Vec<u8>,
     http2: bool,
 ) {
@@ -39,7 +39,7 @@ pub(super) async fn serve(
 }
 
 /// Serves a flow that begins with a ClientHello.
-pub(super) async fn serve_tls(house: &Arc<House>, flow: Flow, tcp: TcpStream, first: Vec<u8>) {
+pub(super) async fn serve_tls(house: &Arc<House>, flow: Flow, tcp: Socket, first: Vec<u8>) {
     if let Some(why) = serve::shut_out(house, &flow) {
         serve::refused(house, &flow, "tls", &why).await;
         return;

@@ -90,7 +90,7 @@ async fn redirected(house: Arc<House>, tcp: TcpStream) {
         return;
     };
     match kernel.origin(tcp.as_fd()) {
-        Ok(Some(origin)) => serve::serve(house, tcp, Arrival::Redirected(origin)).await,
+        Ok(Some(origin)) => serve::accepted(house, tcp, Arrival::Redirected(origin)).await,
         Ok(None) => {
             let peer = tcp.peer_addr().map(|peer| peer.to_string());
             let line = format!(
@@ -129,7 +129,7 @@ pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
             let house = Arc::clone(&house);
             let listener = Arc::clone(&listener);
             tokio::spawn(async move {
-                serve::serve(house, tcp, Arrival::Explicit(listener)).await;
+                serve::accepted(house, tcp, Arrival::Explicit(listener)).await;
             });
         }
     });

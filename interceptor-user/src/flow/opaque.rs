@@ -10,12 +10,12 @@ use interceptor_engine::session::{BackendKey, Lookup, Outbox, Session as _};
 use interceptor_policy::{DefaultVerdict, Hold, Operation, Protocol, Verdict};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use super::House;
 use super::pump::{Asking, Cancelling, LookUp, Naming, Pump, Surroundings};
 use super::serve::{self, Flow};
 use crate::config::Uninspected;
+use crate::net::Socket;
 use crate::tls::Stream;
 
 /// A flow that is not read.
@@ -34,7 +34,7 @@ pub(super) struct Opaque {
 
 impl Opaque {
     /// A connection of which nothing was opened.
-    pub(super) fn new(tcp: TcpStream, first: Vec<u8>, protocol: Protocol) -> Self {
+    pub(super) fn new(tcp: Socket, first: Vec<u8>, protocol: Protocol) -> Self {
         Self {
             agent: Stream::Plain(tcp),
             first,
@@ -113,7 +113,7 @@ async fn relay(house: &Arc<House>, flow: Flow, opaque: Opaque, uninspected: Unin
             serve::refused(house, &flow, protocol.name(), why).await;
             return;
         }
-        None => match house.front.dialer.dial(flow.origin).await {
+        None => match flow.dialer.dial(&flow.origin).await {
             Ok(upstream) => Stream::Plain(upstream),
             Err(error) => {
                 let why = format!("could not connect to {}: {error}", flow.origin);

@@ -14,21 +14,21 @@ use interceptor_proto::pg::sqlstate;
 use interceptor_proto::pg::startup::{self, StartupPacket};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::pump::{Asking, Cancelling, LookUp, Naming, Pump, Surroundings};
 use super::serve::{self, Flow};
 use super::{DETECT_PATIENCE, House};
 use crate::approval::Asker;
+use crate::net::Socket;
 use crate::pg::cancel::{CancelGuard, CancelRegistry, CancelTo};
 use crate::pg::catalog::Catalog;
-use crate::pg::front::{self, FrontRequest, Legs, Opened};
+use crate::pg::front::{self, Front, FrontRequest, Legs, Opened};
 use crate::recorder::Alert;
 use crate::tls::{LegTls, Stream};
 
 /// Serves a flow that begins as PostgreSQL does.
-pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: TcpStream, first: Vec<u8>) {
+pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: Socket, first: Vec<u8>) {
     let default = house.config.intercept.default;
     let scope = house
         .rules
@@ -47,12 +47,16 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, tcp: TcpStream, first:
         serve::refused(house, &flow, "postgres", &why).await;
         return;
     }
+    let front = Front {
+        dialer: flow.dialer.clone(),
+        ..house.front.clone()
+    };
     let opened = front::open(FrontRequest {
         tcp,
         first,
-        origin: flow.origin,
+        origin: &flow.origin,
         target: flow.target.as_ref(),
-        front: &house.front,
+        front: &front,
     })
     .await;
     match opened {
@@ -104,7 +108,7 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
     let catalog = match &flow.target {
         Some(target) if target.credentials.is_some() && !legs.startup.replication => house
             .catalogs
-            .of(target, flow.origin, &legs.startup.database),
+            .of(target, &flow.origin, &flow.dialer, &legs.startup.database),
         _ => None,
     };
     let opened = house.moment(flow.began);
@@ -279,10 +283,9 @@ impl Surroundings<PgSession> for Around<'_> {
         let Some(guard) = self.guard.clone() else {
             return Box::pin(std::future::ready(()));
         };
-        let dialer = self.house.front.dialer.clone();
         let session = self.flow.session;
         Box::pin(async move {
-            if let Err(error) = guard.cancel(&dialer).await {
+            if let Err(error) = guard.cancel().await {
                 warn!(%session, %error, "what runs upstream could not be cancelled");
             }
         })
@@ -300,7 +303,7 @@ impl Surroundings<PgSession> for Around<'_> {
 /// Tells a client that has only begun why there is no session: requests for
 /// encryption are answered no, so that the reason can be read by any client that
 /// does not insist on it.
-async fn tell_refusal(mut tcp: TcpStream, mut first: Vec<u8>, why: &str) {
+async fn tell_refusal(mut tcp: Socket, mut first: Vec<u8>, why: &str) {
     let told = async {
         loop {
             match startup::packet(&first, startup::LENGTH_MAX) {

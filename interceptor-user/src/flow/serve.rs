@@ -1,6 +1,7 @@
 //! One flow, from accept to its end: who, where, what.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -19,9 +20,11 @@ use super::opaque::Opaque;
 use super::registry::FlowFacts;
 use super::{DETECT_PATIENCE, House, http, opaque, postgres, ssh};
 use crate::agents::Identity;
+use crate::agents::command_line::recordable;
 use crate::approval::facts::Context;
 use crate::config::{self, Listener};
-use crate::kernel::Origin;
+use crate::kernel;
+use crate::net::{Dialer, Origin, Socket};
 
 /// First bytes that are looked at, at most.
 const FIRST_LIMIT: usize = 64 << 10;
@@ -30,7 +33,7 @@ const FIRST_LIMIT: usize = 64 << 10;
 #[derive(Debug)]
 pub enum Arrival {
     /// The kernel redirected it.
-    Redirected(Origin),
+    Redirected(kernel::Origin),
     /// To an explicit listener.
     Explicit(Arc<Listener>),
 }
@@ -49,11 +52,15 @@ pub struct Flow {
     /// Process id at `connect`; 0 where not known.
     pub pid: u32,
     /// Where.
-    pub origin: SocketAddr,
+    pub origin: Origin,
+    /// How the service is dialled.
+    pub dialer: Dialer,
     /// The target's name, where one is configured.
     pub target: Option<config::Target>,
     /// How it came.
     pub arrival: &'static str,
+    /// The session inside whose connection it runs, and its channel there.
+    pub outer: Option<(Uuid, u64)>,
     /// See [`Flow::acting`].
     pub acting: OnceLock<Arc<Value>>,
 }
@@ -71,13 +78,21 @@ impl Flow {
                     config::Place::Host(host) => Some(host.clone()),
                     config::Place::Network(_) => None,
                 }),
-                address: self.origin.ip(),
-                port: self.origin.port(),
+                address: self.address(),
+                port: self.origin.port,
+                origin: self.origin.to_string().into(),
                 tls,
                 default: target.and_then(|target| target.default).unwrap_or(default),
             },
             protocol,
         }
+    }
+
+    /// Its address, where that is known and means here what it says: behind an SSH
+    /// server it does so where the operator has said what is there.
+    fn address(&self) -> Option<IpAddr> {
+        let is_known = self.origin.via.is_none() || self.target.is_some();
+        self.origin.address().filter(|_| is_known)
     }
 
     /// The session's journal.
@@ -169,6 +184,7 @@ impl Flow {
             "origin": self.origin.to_string(),
             "target": self.target.as_ref().map(|target| &target.name),
             "arrival": self.arrival,
+            "inside": self.outer.map(|(session, channel)| json!({"session": session, "channel": channel})),
             "protocol": protocol,
             "rules_digest": house.rules.current().digest(),
         });
@@ -186,7 +202,7 @@ fn principal(principal: &Principal) -> Value {
         "uid": principal.uid,
         "group": principal.group,
         "exe": principal.exe,
-        "command_line": principal.command_line,
+        "command_line": principal.command_line.as_deref().map(recordable),
         "cgroup": principal.cgroup,
         "unit": principal.unit,
         "container": principal.container,
@@ -194,14 +210,14 @@ fn principal(principal: &Principal) -> Value {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
+pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
     let began = Instant::now();
     let began_at = time::OffsetDateTime::now_utc();
     let Some((identity, pid, origin, how)) = who_and_where(&house, arrival).await else {
         return;
     };
     let target = match how {
-        How::Redirected => house.targets.resolve(origin).cloned(),
+        How::Redirected => house.targets.resolve(&origin.into()).cloned(),
         How::Explicit(target) => Some(*target),
     };
     let arrival = if pid == 0 { "listener" } else { "redirect" };
@@ -211,9 +227,11 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         began_at,
         identity,
         pid,
-        origin,
+        origin: origin.into(),
+        dialer: house.front.dialer.clone(),
         target,
         arrival,
+        outer: None,
         acting: OnceLock::new(),
     };
     if is_ourselves(&house, origin) {
@@ -226,6 +244,50 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         .await;
         return;
     }
+    Box::pin(serve(house, flow, Socket::Tcp(tcp))).await;
+}
+
+/// What is known of a connection inside another.
+#[derive(Debug)]
+pub struct Inner {
+    /// Its session.
+    pub session: Uuid,
+    /// The channel that it is.
+    pub channel: u64,
+    /// Where it goes.
+    pub origin: Origin,
+    /// How that is dialled.
+    pub dialer: Dialer,
+    /// How it came.
+    pub arrival: &'static str,
+}
+
+/// Serves a connection inside another flow's to its end. It outlives that flow for
+/// as long as it takes to put its end on record.
+pub fn carried(
+    house: Arc<House>,
+    outer: &Flow,
+    inner: Inner,
+    socket: Socket,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let flow = Flow {
+        session: inner.session,
+        began: Instant::now(),
+        began_at: time::OffsetDateTime::now_utc(),
+        identity: outer.identity.clone(),
+        pid: outer.pid,
+        target: house.targets.resolve(&inner.origin).cloned(),
+        origin: inner.origin,
+        dialer: inner.dialer,
+        arrival: inner.arrival,
+        outer: Some((outer.session, inner.channel)),
+        acting: OnceLock::new(),
+    };
+    Box::pin(serve(house, flow, socket))
+}
+
+/// Finds out what is spoken, and has it served.
+async fn serve(house: Arc<House>, flow: Flow, mut tcp: Socket) {
     let mut first = Vec::new();
     let wanted = flow.target.as_ref().and_then(|target| target.protocol);
     let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await
@@ -238,7 +300,7 @@ pub async fn serve(house: Arc<House>, mut tcp: TcpStream, arrival: Arrival) {
         // A protocol in which the service speaks first, or an agent that waits.
         Err(_) => None,
     };
-    if first.is_empty() && wire.is_none() && peer_closed(&tcp) {
+    if first.is_empty() && wire.is_none() && tcp.is_at_end() {
         debug!(origin = %flow.origin, "an agent connected and closed without a word");
     }
     let spoken = match wire {
@@ -336,7 +398,7 @@ async fn who_and_where(
 }
 
 /// Reads until it is certain what is spoken, or certain that it is not known.
-async fn first_bytes(tcp: &mut TcpStream, first: &mut Vec<u8>) -> std::io::Result<Option<Wire>> {
+async fn first_bytes(tcp: &mut Socket, first: &mut Vec<u8>) -> std::io::Result<Option<Wire>> {
     loop {
         match detect(first) {
             Detection::Certain(wire) => return Ok(Some(wire)),
@@ -348,11 +410,6 @@ async fn first_bytes(tcp: &mut TcpStream, first: &mut Vec<u8>) -> std::io::Resul
             return Ok(None);
         }
     }
-}
-
-fn peer_closed(tcp: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(tcp.try_read(&mut byte), Ok(0))
 }
 
 /// Whether a destination is a listener of this daemon: serving it would be a loop.

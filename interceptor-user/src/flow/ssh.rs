@@ -9,18 +9,18 @@ use interceptor_proto::ssh::identification;
 use interceptor_proto::ssh::packet::{self, Disconnect};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::House;
 use super::serve::{self, Flow};
 use crate::config::SshTarget;
+use crate::net::Socket;
 use crate::recorder::Alert;
 use crate::ssh::Connection;
 use crate::ssh::front::{self, Fault};
 
 /// Serves a flow whose agent speaks SSH.
-pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: TcpStream, mut first: Vec<u8>) {
+pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: Socket, mut first: Vec<u8>) {
     let said = match identified(&mut tcp, &mut first).await {
         Ok(said) => said,
         Err(told) => return refuse(house, &flow, tcp, &told).await,
@@ -40,13 +40,7 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: TcpStream, mu
         .as_ref()
         .map_or_else(SshTarget::default, |target| target.ssh.clone());
     let authority = &house.ssh;
-    let opened = Box::pin(front::origin(
-        &house.front.dialer,
-        authority,
-        &flow,
-        &target,
-    ))
-    .await;
+    let opened = Box::pin(front::origin(authority, &flow, &target)).await;
     let leg = match opened {
         Ok(leg) => leg,
         Err(fault) => {
@@ -97,7 +91,7 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: TcpStream, mu
 }
 
 /// Reads the agent's identification; it stays in `first`.
-async fn identified(tcp: &mut TcpStream, first: &mut Vec<u8>) -> Result<String, Disconnect> {
+async fn identified(tcp: &mut Socket, first: &mut Vec<u8>) -> Result<String, Disconnect> {
     let read = async {
         loop {
             match identification::of_client(first) {
@@ -132,7 +126,7 @@ fn not_allowed(why: &str) -> Disconnect {
     }
 }
 
-async fn refuse(house: &Arc<House>, flow: &Flow, tcp: TcpStream, told: &Disconnect) {
+async fn refuse(house: &Arc<House>, flow: &Flow, tcp: Socket, told: &Disconnect) {
     let why = told
         .description
         .strip_prefix("Refused by Interceptor: ")

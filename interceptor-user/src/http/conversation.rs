@@ -97,7 +97,7 @@ impl Conversation {
         let authority = authority(&head);
         let mismatch = front::mismatch(&head, self.name.as_deref(), self.tls, flow);
         let encrypted = self.service.is_encrypted();
-        let may_go = self.injector.may_go(flow.origin, encrypted, mismatch);
+        let may_go = self.injector.may_go(&flow.origin, encrypted, mismatch);
         if self.service.is_http2() {
             head.version = http::Version::HTTP_2;
             head.uri = with_scheme(head.uri, encrypted)?;
@@ -124,7 +124,7 @@ impl Conversation {
                 let principal = &flow.identity.principal;
                 let (why, now) = (Why::ClientCertificate, Instant::now());
                 let unopened = &house.http.unopened;
-                unopened.note(principal, flow.origin, self.name.as_deref(), why, now);
+                unopened.note(principal, &flow.origin, self.name.as_deref(), why, now);
             }
             _ => {}
         }

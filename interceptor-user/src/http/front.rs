@@ -10,7 +10,7 @@
 //! the agent asks for, as the agent itself would have done. What the agent asks for
 //! beyond that ([`mismatch`]) is compared for every exchange.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +19,6 @@ use interceptor_proto::detect::{Detection, Wire, detect};
 use interceptor_proto::tls::client_hello::{ClientHello, client_hello};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::credentials::Injector;
@@ -29,6 +28,7 @@ use super::{H2, HTTP_1_1};
 use crate::config::{Place, Target, TlsMode};
 use crate::flow::serve::Flow;
 use crate::flow::{DETECT_PATIENCE, House};
+use crate::net::{Origin, Socket};
 use crate::tls::stream::Rewind;
 use crate::tls::upstream::Ask;
 use crate::tls::{LegTls, Stream, downstream};
@@ -64,7 +64,7 @@ pub enum Opened {
     /// Nothing was said yet, and nothing can be read: it goes by `uninspected`.
     Unopenable {
         /// The agent's connection.
-        tcp: TcpStream,
+        tcp: Socket,
         /// What was read of it.
         first: Vec<u8>,
         /// Why.
@@ -89,24 +89,18 @@ pub enum Opened {
 }
 
 /// Opens a flow whose first bytes are HTTP in the clear.
-pub async fn plain(
-    house: &House,
-    flow: &Flow,
-    tcp: TcpStream,
-    first: Vec<u8>,
-    http2: bool,
-) -> Legs {
-    let _ = tcp.set_nodelay(true);
+pub async fn plain(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, http2: bool) -> Legs {
+    tcp.send_at_once();
     let target = flow.target.as_ref();
     let alpn: &[&[u8]] = if http2 { &[H2] } else { &[HTTP_1_1] };
-    let dialer = house.front.dialer.clone();
+    let dialer = flow.dialer.clone();
     let injector = Injector::of(target, &house.http.tokens, &dialer);
     let mut fault = None;
     let tls = match mode(target) {
         TlsMode::Disable | TlsMode::Mirror => None,
         _ => Some(Ask {
             identity: identity(&injector, &mut fault).await,
-            ..ask(target, flow.origin, None, alpn)
+            ..ask(target, &flow.origin, None, alpn)
         }),
     };
     let failed = fault.map(|fault| {
@@ -118,7 +112,13 @@ pub async fn plain(
         agent: Stream::Plain(tcp),
         first,
         http2,
-        service: Arc::new(Service::new(dialer, flow.origin, tls, http2, first_leg)),
+        service: Arc::new(Service::new(
+            dialer,
+            flow.origin.clone(),
+            tls,
+            http2,
+            first_leg,
+        )),
         injector,
         agent_tls: None,
         service_tls: None,
@@ -129,8 +129,8 @@ pub async fn plain(
 
 /// Opens a flow whose first bytes are a ClientHello. With `dial` false the service
 /// is left alone: nothing that the agent could ask of it is allowed.
-pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dial: bool) -> Opened {
-    let _ = tcp.set_nodelay(true);
+pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: bool) -> Opened {
+    tcp.send_at_once();
     let hello = match client_hello(&first) {
         Ok((_, hello)) => hello,
         Err(_) => {
@@ -149,10 +149,10 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
         TlsMode::Disable => None,
         _ => {
             let offer = service::offer(&hello.alpn);
-            Some(ask(target, flow.origin, name.as_deref(), offer))
+            Some(ask(target, &flow.origin, name.as_deref(), offer))
         }
     };
-    let dialer = &house.front.dialer;
+    let dialer = &flow.dialer;
     let injector = Injector::of(target, &house.http.tokens, dialer);
     let mut fault = None;
     if let Some(ask) = &mut ask {
@@ -161,7 +161,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
     let dialled = match (dial, fault) {
         (false, _) => None,
         (true, Some(fault)) => Some(Err(fault)),
-        (true, None) => Some(service::connect(dialer, flow.origin, ask.as_ref()).await),
+        (true, None) => Some(service::connect(dialer, &flow.origin, ask.as_ref()).await),
     };
     if let Some(Err(fault)) = &dialled
         && fault.wants_certificate()
@@ -170,7 +170,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
         let now = Instant::now();
         let principal = &flow.identity.principal;
         let unopened = &house.http.unopened;
-        unopened.note(principal, flow.origin, name.as_deref(), why, now);
+        unopened.note(principal, &flow.origin, name.as_deref(), why, now);
         return Opened::Unopenable { tcp, first, why };
     }
     let (first_leg, service_tls, fault) = match dialled {
@@ -197,7 +197,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
     let host = target.and_then(host_of_target);
     let io = Rewind::new(first, tcp);
     let authority = &house.front.authority;
-    let shaken = downstream::accept(authority, io, flow.origin.ip(), host, agents);
+    let shaken = downstream::accept(authority, io, &flow.origin, host, agents);
     let (agent, agent_tls, agreed) = match tokio::time::timeout(DETECT_PATIENCE, shaken).await {
         Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => {
@@ -206,7 +206,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
                 let principal = &flow.identity.principal;
                 let now = Instant::now();
                 let known = &house.http.unopened;
-                known.note(principal, flow.origin, name.as_deref(), why, now);
+                known.note(principal, &flow.origin, name.as_deref(), why, now);
             }
             return Opened::Failed {
                 why: error.to_string(),
@@ -238,7 +238,13 @@ pub async fn tls(house: &House, flow: &Flow, tcp: TcpStream, first: Vec<u8>, dia
             }
         },
     };
-    let service = Service::new(dialer.clone(), flow.origin, ask, service_http2, first_leg);
+    let service = Service::new(
+        dialer.clone(),
+        flow.origin.clone(),
+        ask,
+        service_http2,
+        first_leg,
+    );
     Opened::Http(Box::new(Legs {
         agent,
         first: inside,
@@ -278,7 +284,7 @@ fn unopenable(house: &House, flow: &Flow, hello: &ClientHello) -> Option<Why> {
     house
         .http
         .unopened
-        .why(principal, flow.origin, name, Instant::now())
+        .why(principal, &flow.origin, name, Instant::now())
 }
 
 /// What the agent is offered: what the service agreed on, where the agent knows it.
@@ -327,7 +333,7 @@ fn host_of_target(target: &Target) -> Option<&str> {
 /// place, nothing less is asked where nothing is configured.
 fn ask(
     target: Option<&Target>,
-    origin: SocketAddr,
+    origin: &Origin,
     agents_name: Option<&str>,
     alpn: &'static [&'static [u8]],
 ) -> Ask {
@@ -343,7 +349,7 @@ fn ask(
         mode,
         ca: target.and_then(|target| target.tls.ca.clone()),
         name: configured.or(agents_name).map(str::to_owned),
-        address: origin.ip(),
+        host: origin.host.clone(),
         alpn,
         identity: None,
     }
@@ -369,7 +375,7 @@ pub fn mismatch(
     let expected = Expected {
         name,
         is_tls,
-        address: flow.origin.ip(),
+        address: flow.origin.address(),
         host: target.and_then(host_of_target),
         server_name: target.and_then(|target| target.tls.server_name.as_deref()),
         is_redirected: flow.arrival == "redirect",
@@ -381,7 +387,7 @@ pub fn mismatch(
 struct Expected<'a> {
     name: Option<&'a str>,
     is_tls: bool,
-    address: IpAddr,
+    address: Option<IpAddr>,
     host: Option<&'a str>,
     server_name: Option<&'a str>,
     /// An agent that was given a listener's address knows no other.
@@ -411,7 +417,7 @@ impl Expected<'_> {
         }
         match address {
             Some(address) if self.is_redirected => {
-                address.to_canonical() != self.address.to_canonical()
+                Some(address.to_canonical()) != self.address.map(|own| own.to_canonical())
             }
             Some(_) => false,
             // TLS for no name was verified for the address.
@@ -429,7 +435,7 @@ mod tests {
         Expected {
             name,
             is_tls,
-            address: "10.0.0.7".parse().unwrap(),
+            address: "10.0.0.7".parse().ok(),
             host,
             server_name: None,
             is_redirected: true,

@@ -8,7 +8,6 @@
 //! stays with the agent that it was meant for.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Request, Response};
@@ -21,7 +20,7 @@ use tokio::task::AbortHandle;
 use super::body::Fed;
 use super::service_io::{Asked, ServiceIo};
 use super::{H2, HTTP_1_1};
-use crate::pg::Dialer;
+use crate::net::{Dialer, Origin};
 use crate::tls::upstream::{self as handshake, Ask, UpstreamTlsError};
 use crate::tls::{LegTls, Stream};
 
@@ -34,10 +33,10 @@ const TRIES: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// It could not be reached.
-    #[error("could not connect to {address}: {source}")]
+    #[error("could not connect to {origin}: {source}")]
     Dial {
-        /// Its address.
-        address: SocketAddr,
+        /// Where it was to be.
+        origin: Origin,
         /// Why.
         source: io::Error,
     },
@@ -79,7 +78,7 @@ impl From<Fault> for Failure {
 #[derive(Debug)]
 pub struct Service {
     dialer: Dialer,
-    origin: SocketAddr,
+    origin: Origin,
     /// What is asked of its TLS; `None` for none.
     tls: Option<Ask>,
     http2: bool,
@@ -104,7 +103,7 @@ impl Service {
     #[must_use]
     pub fn new(
         dialer: Dialer,
-        origin: SocketAddr,
+        origin: Origin,
         tls: Option<Ask>,
         http2: bool,
         first: Option<Result<Stream, Fault>>,
@@ -225,7 +224,7 @@ impl Service {
         if let Some(first) = first {
             return first;
         }
-        let (stream, _) = connect(&self.dialer, self.origin, self.tls.as_ref()).await?;
+        let (stream, _) = connect(&self.dialer, &self.origin, self.tls.as_ref()).await?;
         Ok(stream)
     }
 }
@@ -236,11 +235,11 @@ impl Service {
 /// When it cannot be reached, or its TLS is not what is asked for.
 pub async fn connect(
     dialer: &Dialer,
-    origin: SocketAddr,
+    origin: &Origin,
     tls: Option<&Ask>,
 ) -> Result<(Stream, Option<LegTls>), Fault> {
     let tcp = dialer.dial(origin).await.map_err(|source| Fault::Dial {
-        address: origin,
+        origin: origin.clone(),
         source,
     })?;
     let Some(ask) = tls else {
@@ -253,7 +252,7 @@ pub async fn connect(
             Ok((stream, Some(facts)))
         }
         Err(_) => Err(Fault::Dial {
-            address: origin,
+            origin: origin.clone(),
             source: io::ErrorKind::TimedOut.into(),
         }),
     }

@@ -6,7 +6,6 @@
 //! went where, and their next flow goes by `uninspected`, like anything else that
 //! cannot be read.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,13 +13,15 @@ use std::time::{Duration, Instant};
 use interceptor_policy::Principal;
 use lru::LruCache;
 
+use crate::net::Origin;
+
 /// How long it is kept: a client may be given our authority meanwhile.
 const KEPT: Duration = Duration::from_secs(600);
 /// How many are kept. The name is the agent's to choose, so there must be a bound.
 const MOST: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Who, where, and under which name.
-type Key = (Arc<str>, u32, SocketAddr, Option<String>);
+type Key = (Arc<str>, u32, Origin, Option<String>);
 
 /// Why a flow is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Unopened {
     pub fn note(
         &self,
         principal: &Principal,
-        origin: SocketAddr,
+        origin: &Origin,
         name: Option<&str>,
         why: Why,
         now: Instant,
@@ -77,7 +78,7 @@ impl Unopened {
     pub fn why(
         &self,
         principal: &Principal,
-        origin: SocketAddr,
+        origin: &Origin,
         name: Option<&str>,
         now: Instant,
     ) -> Option<Why> {
@@ -90,11 +91,11 @@ impl Unopened {
     }
 }
 
-fn key(principal: &Principal, origin: SocketAddr, name: Option<&str>) -> Key {
+fn key(principal: &Principal, origin: &Origin, name: Option<&str>) -> Key {
     (
         Arc::from(principal.agent.as_str()),
         principal.uid,
-        origin,
+        origin.clone(),
         name.map(str::to_owned),
     )
 }
@@ -110,15 +111,15 @@ mod tests {
             agent: agent.to_owned(),
             ..Principal::default()
         };
-        let at: SocketAddr = "10.0.0.1:443".parse().unwrap();
-        let other: SocketAddr = "10.0.0.2:443".parse().unwrap();
+        let at = Origin::at("10.0.0.1:443");
+        let other = Origin::at("10.0.0.2:443");
         let now = Instant::now();
-        known.note(&principal("a"), at, Some("x.test"), Why::Pinned, now);
+        known.note(&principal("a"), &at, Some("x.test"), Why::Pinned, now);
         let asked = |agent: &str, at, name, now| known.why(&principal(agent), at, name, now);
-        assert_eq!(asked("a", at, Some("x.test"), now), Some(Why::Pinned));
-        assert_eq!(asked("b", at, Some("x.test"), now), None);
-        assert_eq!(asked("a", other, Some("x.test"), now), None);
-        assert_eq!(asked("a", at, Some("y.test"), now), None);
-        assert_eq!(asked("a", at, Some("x.test"), now + KEPT), None);
+        assert_eq!(asked("a", &at, Some("x.test"), now), Some(Why::Pinned));
+        assert_eq!(asked("b", &at, Some("x.test"), now), None);
+        assert_eq!(asked("a", &other, Some("x.test"), now), None);
+        assert_eq!(asked("a", &at, Some("y.test"), now), None);
+        assert_eq!(asked("a", &at, Some("x.test"), now + KEPT), None);
     }
 }

@@ -7,7 +7,6 @@
 //! dropped without an answer, as PostgreSQL does, and reported.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +15,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 
 use super::front::Fault;
-use super::upstream::{self, Dialer};
+use super::upstream;
 use super::wire;
+use crate::net::{Dialer, Origin};
 use crate::tls::Stream;
 use crate::tls::upstream::Ask;
 
@@ -27,11 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a session's cancellations go.
 #[derive(Clone, Debug)]
 pub struct CancelTo {
-    /// The address that the agent dialled: a key of one server means nothing to
-    /// another.
-    pub origin: SocketAddr,
-    /// The address that the proxy dialled.
-    pub dialled: SocketAddr,
+    /// What the agent dialled, and the proxy for it: a key of one server means
+    /// nothing to another.
+    pub origin: Origin,
+    /// How it was dialled.
+    pub dialer: Dialer,
     /// How that leg was encrypted, where it was.
     pub tls: Option<Arc<Ask>>,
     /// Told when the agent asks to cancel: what waits for a person is not with
@@ -39,7 +39,7 @@ pub struct CancelTo {
     pub asked: Arc<Notify>,
 }
 
-type Key = (SocketAddr, u32, Box<[u8]>);
+type Key = (Origin, u32, Box<[u8]>);
 
 /// Keys of the live sessions.
 #[derive(Clone, Default)]
@@ -64,7 +64,7 @@ impl CancelRegistry {
     /// Remembers a key (`BackendKeyData`) for as long as the guard lives.
     #[must_use = "the key is forgotten when the guard is dropped"]
     pub fn register(&self, process_id: u32, key: &[u8], to: CancelTo) -> CancelGuard {
-        let entry = (to.origin, process_id, Box::from(key));
+        let entry = (to.origin.clone(), process_id, Box::from(key));
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         keys.next += 1;
         let number = keys.next;
@@ -83,9 +83,9 @@ impl CancelRegistry {
         keys.live.len()
     }
 
-    fn find(&self, origin: SocketAddr, request: &CancelRequest<'_>) -> Option<CancelTo> {
+    fn find(&self, origin: &Origin, request: &CancelRequest<'_>) -> Option<CancelTo> {
         let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = (origin, request.process_id, Box::from(request.key));
+        let entry = (origin.clone(), request.process_id, Box::from(request.key));
         keys.live.get(&entry).map(|(_, to)| to.clone())
     }
 
@@ -96,14 +96,13 @@ impl CancelRegistry {
     /// When that server cannot be reached any more.
     pub(super) async fn forward(
         &self,
-        dialer: &Dialer,
-        origin: SocketAddr,
+        origin: &Origin,
         request: &CancelRequest<'_>,
     ) -> Result<bool, Fault> {
         let Some(to) = self.find(origin, request) else {
             return Ok(false);
         };
-        let delivered = deliver(dialer, &to, request).await;
+        let delivered = deliver(&to, request).await;
         // Not before: the agent would go on once its question is taken back, and
         // its next statement would be the one that the server cancels.
         to.asked.notify_waiters();
@@ -116,25 +115,25 @@ impl CancelGuard {
     ///
     /// # Errors
     /// When that server cannot be reached any more.
-    pub async fn cancel(&self, dialer: &Dialer) -> Result<(), Fault> {
+    pub async fn cancel(&self) -> Result<(), Fault> {
         let (origin, process_id, key) = &self.entry;
         let request = CancelRequest {
             process_id: *process_id,
             key,
         };
-        match self.registry.find(*origin, &request) {
-            Some(to) => deliver(dialer, &to, &request).await,
+        match self.registry.find(origin, &request) {
+            Some(to) => deliver(&to, &request).await,
             None => Ok(()),
         }
     }
 }
 
 /// Sends a request, and waits until the server has taken it.
-async fn deliver(dialer: &Dialer, to: &CancelTo, request: &CancelRequest<'_>) -> Result<(), Fault> {
+async fn deliver(to: &CancelTo, request: &CancelRequest<'_>) -> Result<(), Fault> {
     let mut packet = Vec::new();
     request.encode(&mut packet)?;
     let deliver = async {
-        let mut tcp = upstream::dial(dialer, to.dialled).await?;
+        let mut tcp = upstream::dial(&to.dialer, &to.origin).await?;
         let mut stream = match &to.tls {
             None => Stream::Plain(tcp),
             Some(ask) => {
@@ -189,8 +188,8 @@ mod tests {
 
     fn to(origin: &str) -> CancelTo {
         CancelTo {
-            origin: origin.parse().unwrap(),
-            dialled: origin.parse().unwrap(),
+            origin: Origin::at(origin),
+            dialer: Dialer::default(),
             tls: None,
             asked: Arc::default(),
         }
@@ -198,7 +197,7 @@ mod tests {
 
     fn known(registry: &CancelRegistry, origin: &str, process_id: u32, key: &[u8]) -> bool {
         registry
-            .find(origin.parse().unwrap(), &CancelRequest { process_id, key })
+            .find(&Origin::at(origin), &CancelRequest { process_id, key })
             .is_some()
     }
 

@@ -15,7 +15,6 @@
 //! text is given along for whoever has to know.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,9 +28,10 @@ use interceptor_proto::pg::tag::backend as tag;
 use lru::LruCache;
 
 use super::logon::{self, Logon};
-use super::upstream::{self, Dialer};
+use super::upstream;
 use super::wire;
 use crate::config::{Target, TlsMode};
+use crate::net::{Dialer, Origin};
 use crate::tls::Stream;
 
 /// How long an answer counts: a renamed column is masked by its new name within
@@ -55,7 +55,7 @@ const DATABASES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 #[derive(Debug)]
 pub struct Catalogs {
     dialer: Dialer,
-    open: Mutex<LruCache<(SocketAddr, String, String), Arc<Catalog>>>,
+    open: Mutex<LruCache<(Origin, String, String), Arc<Catalog>>>,
 }
 
 impl Catalogs {
@@ -70,23 +70,33 @@ impl Catalogs {
 
     /// The catalog of a database of a target; `None` where the target has no
     /// credentials to look anything up with. Nothing is dialled before the first
-    /// look-up.
+    /// look-up. What lies behind an SSH connection has a catalog for that connection
+    /// alone, by its own `dialer`.
     #[must_use]
-    pub fn of(&self, target: &Target, origin: SocketAddr, database: &str) -> Option<Arc<Catalog>> {
+    pub fn of(
+        &self,
+        target: &Target,
+        origin: &Origin,
+        dialer: &Dialer,
+        database: &str,
+    ) -> Option<Arc<Catalog>> {
         let user = target.credentials.as_ref()?.user.clone()?;
-        let key = (origin, target.name.clone(), database.to_owned());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let catalog = open.get_or_insert(key, || {
+        let made = |dialer: &Dialer| {
             Arc::new(Catalog {
-                dialer: self.dialer.clone(),
+                dialer: dialer.clone(),
                 target: target.clone(),
-                origin,
-                user,
+                origin: origin.clone(),
+                user: user.clone(),
                 database: database.to_owned(),
                 state: tokio::sync::Mutex::default(),
             })
-        });
-        Some(Arc::clone(catalog))
+        };
+        if origin.here().is_none() {
+            return Some(made(dialer));
+        }
+        let key = (origin.clone(), target.name.clone(), database.to_owned());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(open.get_or_insert(key, || made(&self.dialer))))
     }
 }
 
@@ -95,7 +105,7 @@ impl Catalogs {
 pub struct Catalog {
     dialer: Dialer,
     target: Target,
-    origin: SocketAddr,
+    origin: Origin,
     user: String,
     database: String,
     state: tokio::sync::Mutex<State>,
@@ -257,8 +267,8 @@ impl Catalog {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let mut tcp = upstream::dial(&self.dialer, self.origin).await?;
-        let ask = upstream::ask(Some(&self.target), self.origin, None);
+        let mut tcp = upstream::dial(&self.dialer, &self.origin).await?;
+        let ask = upstream::ask(Some(&self.target), &self.origin, None);
         // There is no agent here to mirror: TLS where the service has it.
         let encrypted = ask.mode != TlsMode::Disable && upstream::ask_tls(&mut tcp).await?;
         if !encrypted && !matches!(ask.mode, TlsMode::Disable | TlsMode::Mirror) {
@@ -282,7 +292,7 @@ impl Catalog {
         let logon = Logon {
             user: &self.user,
             password: credentials.and_then(|credentials| credentials.password.as_ref()),
-            loopback: self.origin.ip().is_loopback(),
+            loopback: self.origin.is_loopback(),
             mode: ask.mode,
             tls: tls.as_ref(),
         };

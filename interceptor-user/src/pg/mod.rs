@@ -4,7 +4,7 @@
 //! * [`front`] opens a flow: one call from the agent's first bytes to two legs
 //!   with a session between them;
 //! * [`negotiate`] hears the agent out, and decides which leg is encrypted;
-//! * [`upstream`] dials the service, and encrypts that leg;
+//! * [`upstream`] asks the service for TLS, and encrypts that leg;
 //! * [`logon`] logs on with the target's credentials;
 //! * [`cancel`] carries a `CancelRequest` to the backend that it is for;
 //! * [`catalog`] looks up names of tables, on a connection of its own.
@@ -26,4 +26,3 @@ pub use cancel::{CancelGuard, CancelRegistry, CancelTo};
 pub use catalog::{Catalog, Catalogs};
 pub use front::{Cancelled, Fault, Front, FrontError, FrontRequest, Legs, Opened, open};
 pub use negotiate::StartupFacts;
-pub use upstream::Dialer;

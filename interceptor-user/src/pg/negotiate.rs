@@ -20,16 +20,14 @@
 //! leg that it asked for; an agent cannot tell an error in place of the answer
 //! to `SSLRequest` from a stranger's.
 
-use std::net::SocketAddr;
-
 use interceptor_proto::pg::PgError;
 use interceptor_proto::pg::startup::{self, Startup, StartupPacket};
-use tokio::net::TcpStream;
 
 use super::front::{Fault, Front};
 use super::upstream;
 use super::wire::{self, ReadError};
 use crate::config::{Place, Target, TlsMode};
+use crate::net::{Origin, Socket};
 use crate::tls::stream::Rewind;
 use crate::tls::{LegTls, Stream, downstream};
 
@@ -98,9 +96,9 @@ pub(super) enum Service {
     /// Nothing yet.
     Untouched,
     /// It was dialled, and has TLS to offer: the handshake comes next.
-    OffersTls(TcpStream),
+    OffersTls(Socket),
     /// It was dialled, and has no TLS.
-    Plain(TcpStream),
+    Plain(Socket),
     /// It could not be reached.
     Failed(Fault),
 }
@@ -112,7 +110,7 @@ pub(super) enum Service {
 pub(super) async fn negotiate(
     front: &Front,
     agent: &mut Option<Agent>,
-    origin: SocketAddr,
+    origin: &Origin,
     target: Option<&Target>,
 ) -> Result<(Wish, Service), Fault> {
     let mut service = Service::Untouched;
@@ -242,7 +240,7 @@ fn again(code: u32) -> Fault {
     })
 }
 
-async fn ask_service(front: &Front, origin: SocketAddr) -> Service {
+async fn ask_service(front: &Front, origin: &Origin) -> Service {
     let asked = async {
         let mut tcp = upstream::dial(&front.dialer, origin).await?;
         Ok(match upstream::ask_tls(&mut tcp).await? {
@@ -258,7 +256,7 @@ async fn ask_service(front: &Front, origin: SocketAddr) -> Service {
 async fn encrypt(
     front: &Front,
     agent: &mut Option<Agent>,
-    origin: SocketAddr,
+    origin: &Origin,
     target: Option<&Target>,
 ) -> Result<Option<Vec<u8>>, Fault> {
     let Some(Agent {
@@ -276,7 +274,7 @@ async fn encrypt(
     let (stream, tls, alpn) = downstream::accept(
         &front.authority,
         Rewind::new(buffer, tcp),
-        origin.ip(),
+        origin,
         host,
         upstream::ALPN,
     )

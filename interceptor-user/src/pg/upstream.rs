@@ -1,76 +1,31 @@
 //! The service's leg: dialling it, and encrypting it.
 
-use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use interceptor_proto::pg::startup;
-use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpSocket, TcpStream};
 
 use super::front::Fault;
 use super::wire;
 use crate::config::{Place, Target, TlsMode};
+use crate::net::{Dialer, Origin, Socket};
 use crate::tls::upstream::{self as handshake, Ask};
 use crate::tls::{LegTls, Stream};
 
 /// What PostgreSQL's TLS agrees on (ALPN).
 pub(super) const ALPN: &[&[u8]] = &[b"postgresql"];
 
-/// Dials services.
-#[derive(Clone, Debug)]
-pub struct Dialer {
-    /// Mark of the sockets (`SO_MARK`), by which the kernel's programs know the
-    /// proxy's own connections; needs CAP_NET_ADMIN.
-    pub mark: Option<u32>,
-    /// How long a connection may take.
-    pub timeout: Duration,
-}
-
-impl Default for Dialer {
-    fn default() -> Self {
-        Self {
-            mark: None,
-            timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Dialer {
-    /// Connects to `address`.
-    ///
-    /// # Errors
-    /// When it refuses, cannot be reached, or takes too long.
-    pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Some(mark) = self.mark {
-            SockRef::from(&socket).set_mark(mark)?;
-        }
-        socket.set_keepalive(true)?;
-        socket.set_nodelay(true)?;
-        tokio::time::timeout(self.timeout, socket.connect(address))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-    }
-}
-
-/// Dials a service's address.
-pub(super) async fn dial(dialer: &Dialer, address: SocketAddr) -> Result<TcpStream, Fault> {
-    dialer
-        .dial(address)
-        .await
-        .map_err(|source| Fault::Dial { address, source })
+/// Dials a service.
+pub(super) async fn dial(dialer: &Dialer, origin: &Origin) -> Result<Socket, Fault> {
+    dialer.dial(origin).await.map_err(|source| Fault::Dial {
+        origin: origin.clone(),
+        source,
+    })
 }
 
 /// Asks a service for TLS (`SSLRequest`), and whether it has it.
 ///
 /// Exactly one byte is read: what a stranger slips in behind the answer goes
 /// into the handshake, and breaks it (CVE-2021-23222).
-pub(super) async fn ask_tls(tcp: &mut TcpStream) -> Result<bool, Fault> {
+pub(super) async fn ask_tls(tcp: &mut Socket) -> Result<bool, Fault> {
     let mut request = Vec::with_capacity(8);
     startup::encode_ssl_request(&mut request);
     wire::send(tcp, &request).await.map_err(Fault::Upstream)?;
@@ -84,7 +39,7 @@ pub(super) async fn ask_tls(tcp: &mut TcpStream) -> Result<bool, Fault> {
 }
 
 /// Makes the handshake.
-pub(super) async fn encrypt(tcp: TcpStream, ask: &Ask) -> Result<(Stream, LegTls), Fault> {
+pub(super) async fn encrypt(tcp: Socket, ask: &Ask) -> Result<(Stream, LegTls), Fault> {
     Ok(handshake::connect(tcp, ask).await?)
 }
 
@@ -98,7 +53,7 @@ pub(super) fn mode(target: Option<&Target>) -> TlsMode {
 /// The name that an agent asked for counts only where the result is merely
 /// noted: it is the agent's to choose, and verifying against it would let an
 /// agent choose who the service is.
-pub(super) fn ask(target: Option<&Target>, address: SocketAddr, agents_sni: Option<&str>) -> Ask {
+pub(super) fn ask(target: Option<&Target>, origin: &Origin, agents_sni: Option<&str>) -> Ask {
     let mode = mode(target);
     let configured = target.and_then(|target| {
         target
@@ -119,7 +74,7 @@ pub(super) fn ask(target: Option<&Target>, address: SocketAddr, agents_sni: Opti
                 .filter(|_| noted_only)
                 .map(std::borrow::ToOwned::to_owned)
         }),
-        address: address.ip(),
+        host: origin.host.clone(),
         alpn: ALPN,
         identity: None,
     }
@@ -134,6 +89,7 @@ mod tests {
         let target = Target {
             name: "db".to_owned(),
             place,
+            via: None,
             port: None,
             protocol: None,
             tls: UpstreamTls {
@@ -147,8 +103,8 @@ mod tests {
             ssh: crate::config::SshTarget::default(),
             default: None,
         };
-        let address = SocketAddr::from(([10, 0, 0, 1], 5432));
-        ask(Some(&target), address, Some("agents.choice")).name
+        let origin = Origin::at("10.0.0.1:5432");
+        ask(Some(&target), &origin, Some("agents.choice")).name
     }
 
     #[test]

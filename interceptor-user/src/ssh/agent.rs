@@ -12,7 +12,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig, client};
 use super::Connection;
 use super::inbox::{Asked, Item};
 use super::logon::Logon;
-use super::relay::{self, Target};
+use super::relay;
 use super::{Inboxes, forward, origin};
 
 /// The origin's connection, once the agent is let in.
@@ -46,11 +46,11 @@ impl Handler {
         self.put(id, Item::Ask(asked, session.wants_reply(id)))
     }
 
-    /// Carries a channel that the agent opens.
+    /// Carries a channel that the agent opens: a session, or a forward.
     async fn open(
         &self,
         channel: Channel<Msg>,
-        target: Target,
+        to: Option<SshForward>,
         reply: ChannelOpenHandle,
         handle: Handle,
     ) {
@@ -59,21 +59,40 @@ impl Handler {
                 .reject(ChannelOpenFailure::AdministrativelyProhibited)
                 .await;
         };
-        let Some(inbox) = self.inboxes.open(channel.id()) else {
+        let Some(agent_inbox) = self.inboxes.open(channel.id()) else {
             return reply.reject(ChannelOpenFailure::ResourceShortage).await;
         };
         let (_, agent) = channel.split();
-        let ends = relay::Ends {
-            connection: Arc::clone(&self.connection),
-            handle,
-            agent,
-            agent_inbox: inbox,
-            agent_inboxes: Arc::clone(&self.inboxes),
-            origin,
-            origin_inboxes: Arc::clone(&self.origin_inboxes),
-            permitted: Arc::clone(&self.permitted),
-        };
-        tokio::spawn(relay::run(ends, target, reply));
+        let connection = Arc::clone(&self.connection);
+        let agent_inboxes = Arc::clone(&self.inboxes);
+        let origin_inboxes = Arc::clone(&self.origin_inboxes);
+        match to {
+            None => {
+                let ends = relay::Ends {
+                    connection,
+                    handle,
+                    agent,
+                    agent_inbox,
+                    agent_inboxes,
+                    origin,
+                    origin_inboxes,
+                    permitted: Arc::clone(&self.permitted),
+                };
+                tokio::spawn(relay::run(ends, reply));
+            }
+            Some(to) => {
+                let local = forward::Local {
+                    connection,
+                    agent,
+                    agent_inbox,
+                    agent_inboxes,
+                    origin,
+                    origin_inboxes,
+                    to,
+                };
+                tokio::spawn(local.run(reply));
+            }
+        }
     }
 
     fn permitted(&self) -> MutexGuard<'_, Permitted> {
@@ -113,17 +132,18 @@ impl ServerHandler for Handler {
     async fn auth_publickey_offered(
         &mut self,
         _: &str,
-        _: PublicKeyOffer<'_>,
+        offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.logon.offered())
+        Ok(self.logon.offered(offer.public_key))
     }
 
     async fn auth_publickey(
         &mut self,
         user: &str,
-        _: VerifiedPublicKey<'_>,
+        shown: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        let auth = self.logon.key(&self.connection, user).await;
+        let key = shown.public_key;
+        let auth = self.logon.key(&self.connection, user, key).await;
         Ok(self.let_in(auth).await)
     }
 
@@ -159,8 +179,7 @@ impl ServerHandler for Handler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.open(channel, Target::Session, reply, session.handle())
-            .await;
+        self.open(channel, None, reply, session.handle()).await;
         Ok(())
     }
 
@@ -179,8 +198,8 @@ impl ServerHandler for Handler {
             return Ok(());
         };
         let host = host.into();
-        let target = Target::Forward(SshForward::Tcp { host, port });
-        self.open(channel, target, reply, session.handle()).await;
+        let to = SshForward::Tcp { host, port };
+        self.open(channel, Some(to), reply, session.handle()).await;
         Ok(())
     }
 
@@ -191,8 +210,8 @@ impl ServerHandler for Handler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let target = Target::Forward(SshForward::Socket(path.into()));
-        self.open(channel, target, reply, session.handle()).await;
+        let to = SshForward::Socket(path.into());
+        self.open(channel, Some(to), reply, session.handle()).await;
         Ok(())
     }
 

@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +16,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{Algorithm, Certificate, PrivateKey};
+use sha2::{Digest as _, Sha256};
+
+use crate::net::Origin;
 
 /// How long a certificate holds. It is made anew for every connection.
 const VALID: u64 = 24 * 60 * 60;
@@ -115,11 +117,10 @@ impl Authority {
     /// When it can be neither read nor made.
     pub fn host_key(
         &self,
-        origin: SocketAddr,
+        origin: &Origin,
         host: Option<&str>,
     ) -> Result<(PrivateKey, Certificate), HostKeyError> {
-        let name = format!("host-{}-{}", origin.ip().to_canonical(), origin.port());
-        let key = key_at(&self.folder.join(name.replace(':', "_")))?;
+        let key = key_at(&self.folder.join(file_of(origin)))?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -134,9 +135,8 @@ impl Authority {
         // By which name the agent calls it is not known here: it may be an alias of
         // the agent's own. OpenSSH takes a pattern; others take a name.
         builder.valid_principal("*")?;
-        builder.valid_principal(origin.ip().to_canonical().to_string())?;
-        if let Some(host) = host {
-            builder.valid_principal(host)?;
+        for name in host.map(str::to_owned).into_iter().chain(origin.bare()) {
+            builder.valid_principal(name)?;
         }
         let certificate = builder.sign(&self.key)?;
         Ok((key, certificate))
@@ -155,6 +155,21 @@ pub fn known_hosts_of_agents(runtime_dir: &Path) -> PathBuf {
 }
 
 /// The key in a file; made where there is none.
+/// Where an origin's key is kept. What an agent calls a machine behind another is no
+/// name for a file.
+fn file_of(origin: &Origin) -> String {
+    match origin.here() {
+        Some(address) => {
+            let host = address.ip().to_canonical().to_string();
+            format!("host-{}-{}", host.replace(':', "_"), address.port())
+        }
+        None => {
+            let digest = Sha256::digest(origin.to_string());
+            format!("host-via-{}", hex::encode(digest))
+        }
+    }
+}
+
 fn key_at(path: &Path) -> Result<PrivateKey, HostKeyError> {
     let file = |source| HostKeyError::File {
         path: path.to_owned(),
@@ -208,15 +223,13 @@ mod tests {
     #[test]
     fn an_origin_keeps_its_key_and_the_authority_signs_it() {
         let state = tempfile::tempdir().unwrap();
-        let origin = "10.0.0.7:22".parse().unwrap();
+        let origin = &Origin::at("10.0.0.7:22");
         let first = Authority::open_or_create(state.path()).unwrap();
         let (key, _) = first.host_key(origin, Some("build.internal")).unwrap();
         let again = Authority::open_or_create(state.path()).unwrap();
         let (same, certificate) = again.host_key(origin, Some("build.internal")).unwrap();
         assert_eq!(key.public_key(), same.public_key());
-        let other = again
-            .host_key("10.0.0.7:23".parse().unwrap(), None)
-            .unwrap();
+        let other = again.host_key(&Origin::at("10.0.0.7:23"), None).unwrap();
         assert_ne!(key.public_key(), other.0.public_key());
         certificate.verify_signature().unwrap();
         assert_eq!(

@@ -1,157 +1,191 @@
-//! Channels that the origin opens: connections to where it was let listen, the
-//! agent's keys, X11.
+//! Forwards: what runs through one is a flow of its own, found out, judged and recorded
+//! like any other.
 //!
-//! Each is passed on only where a rule permitted, on this connection, what brings
-//! it; what is inside is carried as it is, and goes by `uninspected`, but for the
-//! agent's keys and X11, which the permission is about.
+//! The rules are asked twice: here, whether there may be such a connection at all, and
+//! by the flow, what may be said on it.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use interceptor_engine::hold::Decision;
 use interceptor_engine::ssh::{Act, Request};
 use interceptor_policy::operation::ssh::SshForward;
-use russh::server::Handle;
-use russh::{Channel, ChannelOpenFailure, ChannelWriteHalf, client};
+use russh::server::{ChannelOpenHandle, Handle};
+use russh::{ChannelOpenFailure, ChannelWriteHalf, server};
+use uuid::Uuid;
 
-use super::Connection;
-use super::Inboxes;
-use super::agent::Permitted;
-use super::inbox::{Inbox, Item, WINDOW};
-use crate::config::Uninspected;
+use super::agent::Origin as OriginLeg;
+use super::inbox::Inbox;
+use super::{Connection, Inboxes, carried};
+use crate::flow::serve::{self, Flow, Inner};
+use crate::net::dialer::{Dialling, Way};
+use crate::net::{Host, Origin, Socket};
 
-/// Where a channel from the origin belongs.
-#[derive(Debug)]
-enum Kind {
-    Tcp {
-        at: (String, u32),
-        from: (String, u32),
-    },
-    Socket(String),
-    Keys,
-    X11 {
-        from: (String, u32),
-    },
+/// The leg on which channels to a destination are opened.
+pub(super) enum Leg {
+    /// The origin's, for what the agent forwards.
+    Origin(OriginLeg),
+    /// The agent's, for what it had the origin listen for; and who connected there.
+    Agent(Handle, (String, u32)),
 }
 
-/// A channel that the origin opens.
-pub(super) struct Incoming {
-    channel: Channel<client::Msg>,
-    reply: client::ChannelOpenHandle,
-    kind: Kind,
+/// The way to one destination: channels of one connection, each a socket.
+pub(super) struct Road {
+    connection: Arc<Connection>,
+    leg: Leg,
+    inboxes: Arc<Inboxes>,
+    to: SshForward,
+    /// The one that was opened before the flow was.
+    first: Mutex<Option<Socket>>,
 }
 
-impl std::fmt::Debug for Incoming {
+impl std::fmt::Debug for Road {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incoming")
-            .field("kind", &self.kind)
+        f.debug_struct("Road")
+            .field("to", &self.to)
             .finish_non_exhaustive()
     }
 }
 
-impl Incoming {
-    pub(super) fn tcp(
-        channel: Channel<client::Msg>,
-        reply: client::ChannelOpenHandle,
-        at: (&str, u32),
-        from: (&str, u32),
-    ) -> Self {
-        let kind = Kind::Tcp {
-            at: (at.0.to_owned(), at.1),
-            from: (from.0.to_owned(), from.1),
+impl Road {
+    /// A way whose first channel is open.
+    ///
+    /// # Errors
+    /// When the other side refuses it.
+    pub(super) async fn open(
+        connection: &Arc<Connection>,
+        leg: Leg,
+        inboxes: &Arc<Inboxes>,
+        to: SshForward,
+    ) -> Result<Self, russh::Error> {
+        let road = Self {
+            connection: Arc::clone(connection),
+            leg,
+            inboxes: Arc::clone(inboxes),
+            to,
+            first: Mutex::default(),
         };
-        Self {
+        let first = road.channel().await?;
+        *road.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        Ok(road)
+    }
+
+    async fn channel(&self) -> Result<Socket, russh::Error> {
+        let socket = match (&self.leg, &self.to) {
+            (Leg::Origin(leg), SshForward::Tcp { host, port }) => {
+                let (host, port) = (host.to_string(), u32::from(*port));
+                let opened = leg.channel_open_direct_tcpip(host, port, "127.0.0.1", 0);
+                self.socket(opened.await?.split().1)
+            }
+            (Leg::Origin(leg), SshForward::Socket(path)) => {
+                let opened = leg.channel_open_direct_streamlocal(path.to_string());
+                self.socket(opened.await?.split().1)
+            }
+            (Leg::Agent(leg, (from, from_port)), SshForward::Tcp { host, port }) => {
+                let (host, port) = (host.to_string(), u32::from(*port));
+                let opened = leg.channel_open_forwarded_tcpip(host, port, from, *from_port);
+                self.socket(opened.await?.split().1)
+            }
+            (Leg::Agent(leg, _), SshForward::Socket(path)) => {
+                let opened = leg.channel_open_forwarded_streamlocal(path.to_string());
+                self.socket(opened.await?.split().1)
+            }
+        };
+        socket.ok_or(russh::Error::ChannelOpenFailure(
+            ChannelOpenFailure::ResourceShortage,
+        ))
+    }
+
+    fn socket<M>(&self, channel: ChannelWriteHalf<M>) -> Option<Socket>
+    where
+        M: From<(russh::ChannelId, russh::ChannelMsg)> + Send + Sync + 'static,
+    {
+        carried::socket(&self.connection, &self.inboxes, channel)
+    }
+
+    /// Serves what comes by `agent` as a flow to where this way leads, to its end.
+    pub(super) async fn serve(self, inner: (Uuid, u64), asks: Socket) {
+        let connection = Arc::clone(&self.connection);
+        let (house, outer) = (Arc::clone(&connection.house), &connection.flow);
+        let arrival = match self.leg {
+            Leg::Origin(_) => "local_forward",
+            Leg::Agent(..) => "remote_forward",
+        };
+        let (session, channel) = inner;
+        let inner = Inner {
+            session,
             channel,
-            reply,
-            kind,
-        }
+            origin: self.destination(outer),
+            arrival,
+            dialer: outer.dialer.by(Arc::new(self)),
+        };
+        // A task of its own: it ends on record, also where this connection ends first.
+        let flow = tokio::spawn(serve::carried(house, outer, inner, asks));
+        let _ = flow.await;
     }
 
-    pub(super) fn socket(
-        channel: Channel<client::Msg>,
-        reply: client::ChannelOpenHandle,
-        path: &str,
-    ) -> Self {
-        Self {
-            channel,
-            reply,
-            kind: Kind::Socket(path.to_owned()),
-        }
-    }
-
-    pub(super) fn keys(channel: Channel<client::Msg>, reply: client::ChannelOpenHandle) -> Self {
-        Self {
-            channel,
-            reply,
-            kind: Kind::Keys,
-        }
-    }
-
-    pub(super) fn x11(
-        channel: Channel<client::Msg>,
-        reply: client::ChannelOpenHandle,
-        from: (&str, u32),
-    ) -> Self {
-        let from = (from.0.to_owned(), from.1);
-        Self {
-            channel,
-            reply,
-            kind: Kind::X11 { from },
-        }
-    }
-
-    fn is_permitted(&self, permitted: &Permitted) -> bool {
-        match &self.kind {
-            Kind::Tcp { at, .. } => permitted.forwards.contains(&format!("{}:{}", at.0, at.1)),
-            Kind::Socket(path) => permitted.forwards.contains(path),
-            Kind::Keys => permitted.keys,
-            Kind::X11 { .. } => permitted.x11,
-        }
-    }
-
-    fn told(&self) -> (&'static str, String) {
-        match &self.kind {
-            Kind::Tcp { at, from } => (
-                "forwarded-tcpip",
-                format!("{}:{} from {}:{}", at.0, at.1, from.0, from.1),
-            ),
-            Kind::Socket(path) => ("forwarded-streamlocal", path.clone()),
-            Kind::Keys => ("auth-agent", String::new()),
-            Kind::X11 { from } => ("x11", format!("from {}:{}", from.0, from.1)),
+    fn destination(&self, outer: &Flow) -> Origin {
+        let (host, port) = match &self.to {
+            SshForward::Tcp { host, port } => match host.parse() {
+                Ok(address) => (Host::Address(address), *port),
+                Err(_) => (Host::Name(Arc::clone(host)), *port),
+            },
+            SshForward::Socket(path) => (Host::Socket(Arc::clone(path)), 0),
+        };
+        let named = outer.target.as_ref().map(|target| target.name.clone());
+        let via = named.unwrap_or_else(|| outer.origin.to_string());
+        let via = match self.leg {
+            Leg::Origin(_) => via,
+            // No target of the operator's lies there: it is the agent's own side.
+            Leg::Agent(..) => format!("{via} (remote forward)"),
+        };
+        Origin {
+            host,
+            port,
+            via: Some(via.into()),
         }
     }
 }
 
-/// Both sides' queues, and what was permitted.
-pub(super) struct Ways {
-    pub(super) connection: Arc<Connection>,
-    pub(super) handle: Handle,
-    pub(super) agent_inboxes: Arc<Inboxes>,
-    pub(super) origin_inboxes: Arc<Inboxes>,
-    pub(super) permitted: Arc<std::sync::Mutex<Permitted>>,
+impl Way for Road {
+    fn dial(&self) -> Dialling<'_> {
+        Box::pin(async {
+            let first = {
+                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+                first.take()
+            };
+            match first {
+                Some(first) => Ok(first),
+                None => self.channel().await.map_err(std::io::Error::other),
+            }
+        })
+    }
 }
 
-/// Whether the origin may listen for the agent.
-pub(super) async fn may_listen(connection: &Connection, at: SshForward) -> bool {
-    if connection.house.config.intercept.uninspected == Uninspected::Block {
-        let what = "a remote forward: what runs inside is not read, and `uninspected` is `block`";
-        let _ = connection.call(|session, now, out| session.unknown(now, what, out));
-        return false;
-    }
+/// Whether the rules let a forward be.
+async fn may_be(
+    connection: &Connection,
+    id: u64,
+    request: Request,
+    given_up: impl Future<Output = ()> + Send,
+) -> Result<(), Arc<str>> {
     connection.refresh();
-    let (id, mut acts) = connection.call(|session, now, out| {
-        let id = session.channel(now, "remote forward", "", out);
-        session.ask(now, id, Request::RemoteForward(at), out);
-        id
-    });
-    let mut allowed = false;
-    while let Some(act) = acts.pop() {
+    let ((), acts) = connection.call(|session, now, out| session.ask(now, id, request, out));
+    let mut acts = VecDeque::from(acts);
+    let mut allowed: Result<(), Arc<str>> = Err("no rule allows it".into());
+    let mut given_up = std::pin::pin!(given_up);
+    while let Some(act) = acts.pop_front() {
         match act {
             Act::Forward(permit) => {
                 drop(permit);
-                allowed = true;
+                allowed = Ok(());
             }
+            Act::Refuse(why) => return Err(why),
             Act::Ask(question) => {
-                let decision: Decision = connection.ask(&question).await;
+                let decision = tokio::select! {
+                    decision = connection.ask(&question) => decision,
+                    () = &mut given_up => Decision::Cancelled,
+                };
                 let ((), more) =
                     connection.call(|session, now, out| session.decided(now, id, decision, out));
                 acts.extend(more);
@@ -159,107 +193,74 @@ pub(super) async fn may_listen(connection: &Connection, at: SshForward) -> bool 
             _ => {}
         }
     }
+    allowed
+}
+
+/// Whether the origin may listen for the agent.
+pub(super) async fn may_listen(connection: &Connection, at: SshForward) -> bool {
+    let (id, _) =
+        connection.call(|session, now, out| session.channel(now, "remote forward", "", out));
+    let request = Request::RemoteForward(at);
+    let allowed = may_be(connection, id, request, std::future::pending()).await;
     let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
-    allowed && connection.recorded().await.is_ok()
+    allowed.is_ok() && connection.recorded().await.is_ok()
 }
 
-/// Carries a channel that the origin opens, to its end.
-pub(super) async fn run(ways: Ways, incoming: Incoming) {
-    let origin_id = incoming.channel.id();
-    let connection = Arc::clone(&ways.connection);
-    let origin_inboxes = Arc::clone(&ways.origin_inboxes);
-    tokio::select! {
-        _ = connection.ended() => {}
-        () = Box::pin(carry(&ways, incoming)) => {}
-    }
-    origin_inboxes.forget(origin_id);
+/// A forward that the agent opens.
+pub(super) struct Local {
+    pub(super) connection: Arc<Connection>,
+    pub(super) agent: ChannelWriteHalf<server::Msg>,
+    pub(super) agent_inbox: Arc<Inbox>,
+    pub(super) agent_inboxes: Arc<Inboxes>,
+    pub(super) origin: OriginLeg,
+    pub(super) origin_inboxes: Arc<Inboxes>,
+    pub(super) to: SshForward,
 }
 
-async fn carry(ways: &Ways, incoming: Incoming) {
-    let connection = &ways.connection;
-    let permitted = {
-        let permitted = ways
-            .permitted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        incoming.is_permitted(&permitted)
-    };
-    let (kind, what) = incoming.told();
-    if !permitted {
-        let what = format!("a channel of type {kind} that nothing permitted");
-        let _ = connection.call(|session, now, out| session.unknown(now, &what, out));
-        return incoming
-            .reply
-            .reject(ChannelOpenFailure::AdministrativelyProhibited)
-            .await;
-    }
-    let (id, _) = connection.call(|session, now, out| session.channel(now, kind, &what, out));
-    let handle = &ways.handle;
-    let opened = match incoming.kind {
-        Kind::Tcp { at, from } => {
-            handle
-                .channel_open_forwarded_tcpip(at.0, at.1, from.0, from.1)
-                .await
+impl Local {
+    /// Carries it to its end.
+    pub(super) async fn run(self, reply: ChannelOpenHandle) {
+        let (connection, inboxes) = (Arc::clone(&self.connection), self.agent_inboxes.clone());
+        let agent = self.agent.id();
+        let (kind, what) = match &self.to {
+            SshForward::Tcp { host, port } => ("direct-tcpip", format!("{host}:{port}")),
+            SshForward::Socket(path) => ("direct-streamlocal", path.to_string()),
+        };
+        let session = Uuid::now_v7();
+        let (id, _) = connection.call(|engine, now, out| {
+            engine.channel(now, kind, &format!("{what}, session {session}"), out)
+        });
+        tokio::select! {
+            _ = connection.ended() => {}
+            () = Box::pin(self.carry((session, id), reply)) => {}
         }
-        Kind::Socket(path) => handle.channel_open_forwarded_streamlocal(path).await,
-        Kind::Keys => handle.channel_open_agent().await,
-        Kind::X11 { from } => handle.channel_open_x11(from.0, from.1).await,
-    };
-    let agent = match opened {
-        Ok(channel) => channel.split().1,
-        Err(_) => {
-            let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
-            return incoming
-                .reply
-                .reject(ChannelOpenFailure::ConnectFailed)
-                .await;
-        }
-    };
-    let inboxes = (
-        ways.agent_inboxes.of(agent.id()),
-        ways.origin_inboxes.of(incoming.channel.id()),
-    );
-    let (Some(agent_inbox), Some(origin_inbox)) = inboxes else {
-        return;
-    };
-    incoming.reply.accept().await;
-    let (_, origin) = incoming.channel.split();
-    tokio::select! {
-        () = pump(&agent_inbox, &agent, &origin) => {}
-        () = pump(&origin_inbox, &origin, &agent) => {}
+        inboxes.forget(agent);
+        let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+        let _ = connection.recorded().await;
     }
-    let _ = agent.close().await;
-    let _ = origin.close().await;
-    ways.agent_inboxes.forget(agent.id());
-    let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
-}
 
-/// Bytes of one side to the other, until it closes.
-async fn pump<A, B>(inbox: &Inbox, own: &ChannelWriteHalf<A>, other: &ChannelWriteHalf<B>)
-where
-    A: From<(russh::ChannelId, russh::ChannelMsg)> + Send + Sync + 'static,
-    B: From<(russh::ChannelId, russh::ChannelMsg)> + Send + Sync + 'static,
-{
-    let mut passed = 0;
-    loop {
-        match inbox.take().await {
-            Item::Data(bytes) => {
-                passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                if other.data_bytes(bytes).await.is_err() {
-                    return;
-                }
-                if passed >= WINDOW / 8 {
-                    if own.grant_window(passed).await.is_err() {
-                        return;
-                    }
-                    passed = 0;
-                }
-            }
-            Item::Eof => {
-                let Ok(()) = other.eof().await else { return };
-            }
-            Item::Close | Item::Extended(..) => return,
-            _ => {}
+    async fn carry(self, inner: (Uuid, u64), reply: ChannelOpenHandle) {
+        let connection = &self.connection;
+        let request = Request::LocalForward(self.to.clone());
+        let given_up = self.agent_inbox.closed();
+        if let Err(why) = may_be(connection, inner.1, request, given_up).await {
+            let reason = format!("Refused by Interceptor: {why}");
+            let refused = ChannelOpenFailure::Other { code: 1, reason };
+            return reply.reject(refused).await;
         }
+        if connection.recorded().await.is_err() {
+            return;
+        }
+        let leg = Leg::Origin(self.origin);
+        let road = match Road::open(connection, leg, &self.origin_inboxes, self.to).await {
+            Ok(road) => road,
+            Err(russh::Error::ChannelOpenFailure(why)) => return reply.reject(why).await,
+            Err(_) => return reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        };
+        let Some(asks) = carried::socket(connection, &self.agent_inboxes, self.agent) else {
+            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        };
+        reply.accept().await;
+        road.serve(inner, asks).await;
     }
 }

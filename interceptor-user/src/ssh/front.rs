@@ -4,7 +4,6 @@
 //! A leg that cannot be opened is told in SSH's own words: an identification and a
 //! disconnect, which a client shows with its reason before any key is exchanged.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,22 +12,21 @@ use russh::client;
 use russh::server::{self, RunningSession};
 use russh::{MethodKind, MethodSet, SshId};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::Connection;
 use super::agent::{self, Permitted};
 use super::authority::Authority;
-use super::forward::{self, Incoming};
 use super::inbox::{PACKET, WINDOW};
+use super::incoming::{self, Incoming};
 use super::known_hosts::{HostKeyFault, Known, Verified};
 use super::logon::Logon;
 use super::origin::{self, HostKey};
-use super::{Inboxes, algorithms};
+use super::{Inboxes, algorithms, own_keys};
 use crate::config::{Place, SshTarget};
 use crate::flow::pump::Outcome;
 use crate::flow::serve::Flow;
-use crate::pg::upstream::Dialer;
+use crate::net::{Origin, Socket};
 use crate::tls::stream::Rewind;
 
 /// What the proxy calls itself on both legs.
@@ -45,16 +43,19 @@ const WAITING: usize = 32;
 pub enum Fault {
     /// Not reached.
     #[error("could not connect to {0}: {1}")]
-    Dial(SocketAddr, std::io::Error),
+    Dial(Origin, std::io::Error),
     /// It took too long.
     #[error("{0} did not exchange keys in {PATIENCE:?}")]
-    Slow(SocketAddr),
+    Slow(Origin),
     /// Its key.
     #[error(transparent)]
     HostKey(#[from] HostKeyFault),
     /// Anything else of the protocol.
     #[error("{0} does not speak SSH as it should: {1}")]
-    Ssh(SocketAddr, russh::Error),
+    Ssh(Origin, russh::Error),
+    /// Agents' own keys cannot be read.
+    #[error("agents' own keys: {0:#}")]
+    Listed(anyhow::Error),
     /// The key that stands for it.
     #[error("no host key can be shown: {0}")]
     Own(#[from] super::authority::HostKeyError),
@@ -100,22 +101,22 @@ fn host(flow: &Flow) -> Option<&str> {
 /// # Errors
 /// When it cannot be reached, or is not who it should be.
 pub(crate) async fn origin(
-    dialer: &Dialer,
     authority: &Authority,
     flow: &Flow,
     target: &SshTarget,
 ) -> Result<OriginLeg, Fault> {
     let learned = authority.learned();
     let known = Known::read(
-        flow.origin,
+        &flow.origin,
         host(flow),
         target.known_hosts.as_deref(),
         target.accept_new.then_some(learned.as_path()),
     )?;
-    let tcp = dialer
-        .dial(flow.origin)
+    let tcp = flow
+        .dialer
+        .dial(&flow.origin)
         .await
-        .map_err(|error| Fault::Dial(flow.origin, error))?;
+        .map_err(|error| Fault::Dial(flow.origin.clone(), error))?;
     let mut preferred = algorithms();
     let (kinds, signed) = known.algorithms();
     // Of a kind that is known, lest a key of another kind look like a change.
@@ -152,7 +153,7 @@ pub(crate) async fn origin(
     let connected = client::connect_stream(Arc::new(config), tcp, handler);
     let connected = tokio::time::timeout(PATIENCE, Box::pin(connected))
         .await
-        .map_err(|_| Fault::Slow(flow.origin))?;
+        .map_err(|_| Fault::Slow(flow.origin.clone()))?;
     let shown = {
         let mut host_key = host_key.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *host_key)
@@ -162,10 +163,10 @@ pub(crate) async fn origin(
         Some(Err(fault)) => return Err(fault.into()),
         None => {
             let error = connected.err().unwrap_or(russh::Error::Disconnect);
-            return Err(Fault::Ssh(flow.origin, error));
+            return Err(Fault::Ssh(flow.origin.clone(), error));
         }
     };
-    let handle = connected.map_err(|error| Fault::Ssh(flow.origin, error))?;
+    let handle = connected.map_err(|error| Fault::Ssh(flow.origin.clone(), error))?;
     if let Some(line) = shown.line {
         learn(&learned, &line)?;
     }
@@ -198,7 +199,7 @@ fn learn(path: &std::path::Path, line: &str) -> Result<(), HostKeyFault> {
 }
 
 /// Refuses an agent before any key is exchanged.
-pub(crate) async fn refuse(mut agent: TcpStream, told: &Disconnect) {
+pub(crate) async fn refuse(mut agent: Socket, told: &Disconnect) {
     let mut words = format!("{IDENTIFICATION}\r\n").into_bytes();
     words.extend(told.encode());
     let said = async {
@@ -232,11 +233,11 @@ pub(crate) async fn agent(
     connection: Arc<Connection>,
     target: &SshTarget,
     leg: OriginLeg,
-    tcp: TcpStream,
+    tcp: Socket,
     first: Vec<u8>,
 ) -> Result<Running, Fault> {
-    let origin = connection.flow.origin;
-    let (key, certificate) = authority.host_key(origin, host(&connection.flow))?;
+    let origin = connection.flow.origin.clone();
+    let (key, certificate) = authority.host_key(&origin, host(&connection.flow))?;
     let methods = [
         MethodKind::None,
         MethodKind::PublicKey,
@@ -258,6 +259,8 @@ pub(crate) async fn agent(
         inactivity_timeout: None,
         ..server::Config::default()
     };
+    let listed = target.authorized_keys.as_deref().map(own_keys::listed);
+    let listed = listed.transpose().map_err(Fault::Listed)?;
     let permitted: Arc<Mutex<Permitted>> = Arc::default();
     let agent_inboxes: Arc<Inboxes> = Arc::default();
     let (ready, is_ready) = watch::channel(None);
@@ -268,6 +271,7 @@ pub(crate) async fn agent(
         logon: Logon {
             handle: Some(leg.handle),
             credentials: target.credentials.clone(),
+            listed,
             methods: None,
             asked: 0,
         },
@@ -279,7 +283,7 @@ pub(crate) async fn agent(
     let running = server::run_stream(Arc::new(config), stream, handler);
     let session = tokio::time::timeout(GRACE, Box::pin(running))
         .await
-        .map_err(|_| Fault::Slow(origin))?
+        .map_err(|_| Fault::Slow(origin.clone()))?
         .map_err(|error| Fault::Ssh(origin, error))?;
     Ok(Running {
         session,
@@ -330,14 +334,14 @@ impl Running {
                     break Outcome::Refused(why);
                 }
                 Some(incoming) = self.incoming.recv() => {
-                    let ways = forward::Ways {
+                    let ways = incoming::Ways {
                         connection: Arc::clone(&connection),
                         handle: handle.clone(),
                         agent_inboxes: Arc::clone(&self.agent_inboxes),
                         origin_inboxes: Arc::clone(&self.origin_inboxes),
                         permitted: Arc::clone(&self.permitted),
                     };
-                    tokio::spawn(forward::run(ways, incoming));
+                    tokio::spawn(incoming::run(ways, incoming));
                 }
             }
         };

@@ -11,7 +11,6 @@
 //!
 //! Spec: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
@@ -19,6 +18,8 @@ use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker};
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+
+use crate::net::Origin;
 
 /// Where the system's are.
 const SYSTEM: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
@@ -106,7 +107,7 @@ impl Known {
     /// # Errors
     /// When the target's file cannot be read.
     pub fn read(
-        origin: SocketAddr,
+        origin: &Origin,
         host: Option<&str>,
         file: Option<&Path>,
         learned: Option<&Path>,
@@ -136,13 +137,12 @@ impl Known {
         Ok(Self::of(origin, host, entries, place.display().to_string()))
     }
 
-    fn of(origin: SocketAddr, host: Option<&str>, entries: Vec<Entry>, place: String) -> Self {
-        let address = origin.ip().to_canonical().to_string();
+    fn of(origin: &Origin, host: Option<&str>, entries: Vec<Entry>, place: String) -> Self {
         let mut names: Vec<String> = host.map(str::to_lowercase).into_iter().collect();
-        names.push(address);
+        names.extend(origin.bare());
         let names: Vec<String> = names
             .into_iter()
-            .map(|name| match origin.port() {
+            .map(|name| match origin.port {
                 22 => name,
                 port => format!("[{name}]:{port}"),
             })
@@ -333,7 +333,7 @@ mod tests {
 
     fn known(lines: &str) -> Known {
         let entries = KnownHosts::new(lines).filter_map(Result::ok).collect();
-        let origin = "10.0.0.7:22".parse().unwrap();
+        let origin = &Origin::at("10.0.0.7:22");
         Known::of(origin, Some("build.internal"), entries, "FILE".to_owned())
     }
 
@@ -396,7 +396,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let authority = super::super::authority::Authority::open_or_create(state.path()).unwrap();
         let line = authority.known_hosts_line().unwrap();
-        let origin = "10.0.0.7:22".parse().unwrap();
+        let origin = &Origin::at("10.0.0.7:22");
         let (_, certificate) = authority.host_key(origin, None).unwrap();
         let now = certificate.valid_after() + 1;
         let shown = PublicKeyOrCertificate::from(certificate.clone());

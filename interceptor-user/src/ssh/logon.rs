@@ -1,7 +1,8 @@
 //! Letting the agent in.
 //!
 //! Who the agent is the kernel says. So where the target has credentials, whatever
-//! the agent offers is as good as nothing, and the proxy logs on for it. Where it
+//! the agent offers is as good as nothing, and the proxy logs on for it, unless the
+//! target lists agents' keys: then one of those has to be shown as well. Where it
 //! has none, passwords and answers to the server's questions are passed through, and
 //! the server decides; an agent's own key cannot be passed through two legs, since
 //! what it signs names the first one's keys.
@@ -11,14 +12,14 @@
 use std::sync::Arc;
 
 use russh::client::{Handle, KeyboardInteractiveAuthResponse as Answer};
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::server::Auth;
 use russh::{MethodKind, MethodSet, client};
 use tracing::warn;
 
 use super::Connection;
 use super::agent::Origin;
-use super::origin;
+use super::{origin, own_keys};
 use crate::config::SshCredentials;
 use crate::secrets;
 
@@ -26,6 +27,8 @@ use crate::secrets;
 pub(super) struct Logon {
     pub(super) handle: Option<Handle<origin::Handler>>,
     pub(super) credentials: Option<SshCredentials>,
+    /// Agents' own keys, of which one is asked for.
+    pub(super) listed: Option<Vec<PublicKey>>,
     /// What the server takes; known after the first attempt.
     pub(super) methods: Option<MethodSet>,
     pub(super) asked: usize,
@@ -44,17 +47,35 @@ impl Logon {
         }
     }
 
-    /// A key that the agent offers: good for nothing, and not needed.
-    pub(super) fn offered(&self) -> Auth {
+    /// A key that the agent offers: good for nothing, and not needed, unless there is a
+    /// list.
+    pub(super) fn offered(&self, key: &PublicKey) -> Auth {
         match self.credentials {
-            Some(_) => Auth::Accept,
-            None => self.reject(),
+            Some(_) if self.takes(Some(key)) => Auth::Accept,
+            _ => self.reject(),
         }
+    }
+
+    /// Whether an agent that has shown this key may use the target's credentials.
+    fn takes(&self, key: Option<&PublicKey>) -> bool {
+        self.listed.as_ref().is_none_or(|listed| {
+            key.is_some_and(|key| listed.iter().any(|one| one.key_data() == key.key_data()))
+        })
+    }
+
+    /// Says that a key of the list is asked for.
+    fn wants_listed(&mut self, connection: &Connection, user: &str, method: &str) -> Auth {
+        self.methods = Some(MethodSet::from([MethodKind::PublicKey].as_slice()));
+        if method != "none" {
+            let _ =
+                connection.call(|session, now, out| session.logon(now, user, method, None, out));
+        }
+        self.reject()
     }
 
     pub(super) async fn none(&mut self, connection: &Connection, user: &str) -> Auth {
         if self.credentials.is_some() {
-            return self.by_credentials(connection, user, "none").await;
+            return self.by_credentials(connection, user, "none", None).await;
         }
         let Some(handle) = &mut self.handle else {
             return Auth::reject();
@@ -63,9 +84,16 @@ impl Logon {
         self.settle(connection, user, "none", result)
     }
 
-    pub(super) async fn key(&mut self, connection: &Connection, user: &str) -> Auth {
+    pub(super) async fn key(
+        &mut self,
+        connection: &Connection,
+        user: &str,
+        key: &PublicKey,
+    ) -> Auth {
         if self.credentials.is_some() {
-            return self.by_credentials(connection, user, "publickey").await;
+            return self
+                .by_credentials(connection, user, "publickey", Some(key))
+                .await;
         }
         self.reject()
     }
@@ -77,7 +105,9 @@ impl Logon {
         password: &str,
     ) -> Auth {
         if self.credentials.is_some() {
-            return self.by_credentials(connection, user, "password").await;
+            return self
+                .by_credentials(connection, user, "password", None)
+                .await;
         }
         let Some(handle) = &mut self.handle else {
             return Auth::reject();
@@ -95,7 +125,7 @@ impl Logon {
     ) -> Auth {
         if self.credentials.is_some() {
             return self
-                .by_credentials(connection, user, "keyboard-interactive")
+                .by_credentials(connection, user, "keyboard-interactive", None)
                 .await;
         }
         let asked = self.asked;
@@ -191,12 +221,23 @@ impl Logon {
     }
 
     /// Logs on with the target's credentials.
-    async fn by_credentials(&mut self, connection: &Connection, user: &str, method: &str) -> Auth {
+    async fn by_credentials(
+        &mut self,
+        connection: &Connection,
+        user: &str,
+        method: &str,
+        shown: Option<&PublicKey>,
+    ) -> Auth {
+        if !self.takes(shown) {
+            return self.wants_listed(connection, user, method);
+        }
         let (Some(handle), Some(credentials)) = (&mut self.handle, &self.credentials) else {
             return Auth::reject();
         };
         let name = credentials.user.as_deref().unwrap_or(user).to_owned();
-        let (by, result) = with(handle, credentials, &name).await;
+        let flow = &connection.flow;
+        let session = format!("{} in {}", flow.identity.principal.agent, flow.session);
+        let (by, result) = with(handle, credentials, &name, &session).await;
         let upstream = match result {
             Ok(true) => Some((name.as_str(), by)),
             Ok(false) => {
@@ -221,7 +262,14 @@ async fn with(
     handle: &mut Handle<origin::Handler>,
     credentials: &SshCredentials,
     user: &str,
+    session: &str,
 ) -> (&'static str, anyhow::Result<bool>) {
+    if let Some(authority) = &credentials.authority {
+        let tried = by_certificate(handle, authority, user, session).await;
+        if credentials.password.is_none() || !matches!(tried, Ok(false)) {
+            return ("certificate", tried);
+        }
+    }
     if let Some(key) = &credentials.key {
         let tried = by_key(handle, key, user).await;
         if credentials.password.is_none() || !matches!(tried, Ok(false)) {
@@ -239,13 +287,29 @@ async fn by_key(
     key: &secrets::SecretRef,
     user: &str,
 ) -> anyhow::Result<bool> {
-    let secret = secrets::resolve(key).await?;
-    let key = russh::keys::decode_secret_key(secret.expose(), None)
-        .map_err(|_| anyhow::anyhow!("it is no private key, or one with a passphrase"))?;
+    let key = private_key(key).await?;
     // RSA without SHA-1, whatever the server says of itself.
     let hash = key.algorithm().is_rsa().then_some(HashAlg::Sha512);
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
     Ok(handle.authenticate_publickey(user, key).await?.success())
+}
+
+async fn by_certificate(
+    handle: &mut Handle<origin::Handler>,
+    authority: &secrets::SecretRef,
+    user: &str,
+    session: &str,
+) -> anyhow::Result<bool> {
+    let authority = private_key(authority).await?;
+    let (key, certificate) = own_keys::for_session(&authority, user, session)?;
+    let tried = handle.authenticate_openssh_cert(user, Arc::new(key), certificate);
+    Ok(tried.await?.success())
+}
+
+async fn private_key(key: &secrets::SecretRef) -> anyhow::Result<PrivateKey> {
+    let secret = secrets::resolve(key).await?;
+    russh::keys::decode_secret_key(secret.expose(), None)
+        .map_err(|_| anyhow::anyhow!("it is no private key, or one with a passphrase"))
 }
 
 async fn by_password(

@@ -17,12 +17,15 @@
 
 pub mod agent;
 pub mod authority;
+mod carried;
 pub mod forward;
 pub mod front;
 mod inbox;
+pub mod incoming;
 pub mod known_hosts;
 mod logon;
 pub mod origin;
+mod own_keys;
 mod relay;
 
 use std::collections::HashMap;

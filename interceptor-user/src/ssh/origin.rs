@@ -10,8 +10,8 @@ use russh::{Channel, ChannelId, Sig};
 use tokio::sync::mpsc;
 
 use super::Inboxes;
-use super::forward::Incoming;
 use super::inbox::Item;
+use super::incoming::Incoming;
 use super::known_hosts::{HostKeyFault, Known, Verified};
 
 /// What the origin's host key came to.

@@ -1,4 +1,4 @@
-//! One channel that the agent opened, carried between the two legs.
+//! One session that the agent opened, carried between the two legs.
 //!
 //! One loop a direction, which never wait for each other but where a request waits
 //! for the origin's answer, since answers come in the order of requests; and one for
@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use interceptor_engine::hold::Decision;
 use interceptor_engine::ssh::{Act, Exit, Request, Size};
-use interceptor_policy::operation::ssh::SshForward;
 use russh::server::{ChannelOpenHandle, Handle};
 use russh::{ChannelOpenFailure, ChannelWriteHalf, Sig, client, server};
 use tokio::sync::Notify;
@@ -22,7 +21,6 @@ use super::Connection;
 use super::Inboxes;
 use super::agent::{Origin, Permitted};
 use super::inbox::{Asked, Inbox, Item, WINDOW};
-use crate::config::Uninspected;
 use crate::flow::shared::Unrecorded;
 
 /// What is passed on before the sender is granted as much anew.
@@ -33,14 +31,6 @@ const QUIET: Duration = Duration::from_millis(5);
 const STDERR: u32 = 1;
 /// What a shell says of a command that may not be run.
 const REFUSED: u32 = 126;
-
-/// What a channel is opened to.
-pub(super) enum Target {
-    /// A session, in which something may be asked for.
-    Session,
-    /// A connection from the origin on.
-    Forward(SshForward),
-}
 
 /// What both ends of a channel are reached by.
 pub(super) struct Ends {
@@ -75,55 +65,22 @@ impl From<russh::Error> for Over {
 }
 
 /// Carries a channel to its end.
-pub(super) async fn run(ends: Ends, target: Target, reply: ChannelOpenHandle) {
+pub(super) async fn run(ends: Ends, reply: ChannelOpenHandle) {
     let agent_id = ends.agent.id();
     let agent_inboxes = Arc::clone(&ends.agent_inboxes);
     let connection = Arc::clone(&ends.connection);
     let ended = connection.ended();
     tokio::select! {
         _ = ended => {}
-        () = Box::pin(carry(ends, target, reply)) => {}
+        () = Box::pin(carry(ends, reply)) => {}
     }
     agent_inboxes.forget(agent_id);
 }
 
-async fn carry(ends: Ends, target: Target, reply: ChannelOpenHandle) {
-    let (kind, what) = match &target {
-        Target::Session => ("session", String::new()),
-        Target::Forward(SshForward::Tcp { host, port }) => {
-            ("direct-tcpip", format!("{host}:{port}"))
-        }
-        Target::Forward(SshForward::Socket(path)) => ("direct-streamlocal", path.to_string()),
-    };
+async fn carry(ends: Ends, reply: ChannelOpenHandle) {
     let connection = Arc::clone(&ends.connection);
-    let (id, _) = connection.call(|session, now, out| session.channel(now, kind, &what, out));
-    if let Target::Forward(to) = &target
-        && let Err(why) = may_connect(&connection, id, to, &ends.agent_inbox).await
-    {
-        reply
-            .reject(ChannelOpenFailure::Other {
-                code: 1,
-                reason: format!("Refused by Interceptor: {why}"),
-            })
-            .await;
-        let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
-        return;
-    }
-    let opened = match &target {
-        Target::Session => ends.origin.channel_open_session().await,
-        Target::Forward(SshForward::Tcp { host, port }) => {
-            let port = u32::from(*port);
-            let origin = &ends.origin;
-            origin
-                .channel_open_direct_tcpip(host.to_string(), port, "127.0.0.1", 0)
-                .await
-        }
-        Target::Forward(SshForward::Socket(path)) => {
-            ends.origin
-                .channel_open_direct_streamlocal(path.to_string())
-                .await
-        }
-    };
+    let (id, _) = connection.call(|session, now, out| session.channel(now, "session", "", out));
+    let opened = ends.origin.channel_open_session().await;
     let origin = match opened {
         Ok(channel) => channel.split().1,
         Err(error) => {
@@ -170,45 +127,6 @@ async fn carry(ends: Ends, target: Target, reply: ChannelOpenHandle) {
     }
     let _ = relay.origin_out.close().await;
     origin_inboxes.forget(origin_id);
-}
-
-/// Whether a forward is let through, by the rules and by what is done with bytes
-/// that nobody reads.
-async fn may_connect(
-    connection: &Connection,
-    id: u64,
-    to: &SshForward,
-    agent: &Inbox,
-) -> Result<(), Arc<str>> {
-    connection.refresh();
-    let request = Request::LocalForward(to.clone());
-    let ((), acts) = connection.call(|session, now, out| session.ask(now, id, request, out));
-    let mut acts = VecDeque::from(acts);
-    let mut allowed: Result<(), Arc<str>> = Err("no rule allows it".into());
-    while let Some(act) = acts.pop_front() {
-        match act {
-            Act::Forward(permit) => {
-                drop(permit);
-                allowed = Ok(());
-            }
-            Act::Refuse(why) => return Err(why),
-            Act::Ask(question) => {
-                let decision = tokio::select! {
-                    decision = connection.ask(&question) => decision,
-                    () = agent.closed() => Decision::Cancelled,
-                };
-                let ((), more) =
-                    connection.call(|session, now, out| session.decided(now, id, decision, out));
-                acts.extend(more);
-            }
-            _ => {}
-        }
-    }
-    allowed?;
-    if connection.house.config.intercept.uninspected == Uninspected::Block {
-        return Err("what runs inside a forward is not read, and `uninspected` is `block`".into());
-    }
-    Ok(())
 }
 
 /// What a request's answer is for.

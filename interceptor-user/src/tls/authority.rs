@@ -110,7 +110,7 @@ pub struct Names {
     /// The name that the agent asked for.
     pub sni: Option<String>,
     /// The address that it dialled.
-    pub address: IpAddr,
+    pub address: Option<IpAddr>,
     /// The host that is configured for the target.
     pub host: Option<String>,
 }
@@ -289,6 +289,7 @@ impl Authority {
         let mut subject = DistinguishedName::new();
         let title = names.sni.as_ref().or(names.host.as_ref());
         let title = title.filter(|_| self.permitted.is_any());
+        let address = || names.address.map(|address| address.to_string());
         subject.push(
             DnType::CommonName,
             // X.520 allows a common name of 64 characters; who verifies reads the
@@ -296,10 +297,11 @@ impl Authority {
             title
                 .filter(|name| name.len() <= 64)
                 .cloned()
-                .unwrap_or_else(|| names.address.to_string()),
+                .or_else(address)
+                .unwrap_or_default(),
         );
         params.distinguished_name = subject;
-        let mut alternative = vec![SanType::IpAddress(names.address)];
+        let mut alternative: Vec<_> = names.address.map(SanType::IpAddress).into_iter().collect();
         for name in [&names.sni, &names.host].into_iter().flatten() {
             let name = match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -578,7 +580,7 @@ mod tests {
         assert!(matches!(other, Err(AuthorityError::Permitted { .. })));
         let names = |sni: &str, address: [u8; 4]| Names {
             sni: Some(sni.to_owned()),
-            address: address.into(),
+            address: Some(address.into()),
             host: None,
         };
         // openssl judges, not we: with what is issued, and with what a thief of the key
@@ -640,7 +642,7 @@ mod tests {
         let leaf = authority
             .issue(&Names {
                 sni: Some("db.test".to_owned()),
-                address: "10.1.2.3".parse().unwrap(),
+                address: "10.1.2.3".parse().ok(),
                 host: Some("orders.internal".to_owned()),
             })
             .unwrap();
@@ -672,7 +674,7 @@ mod tests {
                 .server_config(
                     &Names {
                         sni: Some(format!("n{number}.test")),
-                        address: "127.0.0.1".parse().unwrap(),
+                        address: "127.0.0.1".parse().ok(),
                         host: None,
                     },
                     &[],

@@ -1,12 +1,11 @@
 //! The handshake with an agent.
 
-use std::net::IpAddr;
-
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::authority::{Alpn, Authority, AuthorityError, Names};
 use super::stream::{Rewind, Stream};
 use super::{LegTls, agreed};
+use crate::net::Origin;
 
 /// Why there is no encrypted leg to an agent.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,7 @@ impl DownstreamTlsError {
 pub async fn accept(
     authority: &Authority,
     io: Rewind,
-    origin: IpAddr,
+    origin: &Origin,
     host: Option<&str>,
     alpn: Alpn,
 ) -> Result<(Stream, LegTls, Option<Vec<u8>>), DownstreamTlsError> {
@@ -65,8 +64,8 @@ pub async fn accept(
     let sni = start.client_hello().server_name().map(str::to_owned);
     let names = Names {
         sni: sni.clone(),
-        address: origin,
-        host: host.map(str::to_owned),
+        address: origin.address(),
+        host: host.or(origin.name()).map(str::to_owned),
     };
     let config = authority.server_config(&names, alpn)?;
     let tls = start

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::net::Socket;
 
 /// One leg of a flow.
 ///
@@ -14,24 +15,14 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub enum Stream {
     /// Bytes as they are.
-    Plain(TcpStream),
+    Plain(Socket),
     /// An agent's leg, opened with a certificate of the local authority.
     Downstream(Box<tokio_rustls::server::TlsStream<Rewind>>),
     /// A service's leg.
-    Upstream(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Upstream(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
 impl Stream {
-    /// The socket below, for its options and its addresses.
-    #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Downstream(tls) => &tls.get_ref().0.tcp,
-            Self::Upstream(tls) => tls.get_ref().0,
-        }
-    }
-
     /// Whether its bytes are encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
@@ -133,13 +124,13 @@ pub struct Rewind {
     /// Read before, and given out first; emptied on the way.
     first: Vec<u8>,
     taken: usize,
-    tcp: TcpStream,
+    tcp: Socket,
 }
 
 impl Rewind {
     /// `tcp`, as though `first` had not been read from it.
     #[must_use]
-    pub fn new(first: Vec<u8>, tcp: TcpStream) -> Self {
+    pub fn new(first: Vec<u8>, tcp: Socket) -> Self {
         Self {
             first,
             taken: 0,

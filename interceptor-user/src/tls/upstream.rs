@@ -1,7 +1,6 @@
 //! The handshake with a service.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,11 +11,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
-use tokio::net::TcpStream;
 
 use super::verify::{Roots, Verifier, readable};
 use super::{LegTls, Stream, agreed, provider};
 use crate::config::TlsMode;
+use crate::net::{Host, Socket};
 
 /// Why there is no encrypted leg to a service.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +54,8 @@ pub struct Ask {
     pub ca: Option<PathBuf>,
     /// The name that the certificate must carry, and that is asked for (SNI).
     pub name: Option<String>,
-    /// The address that is dialled: the name, where there is none.
-    pub address: IpAddr,
+    /// What is dialled: the name, where there is none.
+    pub host: Host,
     /// Protocols offered (ALPN).
     pub alpn: &'static [&'static [u8]],
     /// Whom to be, where the service asks for a certificate.
@@ -87,12 +86,16 @@ impl ResolvesClientCert for Shown {
     }
 }
 
+fn server_name(name: &str) -> Result<ServerName<'static>, UpstreamTlsError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| UpstreamTlsError::Name(name.to_owned()))
+}
+
 /// Makes the handshake.
 ///
 /// # Errors
 /// When the roots cannot be read, when it fails, or when the certificate is not
 /// good enough for `ask.mode`.
-pub async fn connect(tcp: TcpStream, ask: &Ask) -> Result<(Stream, LegTls), UpstreamTlsError> {
+pub async fn connect(tcp: Socket, ask: &Ask) -> Result<(Stream, LegTls), UpstreamTlsError> {
     let roots = match &ask.ca {
         Some(path) => roots_of(path)?,
         None => system_roots(),
@@ -101,10 +104,11 @@ pub async fn connect(tcp: TcpStream, ask: &Ask) -> Result<(Stream, LegTls), Upst
         return Err(UpstreamTlsError::NoRoots);
     }
     let name = match &ask.name {
-        Some(name) => {
-            ServerName::try_from(name.clone()).map_err(|_| UpstreamTlsError::Name(name.clone()))?
-        }
-        None => ServerName::IpAddress(ask.address.into()),
+        Some(name) => server_name(name)?,
+        None => match &ask.host {
+            Host::Address(address) => ServerName::IpAddress((*address).into()),
+            Host::Name(name) | Host::Socket(name) => server_name(name)?,
+        },
     };
     let sni = match &name {
         ServerName::DnsName(name) => Some(name.as_ref().to_owned()),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use interceptor_engine::pg::catalog::{BaseColumn, TableInfo, TableName};
 use interceptor_user::config::TlsMode;
-use interceptor_user::pg::{Catalog, Catalogs, Dialer};
+use interceptor_user::net::{Dialer, Origin};
+use interceptor_user::pg::{Catalog, Catalogs};
 
 use crate::harness::{target, with_credentials, world};
 
@@ -16,9 +17,9 @@ fn catalog(catalogs: &Catalogs, database: &str) -> Result<Arc<Catalog>> {
         "scram_user",
         Some("secret-of-scram_user"),
     )?;
-    let origin = SocketAddr::from(([127, 0, 0, 1], world().tls.port));
+    let origin = Origin::from(SocketAddr::from(([127, 0, 0, 1], world().tls.port)));
     catalogs
-        .of(&target, origin, database)
+        .of(&target, &origin, &Dialer::default(), database)
         .context("it has credentials")
 }
 
@@ -126,10 +127,11 @@ fn a_database_that_is_not_there_is_an_error_and_not_an_empty_answer() -> Result<
 #[test]
 fn without_credentials_there_is_nothing_to_ask_with() {
     let catalogs = Catalogs::new(Dialer::default());
-    let origin = SocketAddr::from(([127, 0, 0, 1], 1));
+    let origin = Origin::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let dialer = Dialer::default();
     assert!(
         catalogs
-            .of(&target(TlsMode::Mirror, None), origin, "postgres")
+            .of(&target(TlsMode::Mirror, None), &origin, &dialer, "postgres")
             .is_none()
     );
 }

@@ -12,6 +12,7 @@ use interceptor_proto::pg::backend::{BackendKeyData, NoticeBuilder};
 use interceptor_tests::place::Place;
 use interceptor_tests::postgres::{Options, Postgres};
 use interceptor_user::config::{Credentials, Place as Where, Target, TlsMode, UpstreamTls};
+use interceptor_user::net::Socket;
 use interceptor_user::pg::{Front, FrontRequest, Legs, Opened, open};
 use interceptor_user::secrets::SecretRef;
 use interceptor_user::tls::Authority;
@@ -180,6 +181,7 @@ pub fn target(mode: TlsMode, ca: Option<PathBuf>) -> Target {
     Target {
         name: "orders-db".to_owned(),
         place: Where::Host("localhost".to_owned()),
+        via: None,
         port: None,
         protocol: None,
         tls: UpstreamTls {
@@ -223,9 +225,9 @@ async fn serve(
     outcomes: &Outcomes,
 ) {
     let request = FrontRequest {
-        tcp,
+        tcp: Socket::Tcp(tcp),
         first: Vec::new(),
-        origin,
+        origin: &origin.into(),
         target,
         front,
     };

@@ -140,7 +140,8 @@ fn verdict(rules: &Arc<RuleSet>, sql: &Sql, text: &str) -> String {
         target: Target {
             name: None,
             host: None,
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            origin: "".into(),
             port: 5432,
             tls: false,
             default: DefaultVerdict::Block,

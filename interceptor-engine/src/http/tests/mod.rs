@@ -64,7 +64,8 @@ fn scope(yaml: &str) -> interceptor_policy::Scope {
         target: Target {
             name: Some("api".to_owned()),
             host: None,
-            address: [127, 0, 0, 1].into(),
+            address: Some([127, 0, 0, 1].into()),
+            origin: "".into(),
             port: 443,
             tls: true,
             default: DefaultVerdict::Allow,

@@ -137,9 +137,9 @@ impl Har {
         )]
         match entry.kind.as_str() {
             "input" | "output" if entry.meta.get("websocket").is_some() => {
-                if open.messages.len() < MESSAGE_LIMIT {
-                    open.messages.push(message(entry, &time));
-                }
+                let has_room = open.messages.len() < MESSAGE_LIMIT;
+                let message = has_room.then(|| message(entry, &time));
+                open.messages.extend(message);
             }
             "input" => open.input.push(&entry.data),
             "output" => open.output.push(&entry.data),

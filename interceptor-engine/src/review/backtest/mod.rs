@@ -242,7 +242,7 @@ impl Summary {
             target: target
                 .name
                 .clone()
-                .unwrap_or_else(|| format!("{}:{}", target.address, target.port)),
+                .unwrap_or_else(|| target.origin.to_string()),
             line: judged.line,
             was: judged.was,
             was_by: judged.was_by,

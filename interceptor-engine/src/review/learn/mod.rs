@@ -132,12 +132,18 @@ impl Learner {
             return;
         };
         let target = &session.subject.target;
+        let place = match (&target.name, target.address) {
+            (Some(name), _) => Where::Named(name.clone()),
+            (None, Some(address)) => Where::Address(address.to_string(), target.port),
+            // Behind an SSH server, and no target: nothing that a rule could name.
+            (None, None) => {
+                self.left_out += 1;
+                return;
+            }
+        };
         let kind = Kind {
             agent: session.subject.principal.agent.clone(),
-            target: match &target.name {
-                Some(name) => Where::Named(name.clone()),
-                None => Where::Address(target.address.to_string(), target.port),
-            },
+            target: place,
             what: sight.what,
         };
         if self.seen.len() >= RULES && !self.seen.contains_key(&kind) {

@@ -216,6 +216,34 @@ pub struct DetectPlan {
 }
 
 impl DetectPlan {
+    /// What hides everything that lets one in, whatever the rules say: for what is
+    /// recorded beside the traffic.
+    #[must_use]
+    pub fn secrets() -> Self {
+        use Detector as D;
+        let mut plan = Self::default();
+        for detector in [
+            D::Jwt,
+            D::BearerToken,
+            D::AwsKey,
+            D::GcpKey,
+            D::AzureKey,
+            D::GithubToken,
+            D::GitlabToken,
+            D::SlackToken,
+            D::StripeKey,
+            D::OpenaiKey,
+            D::AnthropicKey,
+            D::PrivateKey,
+            D::UrlPassword,
+            D::KeyValuePassword,
+            D::HighEntropySecret,
+        ] {
+            plan.add(detector, &Transform::Redact);
+        }
+        plan
+    }
+
     /// Adds a detector, or makes one in force stricter.
     pub(crate) fn add(&mut self, detector: Detector, transform: &Transform) {
         let Some(slot) = self.transforms.get_mut(detector as usize) else {

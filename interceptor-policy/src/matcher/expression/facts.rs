@@ -268,7 +268,10 @@ impl Leaf {
             Self::Claim(name) => text(principal.claims.get(name).map_or("", String::as_str))?,
             Self::TargetName => known(&target.name)?,
             Self::Host => known(&target.host)?,
-            Self::Address => text(target.address.to_canonical().to_string())?,
+            Self::Address => match target.address {
+                Some(address) => text(address.to_canonical().to_string())?,
+                None => return Err("its `if` asks for an address that is not known"),
+            },
             Self::Port => number(u64::from(target.port)),
             Self::Tls => Box::new(CelBool::from(target.tls)),
             Self::Protocol => text(protocol.name())?,

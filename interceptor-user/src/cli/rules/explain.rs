@@ -485,7 +485,8 @@ fn subject(global: &Global, args: &Args) -> anyhow::Result<Subject> {
         target: Target {
             name: args.target.clone(),
             host: args.host.clone(),
-            address: args.address,
+            address: Some(args.address),
+            origin: args.address.to_string().into(),
             port: args.port.unwrap_or(port),
             tls: args.tls,
             default,

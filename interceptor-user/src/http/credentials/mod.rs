@@ -11,7 +11,6 @@
 pub mod aws;
 pub mod oauth;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName};
@@ -25,7 +24,7 @@ pub use oauth::Tokens;
 
 use super::body::Fed;
 use crate::config::{ClientCertificate, HttpCredentials, RequestCredentials, Target, TlsMode};
-use crate::pg::Dialer;
+use crate::net::{Dialer, Origin};
 use crate::secrets::{self, Secret, SecretError};
 use crate::tls::provider;
 
@@ -106,7 +105,7 @@ impl Injector {
     /// Why not.
     pub fn may_go(
         &self,
-        service: SocketAddr,
+        service: &Origin,
         encrypted: bool,
         mismatch: bool,
     ) -> Result<(), CredentialError> {
@@ -116,7 +115,7 @@ impl Injector {
         if mismatch {
             return Err(CredentialError::OtherHost);
         }
-        if encrypted || self.in_clear || service.ip().to_canonical().is_loopback() {
+        if encrypted || self.in_clear || service.is_loopback() {
             return Ok(());
         }
         Err(CredentialError::InClear)
@@ -246,6 +245,7 @@ mod tests {
             name: "billing".to_owned(),
             place: Place::Host("billing.test".to_owned()),
             port: None,
+            via: None,
             protocol: None,
             tls: UpstreamTls {
                 mode,
@@ -268,8 +268,8 @@ mod tests {
 
     #[test]
     fn credentials_go_nowhere_where_others_could_read_them() {
-        let far: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let near: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let far = &Origin::at("10.0.0.1:80");
+        let near = &Origin::at("127.0.0.1:80");
         let mirrored = injector(TlsMode::Mirror);
         assert!(mirrored.may_go(far, true, false).is_ok());
         assert!(mirrored.may_go(near, false, false).is_ok());

@@ -16,7 +16,7 @@ use super::{CredentialError, value};
 use crate::config::{OAuth, TlsMode};
 use crate::http::body::Fed;
 use crate::http::service::{self, Service};
-use crate::pg::Dialer;
+use crate::net::{Dialer, Host};
 use crate::secrets::Secret;
 use crate::tls::upstream::Ask;
 
@@ -102,7 +102,7 @@ async fn fetch(oauth: &OAuth, dialer: &Dialer) -> Result<Answer, CredentialError
             .parse::<std::net::IpAddr>()
             .is_err()
             .then(|| bare.to_owned()),
-        address: address.ip(),
+        host: Host::Address(address.ip()),
         alpn: &[],
         identity: None,
     });
@@ -129,7 +129,13 @@ async fn fetch(oauth: &OAuth, dialer: &Dialer) -> Result<Answer, CredentialError
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Fed::whole(bytes::Bytes::copy_from_slice(form.as_bytes())))
         .map_err(|_| failed("the request cannot be made"))?;
-    let service = Arc::new(Service::new(dialer.clone(), address, tls, false, None));
+    let service = Arc::new(Service::new(
+        dialer.clone(),
+        address.into(),
+        tls,
+        false,
+        None,
+    ));
     let sent = service.send(request).await;
     let (response, lease) = sent.map_err(|fault: service::Fault| failed(&fault.to_string()))?;
     let status = response.status();
