@@ -36,6 +36,32 @@ pub struct Refusal {
     pub message: Arc<str>,
 }
 
+impl Refusal {
+    /// The message, and behind it the rule where the message does not name it.
+    #[must_use]
+    pub fn told(&self) -> Arc<str> {
+        match self.unnamed_rule() {
+            Some(rule) => format!("{} (rule {rule})", self.message).into(),
+            None => Arc::clone(&self.message),
+        }
+    }
+
+    /// The rule, where the message does not name it: the one that a rule without a
+    /// message gets does.
+    #[must_use]
+    pub fn unnamed_rule(&self) -> Option<&Arc<str>> {
+        let rule = self.rule.as_ref()?;
+        let named = format!("rule {rule}");
+        let is_whole = |at: usize| {
+            let rest = self.message.get(at + named.len()..).unwrap_or_default();
+            let longer = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !rest.starts_with(longer)
+        };
+        let mut places = self.message.match_indices(&*named);
+        (!places.any(|(at, _)| is_whole(at))).then_some(rule)
+    }
+}
+
 /// How much of an exchange is recorded; the most complete of the rules that apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordLevel {
@@ -164,4 +190,32 @@ pub struct Judgement {
     pub observed: Vec<Arc<str>>,
     /// Severity of the alert, where a rule gives one.
     pub severity: Option<Severity>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+
+    #[test]
+    fn a_refusal_names_its_rule_once() {
+        for (rule, message, told) in [
+            (Some("a"), "no", "no (rule a)"),
+            (Some("a"), "refused by rule a", "refused by rule a"),
+            (
+                Some("a"),
+                "denied by ann: rule a asks a person first",
+                "denied by ann: rule a asks a person first",
+            ),
+            (Some("a"), "see rule a-b", "see rule a-b (rule a)"),
+            (Some("a"), "see rule ab, rule a", "see rule ab, rule a"),
+            (Some("ä"), "rule ä", "rule ä"),
+            (None, "no", "no"),
+        ] {
+            let refusal = Refusal {
+                rule: rule.map(Into::into),
+                message: message.into(),
+            };
+            assert_eq!(&*refusal.told(), told);
+        }
+    }
 }

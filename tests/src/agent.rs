@@ -290,7 +290,10 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<
 
 /// The packages where an ordinary user can read them: the tree may be in a folder
 /// that only root enters.
-pub(crate) fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
+///
+/// # Errors
+/// When they were not installed.
+pub fn python_packages(place: &crate::place::Place) -> Result<std::path::PathBuf> {
     let packages = place.path("python");
     let made = packages.join("httpx");
     if made.exists() {
@@ -306,7 +309,7 @@ pub(crate) fn python_packages(place: &crate::place::Place) -> Result<std::path::
         .flatten()
         .map(|version| version.path().join("site-packages"))
         .find(|folder| {
-            ["psycopg", "httpx", "mcp"]
+            ["psycopg", "httpx", "mcp", "paramiko", "ansible"]
                 .iter()
                 .all(|one| folder.join(one).exists())
         })

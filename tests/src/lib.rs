@@ -7,6 +7,7 @@
 //!   their keys; [`scripted`], one that says what a test tells it to;
 //! * [`daemon`]: Interceptor itself, as a process, under a configuration of its own;
 //! * [`agent`]: commands that run as an agent, through `interceptor exec`;
+//! * [`tmux`]: a terminal that somebody sits at;
 //! * [`records`]: what landed in Redis;
 //! * [`world`] and, for HTTP, [`web`]: all of it together, shared by the tests of a
 //!   file.
@@ -28,6 +29,7 @@ pub mod records;
 pub mod redis;
 pub mod scripted;
 pub mod sshd;
+pub mod tmux;
 pub mod web;
 pub mod world;
 

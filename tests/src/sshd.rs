@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, Finished};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, SOON};
+use crate::eventually;
 use crate::needs;
 use crate::place::{self, Place};
 use crate::process::{Server, Start};
@@ -35,14 +36,16 @@ pub struct Sshd {
     pub files: PathBuf,
     /// Its log.
     pub log: PathBuf,
+    host_key: PathBuf,
 }
 
 impl Sshd {
-    /// Starts one.
+    /// Starts one. `settings` are lines of sshd_config that go before its own, and so
+    /// are those that hold.
     ///
     /// # Errors
     /// When it is not installed, or cannot be started.
-    pub fn start(place: &Place, name: &str) -> Result<Self> {
+    pub fn start(place: &Place, name: &str, settings: &str) -> Result<Self> {
         let user = needs::remote_user()?;
         let folder = place.subfolder(name)?;
         let host_key = folder.join("host_ed25519");
@@ -63,7 +66,7 @@ impl Sshd {
         std::fs::create_dir_all("/run/sshd").context("making sshd's folder")?;
         let log = place.path(format!("{name}.log"));
         let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {host}\nPidFile none\n\
+            "{settings}\nListenAddress 127.0.0.1\nPort {port}\nHostKey {host}\nPidFile none\n\
              AuthorizedKeysFile {authorized}\nTrustedUserCAKeys {authority}.pub\nStrictModes no\nUsePAM no\nLogLevel VERBOSE\n\
              PasswordAuthentication yes\nKbdInteractiveAuthentication no\n\
              PermitRootLogin no\nAcceptEnv LANG LC_* TEST_*\nSubsystem sftp internal-sftp\n\
@@ -95,7 +98,41 @@ impl Sshd {
             known_hosts,
             files,
             log,
+            host_key,
         })
+    }
+
+    /// Sets it up anew: from now on its host key is another.
+    ///
+    /// # Errors
+    /// When it does not show the new one.
+    pub fn renew(&self) -> Result<()> {
+        for old in [self.host_key.clone(), self.host_key.with_extension("pub")] {
+            std::fs::remove_file(old)?;
+        }
+        keygen(&self.host_key)?;
+        let public = std::fs::read_to_string(self.host_key.with_extension("pub"))?;
+        let key = public.split(' ').nth(1).context("no key was made")?;
+        self.server.signal(Signal::SIGHUP)?;
+        let port = self.port.to_string();
+        eventually("the server's new host key", SOON, || {
+            let shown = Command::new("ssh-keyscan")
+                .args(["-t", "ed25519", "-p", &port, "127.0.0.1"])
+                .output()?;
+            Ok(String::from_utf8_lossy(&shown.stdout).contains(key))
+        })
+    }
+
+    /// A file of its user's.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let user = nix::unistd::User::from_name(&self.user)?.context("the user is gone")?;
+        let path = self.files.join(name);
+        std::fs::write(&path, content)?;
+        nix::unistd::chown(&path, Some(user.uid), Some(user.gid))?;
+        Ok(path)
     }
 
     /// The process.
@@ -157,9 +194,17 @@ impl Shell {
     /// # Errors
     /// When a part of it cannot be started.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, "")
+    }
+
+    /// Starts one whose server has further settings.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with(plan: &Plan, settings: &str) -> Result<Self> {
         let place = Place::new()?;
         let redis = Redis::start(&place)?;
-        let sshd = Sshd::start(&place, "sshd")?;
+        let sshd = Sshd::start(&place, "sshd", settings)?;
         let config = (plan.config)(&sshd, &place)?;
         let daemon = Daemon::start(&place, &redis.url(), plan.rules, &config)?;
         Ok(Self {
@@ -213,6 +258,50 @@ impl Shell {
         self.agent(agent).run(&self.words(&[], command))
     }
 
+    /// The open question of an agent, once it is there.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn question(&self, agent: &str) -> Result<Value> {
+        let mut found = None;
+        eventually(&format!("a question of {agent}"), SOON, || {
+            let list: Value = serde_json::from_str(&self.daemon.ask(&["approvals", "--json"])?)?;
+            found = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|one| one["agent"] == agent && one["state"] == "open")
+                .cloned();
+            Ok(found.is_some())
+        })?;
+        found.context("no question")
+    }
+
+    /// Answers the open question of an agent, by `approve` or `deny`; gives the question.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn answer(&self, agent: &str, answer: &str, reason: &str) -> Result<Value> {
+        let question = self.question(agent)?;
+        let id = question["id"]
+            .as_str()
+            .context("a question without an id")?;
+        self.daemon
+            .ask(&["approvals", answer, id, "--reason", reason])?;
+        Ok(question)
+    }
+
+    /// A folder that agents may write to.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn desk(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.place.subfolder(name)?;
+        let everybodys = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&folder, everybodys)?;
+        Ok(folder)
+    }
+
     /// What landed in its store.
     ///
     /// # Errors
@@ -227,15 +316,23 @@ impl Shell {
 pub struct Shared {
     shell: OnceLock<Result<Shell, String>>,
     plan: Plan,
+    settings: &'static str,
 }
 
 impl Shared {
     /// Made when the first test asks for it.
     #[must_use]
     pub const fn new(plan: Plan) -> Self {
+        Self::with(plan, "")
+    }
+
+    /// The same, with further settings of the server's.
+    #[must_use]
+    pub const fn with(plan: Plan, settings: &'static str) -> Self {
         Self {
             shell: OnceLock::new(),
             plan,
+            settings,
         }
     }
 
@@ -247,9 +344,9 @@ impl Shared {
         if !needs::kernel()? {
             return Ok(());
         }
-        let shell = self
-            .shell
-            .get_or_init(|| Shell::start(&self.plan).map_err(|error| format!("{error:#}")));
+        let shell = self.shell.get_or_init(|| {
+            Shell::start_with(&self.plan, self.settings).map_err(|error| format!("{error:#}"))
+        });
         match shell {
             Ok(shell) => shell.daemon.watch(|| body(shell)),
             Err(error) => Err(anyhow!("{error}")),

@@ -1,6 +1,8 @@
 //! Who the origin is, and who logs on there.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use interceptor_tests::daemon::SOON;
+use interceptor_tests::eventually;
 use interceptor_tests::needs::{REMOTE_PASSWORD, ordinary_user};
 use interceptor_tests::place::Place;
 use interceptor_tests::sshd::{Plan, Shared, Sshd, keygen, target, with_credentials};
@@ -21,6 +23,17 @@ fn unknown(sshd: &Sshd, place: &Place) -> Result<Value> {
     Ok(json!({ "targets": [target(sshd, &json!({ "known_hosts": known }))] }))
 }
 
+/// A target whose first key is taken, and the proxy's credentials for it.
+fn learning(sshd: &Sshd, place: &Place) -> Result<Value> {
+    let known = place.file("empty", "")?;
+    let settings = json!({
+        "known_hosts": known,
+        "unknown_host_key": "accept_new",
+        "credentials": { "user": sshd.user, "key": { "file": sshd.key } },
+    });
+    Ok(json!({ "targets": [target(sshd, &settings)] }))
+}
+
 /// A target without credentials, where no agent gets a shell.
 fn passing(sshd: &Sshd, _: &Place) -> Result<Value> {
     Ok(json!({ "targets": [target(sshd, &json!({ "shell": false }))] }))
@@ -35,6 +48,10 @@ static CHANGED: Shared = Shared::new(Plan {
 static UNKNOWN: Shared = Shared::new(Plan {
     rules: NO_RULES,
     config: unknown,
+});
+static LEARNING: Shared = Shared::new(Plan {
+    rules: NO_RULES,
+    config: learning,
 });
 static PASSING: Shared = Shared::new(Plan {
     rules: NO_RULES,
@@ -136,6 +153,38 @@ fn a_server_that_nobody_knows_is_refused_with_what_to_do() -> Result<()> {
         assert_eq!(done.status.code(), Some(255));
         assert!(done.stderr.contains("unknown_host_key"), "{}", done.stderr);
         Ok(())
+    })
+}
+
+#[test]
+fn a_key_that_was_taken_at_first_is_kept_and_another_is_refused_from_then_on() -> Result<()> {
+    LEARNING.test(|shell| {
+        shell.ssh("first", &["true"])?.ok()?;
+        shell.ssh("second", &["true"])?.ok()?;
+        shell.daemon.restart()?;
+        shell.ssh("third", &["true"])?.ok()?;
+        for (agent, is) in [("first", "new"), ("second", "known"), ("third", "known")] {
+            let (_, events) = shell.records()?.only_session_of(agent)?;
+            let open = events.first().context("nothing on record")?;
+            assert_eq!(open.meta["host_key_is"], is, "{agent}: {}", open.meta);
+        }
+        shell.sshd.renew()?;
+        let accepted = || -> Result<usize> {
+            let log = std::fs::read_to_string(&shell.sshd.log)?;
+            Ok(log.matches("Accepted").count())
+        };
+        let before = accepted()?;
+        let done = shell.ssh("fourth", &["true"])?;
+        assert_eq!(done.status.code(), Some(255));
+        assert!(done.stderr.contains("has changed"), "{}", done.stderr);
+        assert_eq!(accepted()?, before, "somebody logged on");
+        eventually("the alert", SOON, || {
+            let alerts = shell.records()?.stream("interceptor:alerts")?;
+            Ok(alerts.iter().any(|alert| {
+                let line = alert.get("line").cloned().unwrap_or_default();
+                String::from_utf8_lossy(&line).contains("has changed")
+            }))
+        })
     })
 }
 

@@ -17,7 +17,7 @@ use crate::shell;
 
 /// Versions that this tree was tried with.
 const CARGO_DENY: &str = "0.20.2";
-const CLIENTS: [&str; 10] = [
+const CLIENTS: [&str; 13] = [
     "psycopg==3.3.9",
     "requests==2.32.5",
     "httpx[http2]==0.28.1",
@@ -28,6 +28,9 @@ const CLIENTS: [&str; 10] = [
     "starlette==1.10.0",
     "mcp==2.3.0",
     "botocore==1.44.8",
+    "paramiko==5.1.0",
+    "asyncssh==2.24.1",
+    "ansible-core==2.19.14",
 ];
 const MITMPROXY: &str = "mitmproxy==11.0.2";
 const SSH_MITM: &str = "ssh-mitm==6.0.1";
@@ -93,6 +96,10 @@ impl Need {
             package("git", "/usr/bin/git"),
             package("rsync", "/usr/bin/rsync"),
             package("asciinema", "/usr/bin/asciinema"),
+            package("tmux", "/usr/bin/tmux"),
+            package("vim-tiny", "/usr/bin/vi"),
+            package("procps", "/usr/bin/top"),
+            package("xauth", "/usr/bin/xauth"),
         ];
         const BENCH: &[Package] = &[
             package("pgbouncer", "/usr/sbin/pgbouncer"),
@@ -248,7 +255,7 @@ impl Drop for Quiet {
 /// libpq, so libpq is what is tested.
 fn python() -> Result<()> {
     let check = "import psycopg, requests, httpx, h2, aiohttp, websockets, grpc, google.protobuf, \
-                 starlette, uvicorn, mcp, botocore";
+                 starlette, uvicorn, mcp, botocore, paramiko, asyncssh, ansible";
     environment("venv", check, &CLIENTS)
 }
 

@@ -80,6 +80,16 @@ impl Reason {
         }
     }
 
+    /// The rule, where the message does not name it.
+    fn unnamed_rule(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Rule(refusal) | Self::Denied(refusal) | Self::Ticket(refusal, _) => {
+                refusal.unnamed_rule()
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn message(&self) -> Arc<str> {
         match self {
             Self::Rule(refusal) | Self::Denied(refusal) | Self::Ticket(refusal, _) => {
@@ -250,7 +260,7 @@ pub(super) fn acts(
 pub(super) fn grpc_trailers(reason: &Reason, session: Uuid, exchange: u64) -> Option<HeaderMap> {
     let message = reason.message();
     let exchange = exchange_id(session, exchange);
-    let said = match reason.rule() {
+    let said = match reason.unnamed_rule() {
         Some(rule) => format!("{message} (rule {rule}, exchange {exchange})"),
         None => format!("{message} (exchange {exchange})"),
     };

@@ -101,7 +101,7 @@ impl Channel {
                 );
             }
             Verdict::Kill(refusal) => {
-                let words = words(&refusal);
+                let words = refusal.told();
                 shared.over = Some(Arc::clone(&words));
                 shared.totals.killed = true;
                 self.blocked(
@@ -178,7 +178,7 @@ impl Channel {
                 .journal
                 .refused(now, exchange, word, refusal, severity, digest),
         );
-        self.refuse(now, &words(refusal), waits, out);
+        self.refuse(now, &refusal.told(), waits, out);
     }
 
     fn refuse(&mut self, now: FlowTime, why: &Arc<str>, waits: Waits, out: &mut Outbox) {
@@ -241,7 +241,7 @@ impl Channel {
                 shared.standing.tag(&tags, moment);
                 let permit = hold.release(approved);
                 if let Some(refusal) = unmaskable(&request, masks.as_deref()) {
-                    return self.refuse(now, &words(&refusal), waits, out);
+                    return self.refuse(now, &refusal.told(), waits, out);
                 }
                 self.release(now, &request, permit, masks, record, waits, shared, out);
                 return self.go_on(now, shared, out);
@@ -252,7 +252,7 @@ impl Channel {
             },
         };
         shared.totals.blocked += 1;
-        self.refuse(now, &words(&refusal), held.waits, out);
+        self.refuse(now, &refusal.told(), held.waits, out);
         self.go_on(now, shared, out);
     }
 
@@ -293,14 +293,6 @@ fn record_settled(
         severity: held.severity,
     };
     out.events.push(shared.journal.settled(now, &settled));
-}
-
-/// A refusal, as the agent is told it.
-fn words(refusal: &Refusal) -> Arc<str> {
-    match &refusal.rule {
-        Some(rule) => format!("{} (rule {rule})", refusal.message).into(),
-        None => Arc::clone(&refusal.message),
-    }
 }
 
 /// Whether a mask applies to what cannot be masked: a file's bytes, whose length is

@@ -88,14 +88,15 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, opaque: Opaque) {
         | Verdict::Block(refusal)
         | Verdict::Kill(refusal) => {
             let why = match &refusal.rule {
-                Some(rule) => format!("{} (rule {rule})", refusal.message),
+                Some(_) => refusal.told(),
                 None => match &opaque.because {
                     Some(because) => format!("{because}, and `uninspected` is `block`"),
                     None => format!(
                         "traffic in the protocol \"{}\" is not inspected, and `uninspected` is `block`",
                         protocol.name()
                     ),
-                },
+                }
+                .into(),
             };
             tell_refusal(opaque.agent, protocol, &why, &flow).await;
             serve::refused(house, &flow, protocol.name(), &why).await;

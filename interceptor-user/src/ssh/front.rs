@@ -305,9 +305,11 @@ impl Running {
         let mut killed = std::pin::pin!(killed);
         let mut grace = Box::pin(tokio::time::sleep(GRACE));
         let mut logged_on = false;
+        let mut over = false;
         let outcome = loop {
             tokio::select! {
                 ended = &mut self.session => {
+                    over = true;
                     break match ended {
                         Ok(()) => Outcome::Closed,
                         Err(russh::Error::IO(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Outcome::Closed,
@@ -345,20 +347,21 @@ impl Running {
                 }
             }
         };
-        self.farewell(&outcome).await;
+        self.farewell(&outcome, over).await;
         connection.end(Outcome::Closed);
         outcome
     }
 
-    /// Says why to both sides, and waits a moment until they have heard.
-    async fn farewell(&mut self, outcome: &Outcome) {
+    /// Says why to both sides, and waits a moment until they have heard; to the agent
+    /// only where its connection is not `over`.
+    async fn farewell(&mut self, outcome: &Outcome, over: bool) {
         let origin = self.ready.borrow().clone();
         if let Some(origin) = origin {
             let _ = origin
                 .disconnect(russh::Disconnect::ByApplication, "", "en")
                 .await;
         }
-        if matches!(outcome, Outcome::Closed) {
+        if over || matches!(outcome, Outcome::Closed) {
             return;
         }
         let told = match outcome {

@@ -347,6 +347,9 @@ impl Relay {
             &mut interceptor_engine::ssh::Outbox,
         ),
     ) -> Result<(), Over> {
+        // Lines and files are judged by the rules of the moment, however long ago the
+        // shell was opened.
+        self.ends.connection.refresh();
         let ((), acts) = self.ends.connection.call(|session, now, out| {
             ask(session, now, self.id, out);
             self.queue(&mut out.acts);

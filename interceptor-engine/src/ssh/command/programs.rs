@@ -394,7 +394,14 @@ impl Found {
                 }
             }
             // Whoever hides what is typed hides it from the terminal's state too.
-            "stty" | "reset" | "tset" if self.entered => self.opaque(),
+            "stty" if self.entered => {
+                let asks = ["size", "speed", "-a", "--all", "-g", "--save"];
+                let only_asks = |arg: &Field| arg.as_deref().is_some_and(|arg| asks.contains(&arg));
+                if !args.iter().all(only_asks) {
+                    self.opaque();
+                }
+            }
+            "reset" | "tset" if self.entered => self.opaque(),
             "let" | "((" => self.opaque(),
             "jobs" if has(args, |arg| arg.starts_with("-x")) => self.opaque(),
             "printf" if has(args, |arg| arg.starts_with("-v")) => self.opaque(),

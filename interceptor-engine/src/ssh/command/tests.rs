@@ -305,10 +305,22 @@ fn a_line_that_is_entered_may_mean_more() {
         "ls # ; rm x",
         "f() { a; }",
         "trap 'a' DEBUG",
+        "stty -echo",
+        "stty size erase x",
+        "stty $X",
+        "reset",
     ] {
         assert!(read_entered(line.as_bytes()).is_opaque(), "{line}");
     }
-    for line in ["[ ! -f x ]", "a != b", "ls # all of it", "echo '!x'", "! a"] {
+    for line in [
+        "[ ! -f x ]",
+        "a != b",
+        "ls # all of it",
+        "echo '!x'",
+        "! a",
+        "stty size",
+        "stty -a",
+    ] {
         assert!(!read_entered(line.as_bytes()).is_opaque(), "{line}");
     }
 }

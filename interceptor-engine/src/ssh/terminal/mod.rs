@@ -20,6 +20,8 @@
 //!   none of a shell; it is told as hidden and without its text.
 //! * In the **alternate screen** nothing is judged, if the line before it ran
 //!   programs that draw there and nothing else: anybody can print the sequence.
+//! * What **draws without it** ([`drawing`]) gets its keys one by one, and the prompt
+//!   tells that it is over.
 //!
 //! A line that is refused is taken back by Ctrl-C and not by Ctrl-U: the latter
 //! leaves what is right of the cursor, is a letter in a search and in some modes,
@@ -33,6 +35,7 @@
 //! (Ctrl-X, which begins "edit and execute") are entered as not sure; those of a
 //! user's own bindings, and `v` in vi's mode, are not known.
 
+mod drawing;
 mod keys;
 mod screen;
 
@@ -43,6 +46,7 @@ use std::collections::VecDeque;
 
 use interceptor_policy::operation::ssh::SshLine;
 
+use self::drawing::{Drawing, Found, draws};
 use self::keys::{Key, Line, Pasting};
 use self::screen::{Screen, Shown};
 use crate::event::FlowTime;
@@ -108,6 +112,8 @@ enum Stage {
         shown: Option<Shown>,
         then: Then,
     },
+    /// A line is to be taken back, and the agent to be told why.
+    TakingBack { since: FlowTime, said: Vec<u8> },
 }
 
 /// What follows a line that is let pass.
@@ -132,6 +138,8 @@ pub struct Terminal {
     last_sent: FlowTime,
     /// Whether the line before ran what draws on all of the screen.
     draws: bool,
+    /// Of such a program, until the prompt shows that it has ended.
+    drawing: Option<Drawing>,
 }
 
 impl Terminal {
@@ -148,6 +156,7 @@ impl Terminal {
             last_shown: now,
             last_sent: now,
             draws: false,
+            drawing: None,
         }
     }
 
@@ -163,6 +172,12 @@ impl Terminal {
         }
         self.last_shown = now;
         if self.screen.show(bytes) {
+            self.draws = false;
+        }
+        if let Some(drawing) = &mut self.drawing
+            && drawing.shown(&self.screen.line())
+        {
+            // Whatever is switched on behind the prompt, no program of the line's did.
             self.draws = false;
         }
         self.advance(now);
@@ -190,9 +205,19 @@ impl Terminal {
             Stage::Pasting { since, .. } => after(*since, self.patience.most),
             Stage::Waiting { since, .. } => {
                 let most = after(*since, self.patience.most);
-                match self.line.is_known() {
+                match self.line.is_known() || !self.has_come() {
                     true => most,
                     false => quiet(*since).min(most),
+                }
+            }
+            Stage::TakingBack { since, .. } => {
+                quiet(self.last_sent).min(after(*since, self.patience.most))
+            }
+            Stage::Typing if self.drawing.is_some() && !self.queue.is_empty() => {
+                let most = after(self.last_sent, self.patience.most);
+                match self.has_come() {
+                    true => quiet(self.last_sent).min(most),
+                    false => most,
                 }
             }
             Stage::Typing | Stage::Judging { .. } => return None,
@@ -246,12 +271,27 @@ impl Terminal {
         self.send(now, &release);
         match then {
             Then::Fresh => {
-                self.draws = line.is_some_and(draws);
+                self.entered(line);
                 self.begin(now);
             }
             Then::Typing => self.stage = Stage::Typing,
         }
         self.advance(now);
+    }
+
+    /// What a line that is let go means for what is typed next.
+    fn entered(&mut self, line: Option<&SshLine>) {
+        let empty = self.line.is_untouched() && line.is_some_and(|line| line.text.is_empty());
+        if empty && self.drawing.is_some() {
+            // To a pager it is a key as any other.
+            return;
+        }
+        self.draws = line.is_some_and(draws);
+        let prompt = self.line.prompt.take();
+        self.drawing = match self.draws {
+            true => prompt.map(Drawing::behind),
+            false => None,
+        };
     }
 
     /// The line that was entered does not pass; the agent is told why. What was
@@ -260,12 +300,28 @@ impl Terminal {
         if !matches!(self.stage, Stage::Judging { .. }) {
             return;
         }
+        let said = explained(why);
+        self.stage = Stage::TakingBack { since: now, said };
+        self.advance(now);
+    }
+
+    /// An interrupt that comes while a shell still draws what was typed can be lost
+    /// in it: readline shows it and asks for no new line before the next key. So it
+    /// waits until the screen has come to rest.
+    fn taking_back(&mut self, now: FlowTime, since: FlowTime) -> bool {
+        if !self.is_quiet(now, self.last_sent) && !self.is_over(now, since) {
+            return false;
+        }
+        let Stage::TakingBack { said, .. } = &mut self.stage else {
+            return false;
+        };
+        let said = std::mem::take(said);
         self.queue.clear();
         self.send(now, &taken_back());
-        let said = explained(why);
         self.screen.show(&said);
         self.acts.push_back(Act::Downstream(said));
         self.begin(now);
+        false
     }
 
     fn begin(&mut self, now: FlowTime) {
@@ -293,6 +349,7 @@ impl Terminal {
                 Stage::Typing => self.typing(now),
                 Stage::Pasting { since, .. } => self.pasting(now, *since),
                 Stage::Waiting { since, .. } => self.waiting(now, *since),
+                Stage::TakingBack { since, .. } => self.taking_back(now, *since),
             };
             if !went_on {
                 return;
@@ -303,6 +360,11 @@ impl Terminal {
     fn is_quiet(&self, now: FlowTime, since: FlowTime) -> bool {
         let from = self.last_shown.max(since);
         now.0.saturating_sub(from.0) >= self.patience.settle
+    }
+
+    /// Whether something was shown since the last key was sent.
+    fn has_come(&self) -> bool {
+        self.last_shown >= self.last_sent
     }
 
     fn is_over(&self, now: FlowTime, since: FlowTime) -> bool {
@@ -337,9 +399,51 @@ impl Terminal {
             self.send(now, &all);
             return false;
         }
-        let Some(byte) = self.queue.pop_front() else {
+        let Some(first) = self.queue.front().copied() else {
             return false;
         };
+        if self.drawing.is_some() && Key::of(first) != Key::Interrupt {
+            return self.drawn_beside(now);
+        }
+        self.queue.pop_front();
+        self.pressed(now, first)
+    }
+
+    /// A key while a program may run that draws without having all of the screen.
+    fn drawn_beside(&mut self, now: FlowTime) -> bool {
+        let shown = self.screen.line();
+        let found = match &self.drawing {
+            Some(drawing) if self.has_come() && self.is_quiet(now, self.last_sent) => {
+                drawing.found(&shown)
+            }
+            Some(_) if !self.is_over(now, self.last_sent) => return false,
+            _ => Found::Lost,
+        };
+        match found {
+            Found::Over => {
+                self.drawing = None;
+                self.draws = false;
+                self.line = Line::default();
+                self.line.prompt = Some(shown.before);
+                return true;
+            }
+            Found::Lost => {
+                self.drawing = None;
+                return true;
+            }
+            Found::Runs => {}
+        }
+        let length = drawing::first_key(&self.queue);
+        let key: Vec<u8> = self.queue.drain(..length).collect();
+        if let Some(drawing) = &mut self.drawing {
+            drawing.sent(&key, &shown);
+        }
+        // What follows the first byte of a key does nothing by itself.
+        key.into_iter().all(|byte| self.pressed(now, byte))
+    }
+
+    /// One byte of what is typed at a line.
+    fn pressed(&mut self, now: FlowTime, byte: u8) -> bool {
         match Key::of(byte) {
             Key::Enter => {
                 // Its echo is due since the last key was sent.
@@ -416,7 +520,7 @@ impl Terminal {
     fn waiting(&mut self, now: FlowTime, since: FlowTime) -> bool {
         let over = self.is_over(now, since);
         let shown = self.screen.line();
-        let settled = self.last_shown >= self.last_sent && self.is_quiet(now, since);
+        let settled = self.has_come() && self.is_quiet(now, since);
         let Some(entered) = self.line.entered(&shown, settled, over) else {
             return false;
         };
@@ -444,71 +548,4 @@ pub fn explained(why: &str) -> Vec<u8> {
     let plain = why.chars().map(|c| if c.is_control() { ' ' } else { c });
     let plain: String = plain.collect();
     format!("\r\n\u{1b}[0minterceptor: {plain}\r\n").into_bytes()
-}
-
-/// Programs that draw on all of the screen, and have it until they end.
-const DRAWING: &[&str] = &[
-    "vi",
-    "vim",
-    "nvim",
-    "view",
-    "vimdiff",
-    "nano",
-    "pico",
-    "emacs",
-    "mcedit",
-    "mc",
-    "less",
-    "more",
-    "most",
-    "man",
-    "info",
-    "top",
-    "htop",
-    "btop",
-    "atop",
-    "iotop",
-    "iftop",
-    "nethogs",
-    "glances",
-    "ncdu",
-    "watch",
-    "tig",
-    "lazygit",
-    "k9s",
-    "vipw",
-    "vigr",
-    "visudo",
-    "sudoedit",
-    "crontab",
-    "dialog",
-    "whiptail",
-    "aptitude",
-    "cfdisk",
-    "cgdisk",
-    "alsamixer",
-    "nmtui",
-    "journalctl",
-    "systemctl",
-    "git",
-    "psql",
-    "mysql",
-    "ranger",
-    "nnn",
-    "fzf",
-    "bat",
-    "delta",
-];
-/// Programs that run another, which may be one of those.
-const LENDING: &[&str] = &["sudo", "doas", "env", "nice", "command", "exec", "time"];
-
-/// Whether a line runs such programs and nothing else.
-fn draws(line: &SshLine) -> bool {
-    let mut one = false;
-    let all = line.programs.iter().all(|program| {
-        let name = program.name().unwrap_or_default();
-        one |= DRAWING.contains(&name);
-        DRAWING.contains(&name) || LENDING.contains(&name)
-    });
-    all && one
 }

@@ -137,6 +137,9 @@ fn a_line_that_is_refused_is_taken_back_and_the_agent_told() {
     desk.types("\rls\r");
     desk.terminal.refuse(desk.at(), "no\x1b[31m removing");
     desk.drain();
+    // Not while the shell may still draw.
+    assert_eq!(desk.sent, b"rm x");
+    desk.later(40);
     assert_eq!(desk.sent, b"rm x\x03");
     let told = String::from_utf8(desk.told.clone()).unwrap();
     assert!(
@@ -261,6 +264,108 @@ fn a_program_with_all_of_the_screen_is_not_judged_by_line_and_a_printed_sequence
         desk.types("\r");
         assert_eq!(desk.last(), ("rm x", true), "{line}");
     }
+}
+
+/// A terminal in which this line was entered and let pass.
+fn ran(line: &str) -> Desk {
+    let mut desk = Desk::new();
+    desk.echoes(line);
+    desk.types("\r");
+    desk.passes(line);
+    desk.shows("\r\n");
+    desk.sent.clear();
+    desk
+}
+
+#[test]
+fn a_pager_on_the_shells_own_screen_has_its_keys_and_the_next_line_is_known() {
+    let mut desk = ran("git log");
+    desk.shows("commit 1\r\n:");
+    desk.later(100);
+    // Each key when what the one before made was shown.
+    desk.types("j\x1b[Bqrm x");
+    assert_eq!(desk.sent, b"j");
+    desk.shows("\rcommit 2\r\n:");
+    desk.later(40);
+    assert_eq!(desk.sent, b"j\x1b[B");
+    desk.shows("\rcommit 3\r\n:");
+    desk.later(40);
+    assert_eq!(desk.sent, b"j\x1b[Bq");
+    desk.shows("\r\x1b[K");
+    desk.later(30);
+    desk.shows(PROMPT);
+    desk.later(40);
+    assert_eq!(desk.sent, b"j\x1b[Bqrm x");
+    desk.shows("rm x");
+    desk.types("\r");
+    assert_eq!(desk.last(), ("rm x", true));
+}
+
+#[test]
+fn a_line_behind_a_prompt_that_has_changed_is_known_as_well() {
+    let mut desk = ran("git checkout x");
+    desk.shows("host:~ (x)$ ");
+    desk.later(100);
+    for key in ["l", "s"] {
+        desk.echoes(key);
+        desk.later(40);
+    }
+    desk.types("\r");
+    assert_eq!(desk.last(), ("ls", true));
+}
+
+#[test]
+fn what_may_have_been_typed_to_the_shell_is_not_forgotten() {
+    // Echoed, and then a prompt as before.
+    let mut desk = ran("git log");
+    desk.shows("other$ ");
+    desk.later(100);
+    desk.echoes("r");
+    desk.later(100);
+    desk.echoes("m");
+    desk.later(100);
+    desk.shows("\r\n");
+    desk.shows(PROMPT);
+    desk.later(100);
+    desk.types("\r");
+    desk.later(1000);
+    assert!(!desk.entered.last().unwrap().sure);
+    // Sent when nothing had come for too long.
+    let mut desk = ran("git log");
+    desk.later(100);
+    desk.types("rm");
+    desk.later(1000);
+    assert_eq!(desk.sent, b"rm");
+    desk.shows(PROMPT);
+    desk.later(100);
+    desk.types("\r");
+    desk.later(1000);
+    assert!(!desk.entered.last().unwrap().sure);
+    // Behind a prompt that was there before something else was.
+    let mut desk = ran("git log");
+    desk.shows(PROMPT);
+    desk.shows("\r\nmore");
+    desk.later(100);
+    desk.types("r");
+    desk.shows("\r\n");
+    desk.shows(PROMPT);
+    desk.later(100);
+    desk.types("\r");
+    desk.later(1000);
+    assert!(!desk.entered.last().unwrap().sure);
+}
+
+#[test]
+fn an_alternate_screen_that_is_switched_on_behind_the_prompt_hides_no_line() {
+    let mut desk = ran("git status");
+    desk.shows(PROMPT);
+    desk.shows("\x1b[?1049h");
+    desk.shows(PROMPT);
+    assert!(!desk.terminal.is_full_screen());
+    desk.later(100);
+    desk.echoes("rm x");
+    desk.types("\r");
+    assert_eq!(desk.last(), ("rm x", true));
 }
 
 #[test]
