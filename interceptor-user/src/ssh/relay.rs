@@ -27,6 +27,9 @@ use crate::flow::shared::Unrecorded;
 const GRANT: u32 = WINDOW / 8;
 /// How long a last line without an end is held back for a mask.
 const QUIET: Duration = Duration::from_millis(5);
+/// How long the end of output waits for the status behind it: an agent that has ended
+/// as well closes the channel at once, and a closed channel takes no status.
+const EXIT: Duration = Duration::from_secs(1);
 /// `SSH_EXTENDED_DATA_STDERR`.
 const STDERR: u32 = 1;
 /// What a shell says of a command that may not be run.
@@ -187,6 +190,8 @@ impl Relay {
     /// From the origin to the agent.
     async fn down(&self) -> Result<(), Over> {
         let mut passed = 0;
+        // The end of output that is kept back, until when.
+        let mut ended: Option<tokio::time::Instant> = None;
         loop {
             let held = {
                 let (held, _) = self
@@ -195,7 +200,16 @@ impl Relay {
                     .call(|session, _, _| session.holds_output(self.id));
                 held
             };
-            let item = if held {
+            let item = if let Some(until) = ended {
+                match tokio::time::timeout_at(until, self.origin_inbox.take()).await {
+                    Ok(item) => item,
+                    Err(_) => {
+                        ended = None;
+                        self.ends.agent.eof().await?;
+                        continue;
+                    }
+                }
+            } else if held {
                 match tokio::time::timeout(QUIET, self.origin_inbox.take()).await {
                     Ok(item) => item,
                     Err(_) => {
@@ -214,7 +228,7 @@ impl Relay {
                 Item::Eof => {
                     self.call_and_do(|session, now, id, out| session.output_end(now, id, out))
                         .await?;
-                    self.ends.agent.eof().await?;
+                    ended = Some(tokio::time::Instant::now() + EXIT);
                     continue;
                 }
                 Item::Close => {
@@ -229,6 +243,9 @@ impl Relay {
                 Item::ExitStatus(status) => {
                     self.exited(Exit::Status(status)).await?;
                     self.ends.agent.exit_status(status).await?;
+                    if ended.take().is_some() {
+                        self.ends.agent.eof().await?;
+                    }
                     continue;
                 }
                 Item::ExitSignal {
@@ -247,6 +264,9 @@ impl Relay {
                         language,
                     );
                     told.await.map_err(|()| Over::Gone)?;
+                    if ended.take().is_some() {
+                        self.ends.agent.eof().await?;
+                    }
                     continue;
                 }
                 Item::Ask(..) => continue,
