@@ -40,12 +40,20 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts one. `settings` are lines of sshd_config that go before its own, and so
-    /// are those that hold.
+    /// Starts one.
     ///
     /// # Errors
     /// When it is not installed, or cannot be started.
-    pub fn start(place: &Place, name: &str, settings: &str) -> Result<Self> {
+    pub fn start(place: &Place, name: &str) -> Result<Self> {
+        Self::start_with(place, name, "")
+    }
+
+    /// Starts one with further settings: lines of `sshd_config` that go before its own,
+    /// and so are those that hold.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with(place: &Place, name: &str, settings: &str) -> Result<Self> {
         let user = needs::remote_user()?;
         let folder = place.subfolder(name)?;
         let host_key = folder.join("host_ed25519");
@@ -204,7 +212,7 @@ impl Shell {
     pub fn start_with(plan: &Plan, settings: &str) -> Result<Self> {
         let place = Place::new()?;
         let redis = Redis::start(&place)?;
-        let sshd = Sshd::start(&place, "sshd", settings)?;
+        let sshd = Sshd::start_with(&place, "sshd", settings)?;
         let config = (plan.config)(&sshd, &place)?;
         let daemon = Daemon::start(&place, &redis.url(), plan.rules, &config)?;
         Ok(Self {
@@ -270,7 +278,10 @@ impl Shell {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .find(|one| one["agent"] == agent && one["state"] == "open")
+                .find(|one| {
+                    let is = |name: &str, value: &str| one.get(name).is_some_and(|is| is == value);
+                    is("agent", agent) && is("state", "open")
+                })
                 .cloned();
             Ok(found.is_some())
         })?;
@@ -283,8 +294,9 @@ impl Shell {
     /// When there is none.
     pub fn answer(&self, agent: &str, answer: &str, reason: &str) -> Result<Value> {
         let question = self.question(agent)?;
-        let id = question["id"]
-            .as_str()
+        let id = question
+            .get("id")
+            .and_then(Value::as_str)
             .context("a question without an id")?;
         self.daemon
             .ask(&["approvals", answer, id, "--reason", reason])?;

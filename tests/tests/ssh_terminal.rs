@@ -43,11 +43,13 @@ fn lines(shell: &Shell, agent: &str) -> Result<(Vec<Recorded>, Vec<String>)> {
     let (_, events) = shell.records()?.only_session_of(agent)?;
     let lines = events
         .iter()
-        .filter(|event| event.kind == "command" && event.meta["command"].is_string())
-        .map(|event| match event.meta["sure"] == true {
-            true => event.line.clone(),
-            false => format!("? {}", event.line),
-        })
+        .filter(|event| event.kind == "command" && event.meta.get("command").is_some())
+        .map(
+            |event| match event.meta.get("sure").is_some_and(|sure| sure == true) {
+                true => event.line.clone(),
+                false => format!("? {}", event.line),
+            },
+        )
         .collect();
     Ok((events, lines))
 }
