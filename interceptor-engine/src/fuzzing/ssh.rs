@@ -94,6 +94,9 @@ pub fn ssh_terminal(input: &[u8]) {
             7 if desk.judging => {
                 desk.judging = false;
                 desk.terminal.refuse(at, "not here\u{1b}[2J");
+                // It is taken back when the screen is at rest, and at the latest now.
+                now += patience.most;
+                desk.terminal.tick(FlowTime(now));
                 // What waited behind it is dropped.
                 desk.sent = desk.typed.len();
                 let taken = desk.terminal.poll();
