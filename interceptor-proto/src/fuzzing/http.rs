@@ -164,9 +164,11 @@ fn one_reading(head: &Head) -> Body {
 fn chunks(mut rest: &[u8]) -> Option<&[u8]> {
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = std::str::from_utf8(rest.get(..end)?).unwrap_or_default();
-        let line = line.trim_end_matches('\r');
-        let digits = line.split(';').next().unwrap_or_default();
+        // An extension may have bytes that are no UTF-8.
+        let line = rest.get(..end)?;
+        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        let digits = digits.trim_end_matches('\r');
         let size = u64::from_str_radix(digits, 16).ok();
         assert!(size.is_some() && !digits.starts_with('+'));
         rest = rest.get(end + 1..)?;

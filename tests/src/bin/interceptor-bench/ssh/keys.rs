@@ -72,19 +72,20 @@ pub(super) fn measure(field: &Field, what: What, times: usize) -> Result<Vec<Ech
             }
         }
         for time in 0..times + WARM {
-            for (road, desk, taken) in &mut desks {
-                if what == What::Shell && time % LINE == LINE - 1 {
-                    desk.another_line().await?;
-                }
-                let key = b'a' + u8::try_from(time % 26)?;
-                let took = desk
-                    .key(key)
-                    .await
-                    .with_context(|| format!("a key by way of {road}"))?;
-                if time >= WARM {
-                    taken.push(took);
+            let mut left = Vec::new();
+            for (road, mut desk, mut taken) in desks {
+                match desk.next(what, time).await {
+                    Ok(took) => {
+                        if time >= WARM {
+                            taken.push(took);
+                        }
+                        left.push((road, desk, taken));
+                    }
+                    // A road that fails is left out from then on, and the others go on.
+                    Err(error) => println!("{}  {road}: FAILED: {error:#}", what.name()),
                 }
             }
+            desks = left;
         }
         Ok(desks
             .into_iter()
@@ -141,6 +142,14 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Sends the next key.
+    async fn next(&mut self, what: What, time: usize) -> Result<f64> {
+        if what == What::Shell && time % LINE == LINE - 1 {
+            self.another_line().await?;
+        }
+        self.key(b'a' + u8::try_from(time % 26)?).await
     }
 
     /// Takes the line back, and waits for a prompt.
