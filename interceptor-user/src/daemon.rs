@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::agents::Runs;
+use crate::agents::attached::{Attachments, Want};
 use crate::approval::signature::Key;
 use crate::approval::store::Mirror;
 use crate::approval::{self, Desk};
@@ -43,6 +44,8 @@ const CLASSIFIER_BYTES: usize = 16 << 20;
 const RULES_INTERVAL: Duration = Duration::from_millis(500);
 /// How often runs that are over are cleared away.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is looked whether a cgroup that is wanted under interception is there.
+const ATTACH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long sessions have to end when the daemon does.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long what is queued has to reach Redis when the daemon ends.
@@ -136,12 +139,14 @@ async fn up(
         config,
     });
     let mut port = None;
+    let mut attachments = None;
     if let Some(kernel) = &house.kernel {
         let redirected = Redirected::bind(kernel)?;
         port = Some(redirected.port);
         redirected.accept(&house);
         tokio::spawn(report_refusals(Arc::clone(&house), kernel.refusals()?));
         tokio::spawn(sweep(Arc::clone(&house)));
+        attachments = attach(&house)?;
     }
     for one in &house.config.listeners {
         listener::explicit(&house, one)?;
@@ -150,6 +155,7 @@ async fn up(
         started,
         port,
         trust,
+        attachments,
     };
     admin::serve(&house, daemon, &house.config.admin.socket)?;
     let fresh = Arc::clone(&house);
@@ -280,6 +286,43 @@ async fn watch_rules(house: Arc<House>) {
     }
 }
 
+/// Brings under interception who is wanted, now and when they come.
+fn attach(house: &Arc<House>) -> anyhow::Result<Option<Arc<Attachments>>> {
+    let (Some(kernel), Some(runs)) = (&house.kernel, &house.runs) else {
+        return Ok(None);
+    };
+    let wants = house.config.intercept.agents.iter().map(|agent| Want {
+        agent: agent.name.clone(),
+        labels: agent.labels.clone(),
+        selector: agent.selector.clone(),
+        requested_by: nix::unistd::geteuid().as_raw(),
+        configured: true,
+    });
+    let attachments = Arc::new(Attachments::open(
+        Arc::clone(kernel),
+        Arc::clone(runs),
+        &house.config.state_dir,
+        wants.collect(),
+    )?);
+    // The first time before anybody hears that the daemon is ready.
+    let look = |attachments: &Attachments, house: &House| {
+        for change in attachments.reconcile() {
+            admin::tell(house, &change);
+        }
+    };
+    tokio::task::block_in_place(|| look(&attachments, house));
+    let (again, house) = (Arc::clone(&attachments), Arc::clone(house));
+    tokio::spawn(async move {
+        let mut clock = tokio::time::interval(ATTACH_INTERVAL);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            tokio::task::block_in_place(|| look(&again, &house));
+        }
+    });
+    Ok(Some(attachments))
+}
+
 async fn sweep(house: Arc<House>) {
     let Some(runs) = house.runs.clone() else {
         return;
@@ -316,11 +359,11 @@ async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
 }
 
 fn bypass(house: &House, refusal: &Refusal) -> Alert {
-    let run = house.runs.as_ref().and_then(|runs| {
-        runs.list()
-            .into_iter()
-            .find(|run| run.cgroup_id == refusal.cgroup_id)
-    });
+    let count = u64::from(refusal.suppressed).saturating_add(1);
+    let run = house
+        .runs
+        .as_ref()
+        .and_then(|runs| runs.refused(refusal.cgroup_id, count));
     let agent = run
         .as_ref()
         .map_or("an unknown agent", |run| run.agent.as_str());

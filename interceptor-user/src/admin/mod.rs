@@ -7,11 +7,14 @@
 //! takes power away, and may ask whether the daemon runs. Questions are for the
 //! groups that they are put to; everything else is for root and for the daemon's
 //! own user. A process under interception may ask
-//! for nothing: it could otherwise take another agent's name.
+//! for nothing: it could otherwise take another agent's name. The one exception changes
+//! nothing: root may ask, from within a service, to attach it as what it is attached already.
 
+mod agents;
 mod client;
 mod server;
 
+pub use agents::{Agents, Detached, tell};
 pub use client::{Unreachable, ask};
 pub use server::{Daemon, serve};
 
@@ -20,6 +23,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::agents::selector::Selector;
 use crate::approval::Facts;
 use crate::flow::registry::FlowFacts;
 
@@ -35,6 +39,28 @@ pub enum Request {
         #[serde(default)]
         labels: BTreeMap<String, String>,
     },
+    /// Bring something that runs already under interception.
+    Attach {
+        /// The agent's name.
+        agent: String,
+        /// Its labels.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+        /// What.
+        selector: Selector,
+        /// Whether sockets that a process has open, and that stay outside, are accepted.
+        #[serde(default)]
+        allow_open_sockets: bool,
+    },
+    /// Take it out again.
+    Detach {
+        /// The agent's name.
+        agent: Option<String>,
+        /// What.
+        selector: Option<Selector>,
+    },
+    /// Who is under interception.
+    Agents {},
     /// End a session.
     Kill {
         /// Which.

@@ -12,7 +12,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use super::{Flows, Placed, Questions, Request, Status};
+use super::{Flows, Placed, Questions, Request, Status, agents};
+use crate::agents::attached::Attachments;
 use crate::approval::Facts;
 use crate::approval::people::Person;
 use crate::flow::House;
@@ -32,6 +33,8 @@ pub struct Daemon {
     pub port: Option<u16>,
     /// What agents are told to trust.
     pub trust: Trust,
+    /// Agents that `exec` did not start; `None` without interception.
+    pub attachments: Option<Arc<Attachments>>,
 }
 
 /// Listens at `socket` and answers until the runtime ends.
@@ -79,7 +82,10 @@ async fn one(house: Arc<House>, daemon: Daemon, stream: UnixStream) -> std::io::
         .read_line(&mut line)
         .await?;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => answer(&house, &daemon, request, peer.uid(), peer.pid()),
+        // Attaching looks through the cgroup tree, and may have to wait for processes to stop.
+        Ok(request) => {
+            tokio::task::block_in_place(|| answer(&house, &daemon, request, peer.uid(), peer.pid()))
+        }
         Err(error) => Err(anyhow::anyhow!("not understood: {error}")),
     };
     let mut answer = answer
@@ -99,10 +105,18 @@ fn answer(
     let pid = pid
         .and_then(|pid| u32::try_from(pid).ok())
         .context("the kernel does not say who asks")?;
-    anyhow::ensure!(
-        !is_agent(house, pid)?,
-        "a process under interception may not ask the daemon for anything"
-    );
+    if is_agent(house, pid)? {
+        if uid == 0
+            && let Request::Attach {
+                agent, selector, ..
+            } = &request
+            && let Some(attachments) = &daemon.attachments
+            && let Some(attached) = attachments.in_force(agent, selector, pid)
+        {
+            return Ok(serde_json::to_value(attached)?);
+        }
+        anyhow::bail!("a process under interception may not ask the daemon for anything");
+    }
     let is_operator = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     match request {
         Request::Exec { agent, labels } => {
@@ -120,8 +134,18 @@ fn answer(
             })?)
         }
         Request::Status {} => Ok(serde_json::to_value(status(house, daemon))?),
-        Request::Kill { .. } | Request::Flows {} | Request::Reload {} if !is_operator => {
+        Request::Kill { .. }
+        | Request::Flows {}
+        | Request::Reload {}
+        | Request::Attach { .. }
+        | Request::Detach { .. }
+        | Request::Agents {}
+            if !is_operator =>
+        {
             anyhow::bail!("only root and the daemon's own user may ask for this")
+        }
+        Request::Attach { .. } | Request::Detach { .. } | Request::Agents {} => {
+            agents::answer(house, daemon.attachments.as_ref(), request, uid, pid)
         }
         Request::Kill { session } => {
             anyhow::ensure!(
@@ -192,25 +216,13 @@ fn questions(
     }
 }
 
-/// Whether a process is in the agents' cgroup; one that cannot be asked about is
-/// taken for one.
+/// Whether a process is under interception; one that cannot be asked about is taken for
+/// one.
 fn is_agent(house: &House, pid: u32) -> anyhow::Result<bool> {
-    let Some(kernel) = &house.kernel else {
-        return Ok(false);
-    };
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .context("the asking process is gone")?;
-    let path = text
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .context("the asking process is in no cgroup of version 2")?;
-    let agents = format!("/{}", house.config.intercept.cgroup);
-    debug_assert!(
-        kernel
-            .agents_cgroup()
-            .ends_with(house.config.intercept.cgroup.as_str())
-    );
-    Ok(path == agents || path.starts_with(&format!("{agents}/")))
+    match &house.runs {
+        Some(runs) => runs.holds(pid).context("the asking process is gone"),
+        None => Ok(false),
+    }
 }
 
 fn status(house: &House, daemon: &Daemon) -> Status {

@@ -2,7 +2,9 @@
 //!
 //! A run is everything that one `exec` did, over all protocols. It has a cgroup of
 //! its own below the agents' parent, so that the kernel's word on a socket's cgroup
-//! is the proof of who it belongs to.
+//! is the proof of who it belongs to. What runs already, or is started by something
+//! else, is a run as well: of a cgroup that is not ours ([`attached`]), which a
+//! [`selector`] names, or of one into which a process is moved ([`gather`]).
 //!
 //! What is known of runs is also in `<runtime_dir>/runs`, a file each: a daemon that
 //! takes the pins over from a dead one must know the dead one's runs, or their agents
@@ -11,14 +13,19 @@
 //! What this room does not do: it intercepts nothing ([`crate::kernel`] does), and it
 //! believes nothing that an agent says of itself.
 
+pub mod attached;
 pub mod command_line;
 mod executable;
+pub mod gather;
 pub mod launch;
+mod names;
 mod place;
 mod process;
+pub mod selector;
+pub mod sockets;
 pub mod ssh_trust;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,17 +38,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::executable::Executables;
+pub(crate) use self::names::check_labels;
+use self::names::check_name;
+pub use self::names::name_of_command;
+use self::selector::Selector;
 use crate::kernel::{Kernel, KernelError, Origin, cgroup};
 
 /// How long a run may stay without its first process.
 const STARTING: Duration = Duration::from_secs(30);
 /// How many runs there may be at once.
 const MOST_RUNS: usize = 10_000;
-/// Longest name of an agent.
-const LONGEST_NAME: usize = 64;
-/// How many labels a run may have, and how long key and value may be.
-const MOST_LABELS: usize = 32;
-const LONGEST_LABEL: usize = 256;
 
 /// Agent name of a socket whose cgroup is none of a known run.
 pub const UNKNOWN: &str = "unknown";
@@ -61,6 +67,35 @@ pub struct Run {
     pub cgroup: PathBuf,
     /// Id (inode) of its cgroup.
     pub cgroup_id: u64,
+    /// How it was chosen; `None` where `exec` began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected: Option<Selected>,
+}
+
+/// How a run that `exec` did not begin was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selected {
+    /// By what.
+    pub by: Selector,
+    /// Whether the configuration says so, and not a command.
+    pub configured: bool,
+    /// The cgroup that its processes were moved out of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+}
+
+impl Run {
+    /// Milliseconds since the epoch at which it began.
+    #[must_use]
+    pub fn begun_ms(&self) -> u64 {
+        let time = Uuid::parse_str(&self.id)
+            .ok()
+            .and_then(|id| id.get_timestamp());
+        time.map_or(0, |time| {
+            let (seconds, nanos) = time.to_unix();
+            seconds * 1_000 + u64::from(nanos) / 1_000_000
+        })
+    }
 }
 
 /// Who is behind a flow.
@@ -149,6 +184,8 @@ struct Known {
     run: Run,
     begun: Instant,
     placed: bool,
+    /// What the kernel reported of it as refused.
+    refused: u64,
 }
 
 impl Runs {
@@ -157,10 +194,20 @@ impl Runs {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(kernel: &Kernel, runtime_dir: &Path) -> Result<Self, AgentsError> {
-        Self::at(kernel.agents_cgroup(), kernel.cgroup_root(), runtime_dir)
+        Self::at(
+            kernel.agents_cgroup(),
+            kernel.cgroup_root(),
+            runtime_dir,
+            &kernel.attached(),
+        )
     }
 
-    fn at(agents: &Path, cgroup_root: &Path, runtime_dir: &Path) -> Result<Self, AgentsError> {
+    fn at(
+        agents: &Path,
+        cgroup_root: &Path,
+        runtime_dir: &Path,
+        attached: &BTreeSet<u64>,
+    ) -> Result<Self, AgentsError> {
         let folder = runtime_dir.join("runs");
         fs::DirBuilder::new()
             .recursive(true)
@@ -174,12 +221,12 @@ impl Runs {
             executables: Executables::default(),
             folder,
         };
-        runs.recall()?;
+        runs.recall(attached)?;
         Ok(runs)
     }
 
     /// Takes up the runs whose cgroup is still the one they had; forgets the rest.
-    fn recall(&self) -> Result<(), AgentsError> {
+    fn recall(&self, attached: &BTreeSet<u64>) -> Result<(), AgentsError> {
         let entries =
             fs::read_dir(&self.folder).map_err(AgentsError::file("reading", &self.folder))?;
         for entry in entries {
@@ -189,13 +236,14 @@ impl Runs {
             let run = fs::read(&path)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<Run>(&bytes).ok())
-                .filter(|run| run.cgroup.parent() == Some(&self.agents))
+                .filter(|run| !self.is_others(run) || attached.contains(&run.cgroup_id))
                 .filter(|run| cgroup::id(&run.cgroup).is_ok_and(|id| id == run.cgroup_id));
             match run {
                 Some(run) => {
                     let known = Known {
                         begun: Instant::now(),
                         placed: true,
+                        refused: 0,
                         run,
                     };
                     self.known().insert(known.run.cgroup_id, known);
@@ -218,12 +266,18 @@ impl Runs {
         labels: BTreeMap<String, String>,
         requested_by: u32,
     ) -> Result<Run, AgentsError> {
-        check_name(agent)?;
-        check_labels(&labels)?;
-        let count = self.known().len();
-        if count >= MOST_RUNS {
-            return Err(AgentsError::TooManyRuns { count });
-        }
+        self.begin_as(agent, labels, requested_by, None)
+    }
+
+    /// Begins a run that was chosen by a process.
+    fn begin_as(
+        &self,
+        agent: &str,
+        labels: BTreeMap<String, String>,
+        requested_by: u32,
+        selected: Option<Selected>,
+    ) -> Result<Run, AgentsError> {
+        self.check(agent, &labels)?;
         let id = Uuid::now_v7().to_string();
         let path = cgroup::child(&self.agents, &format!("{agent}-{id}"))?;
         cgroup::make(&path)?;
@@ -234,18 +288,105 @@ impl Runs {
             requested_by,
             cgroup_id: cgroup::id(&path)?,
             cgroup: path,
+            selected,
         };
         if let Err(error) = self.remember(&run) {
             let _ = cgroup::remove_tree(&run.cgroup);
             return Err(error);
         }
+        self.enter(&run, false);
+        Ok(run)
+    }
+
+    /// Makes a run of a cgroup that something else made. Ours are the name and the pins;
+    /// the cgroup is never removed.
+    fn adopt(
+        &self,
+        agent: &str,
+        labels: BTreeMap<String, String>,
+        requested_by: u32,
+        path: &Path,
+        selected: Selected,
+    ) -> Result<Run, AgentsError> {
+        self.check(agent, &labels)?;
+        let run = Run {
+            id: Uuid::now_v7().to_string().into(),
+            agent: agent.to_owned(),
+            labels,
+            requested_by,
+            cgroup_id: cgroup::id(path)?,
+            cgroup: path.to_owned(),
+            selected: Some(selected),
+        };
+        self.remember(&run)?;
+        self.enter(&run, true);
+        Ok(run)
+    }
+
+    fn check(&self, agent: &str, labels: &BTreeMap<String, String>) -> Result<(), AgentsError> {
+        check_name(agent)?;
+        check_labels(labels)?;
+        let count = self.known().len();
+        if count >= MOST_RUNS {
+            return Err(AgentsError::TooManyRuns { count });
+        }
+        Ok(())
+    }
+
+    fn enter(&self, run: &Run, placed: bool) {
         let known = Known {
             begun: Instant::now(),
-            placed: false,
+            placed,
+            refused: 0,
             run: run.clone(),
         };
         self.known().insert(run.cgroup_id, known);
-        Ok(run)
+    }
+
+    /// Forgets a run; its cgroup stays.
+    fn forget(&self, run: &Run) {
+        self.known().remove(&run.cgroup_id);
+        let _ = fs::remove_file(self.file(run));
+    }
+
+    /// Whether a run's cgroup is not one that we made.
+    fn is_others(&self, run: &Run) -> bool {
+        run.cgroup.parent() != Some(&self.agents)
+    }
+
+    /// The run whose cgroup a path is, or is below.
+    #[must_use]
+    pub fn at_path(&self, path: &Path) -> Option<Run> {
+        self.known()
+            .values()
+            .find(|known| path.starts_with(&known.run.cgroup))
+            .map(|known| known.run.clone())
+    }
+
+    /// Whether a process is under interception.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn holds(&self, pid: u32) -> Result<bool, AgentsError> {
+        let path = cgroup::of_process(pid)?;
+        let path = self.cgroup_root.join(path.trim_start_matches('/'));
+        Ok(path.starts_with(&self.agents) || self.at_path(&path).is_some())
+    }
+
+    /// Notes what the kernel reported as refused; says whose it is.
+    pub fn refused(&self, cgroup_id: u64, count: u64) -> Option<Run> {
+        let run = self.of_cgroup(cgroup_id)?;
+        if let Some(known) = self.known().get_mut(&run.cgroup_id) {
+            known.refused = known.refused.saturating_add(count);
+        }
+        Some(run)
+    }
+
+    /// What the kernel reported of a run as refused, since this daemon started.
+    fn refusals(&self, run: &Run) -> u64 {
+        self.known()
+            .get(&run.cgroup_id)
+            .map_or(0, |known| known.refused)
     }
 
     /// Moves a process into a run's cgroup.
@@ -254,10 +395,14 @@ impl Runs {
     /// When the kernel does not.
     pub fn place(&self, run: &Run, pid: u32) -> Result<(), AgentsError> {
         cgroup::place(&run.cgroup, pid)?;
+        self.placed(run);
+        Ok(())
+    }
+
+    fn placed(&self, run: &Run) {
         if let Some(known) = self.known().get_mut(&run.cgroup_id) {
             known.placed = true;
         }
-        Ok(())
     }
 
     /// The run that a cgroup belongs to: its own, or that of a cgroup above it.
@@ -266,11 +411,14 @@ impl Runs {
         if let Some(known) = self.known().get(&cgroup_id) {
             return Some(known.run.clone());
         }
-        let path = cgroup::by_id(&self.agents, cgroup_id)?;
-        self.known()
-            .values()
-            .find(|known| path.starts_with(&known.run.cgroup))
-            .map(|known| known.run.clone())
+        // Below one of ours, or one of others' (a container's systemd makes some). The lock
+        // is not held for the walk.
+        let others = self.list().into_iter().filter(|run| self.is_others(run));
+        let tops = others.map(|run| run.cgroup).chain([self.agents.clone()]);
+        let path = tops
+            .filter_map(|top| cgroup::by_id(&top, cgroup_id))
+            .next()?;
+        self.at_path(&path)
     }
 
     /// Who is behind an origin. Reads `/proc` and may hash an executable once, so
@@ -354,6 +502,8 @@ impl Runs {
             .values()
             .filter(|known| known.placed || known.begun.elapsed() > STARTING)
             .map(|known| known.run.clone())
+            // Those of others end with their cgroup, empty or not: see `attached`.
+            .filter(|run| !self.is_others(run))
             .collect();
         let mut over = Vec::new();
         for run in candidates {
@@ -363,8 +513,7 @@ impl Runs {
                 // Gone already, or another cgroup's by now.
                 Err(_) => {}
             }
-            self.known().remove(&run.cgroup_id);
-            let _ = fs::remove_file(self.file(&run));
+            self.forget(&run);
             over.push(run);
         }
         Ok(over)
@@ -393,180 +542,5 @@ impl Runs {
     }
 }
 
-/// Makes a usable name of a command's: what cannot stand in one becomes `-`.
-#[must_use]
-pub fn name_of_command(command: &str) -> String {
-    let base = command.rsplit('/').next().unwrap_or_default();
-    let name: String = base
-        .chars()
-        .map(|c| if is_plain(c) { c } else { '-' })
-        .take(LONGEST_NAME)
-        .collect();
-    let name = name.trim_start_matches('.');
-    if name.is_empty() {
-        "agent".to_owned()
-    } else {
-        name.to_owned()
-    }
-}
-
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
-}
-
-fn check_name(name: &str) -> Result<(), AgentsError> {
-    if name.is_empty()
-        || name.len() > LONGEST_NAME
-        || name.starts_with('.')
-        || !name.chars().all(is_plain)
-    {
-        return Err(AgentsError::Name {
-            name: name.chars().take(LONGEST_NAME).collect(),
-        });
-    }
-    Ok(())
-}
-
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), AgentsError> {
-    if labels.len() > MOST_LABELS {
-        return Err(AgentsError::TooManyLabels {
-            count: labels.len(),
-        });
-    }
-    let usable = |text: &str| text.len() <= LONGEST_LABEL && !text.chars().any(char::is_control);
-    match labels
-        .iter()
-        .find(|(key, value)| key.is_empty() || !usable(key) || !usable(value))
-    {
-        Some((key, _)) => Err(AgentsError::Label {
-            key: key.chars().take(LONGEST_LABEL).collect(),
-        }),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Plain folders stand in for cgroups where only names and files matter.
-    fn runs(place: &Path) -> Runs {
-        let root = place.join("root");
-        let agents = root.join("agents");
-        fs::create_dir_all(&agents).unwrap();
-        Runs::at(&agents, &root, &place.join("run")).unwrap()
-    }
-
-    fn origin(cgroup_id: u64) -> Origin {
-        Origin {
-            address: "10.0.0.5:5432".parse().unwrap(),
-            pid: u32::MAX,
-            uid: 65_534,
-            gid: 65_534,
-            comm: "psql".to_owned(),
-            cgroup_id,
-        }
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_still_who_the_kernel_said() {
-        let place = tempfile::tempdir().unwrap();
-        let runs = runs(place.path());
-        let labels = BTreeMap::from([("team".to_owned(), "data".to_owned())]);
-        let run = runs.begin("deploy-bot", labels.clone(), 1000).unwrap();
-        let identity = runs.identify(&origin(run.cgroup_id));
-        assert_eq!(identity.principal.agent, "deploy-bot");
-        assert_eq!(identity.principal.labels, labels);
-        assert_eq!(identity.principal.uid, 65_534);
-        assert_eq!(identity.run, Some(run.id.clone()));
-        assert_eq!(
-            identity.principal.cgroup,
-            Some(format!("/agents/deploy-bot-{}", run.id))
-        );
-        assert_eq!(identity.process["comm"], "psql");
-        assert_eq!(identity.process["gone"], true);
-    }
-
-    #[test]
-    fn a_socket_of_no_known_run_is_nobodys() {
-        let place = tempfile::tempdir().unwrap();
-        let identity = runs(place.path()).identify(&origin(1));
-        assert_eq!(identity.principal.agent, UNKNOWN);
-        assert_eq!(identity.run, None);
-    }
-
-    #[test]
-    fn a_restarted_daemon_knows_the_runs_of_the_one_before() {
-        let place = tempfile::tempdir().unwrap();
-        let run = runs(place.path())
-            .begin("coder", BTreeMap::new(), 1000)
-            .unwrap();
-        let gone = runs(place.path())
-            .begin("gone", BTreeMap::new(), 1000)
-            .unwrap();
-        fs::remove_dir(&gone.cgroup).unwrap();
-        let later = runs(place.path());
-        assert_eq!(later.list(), vec![run.clone()]);
-        assert_eq!(later.of_cgroup(run.cgroup_id), Some(run));
-        assert_eq!(
-            fs::read_dir(place.path().join("run/runs")).unwrap().count(),
-            1
-        );
-    }
-
-    #[test]
-    fn a_run_whose_cgroup_was_made_anew_is_another_one() {
-        let place = tempfile::tempdir().unwrap();
-        let run = runs(place.path())
-            .begin("coder", BTreeMap::new(), 1000)
-            .unwrap();
-        fs::remove_dir(&run.cgroup).unwrap();
-        fs::create_dir(place.path().join("root/agents/between")).unwrap();
-        fs::create_dir(&run.cgroup).unwrap();
-        if cgroup::id(&run.cgroup).unwrap() != run.cgroup_id {
-            assert_eq!(runs(place.path()).list(), vec![]);
-        }
-    }
-
-    #[test]
-    fn names_and_labels_that_could_lead_elsewhere_are_refused() {
-        let place = tempfile::tempdir().unwrap();
-        let runs = runs(place.path());
-        for name in ["", "..", "a/b", "a b", "a\n", "ü", &"x".repeat(65)] {
-            let refused = runs.begin(name, BTreeMap::new(), 0);
-            assert!(matches!(refused, Err(AgentsError::Name { .. })), "{name:?}");
-        }
-        let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        for bad in [
-            label("", "v"),
-            label("k", "a\nb"),
-            label("k", &"x".repeat(257)),
-        ] {
-            assert!(matches!(
-                runs.begin("a", bad, 0),
-                Err(AgentsError::Label { .. })
-            ));
-        }
-        let many = (0..33).map(|n| (n.to_string(), String::new())).collect();
-        assert!(matches!(
-            runs.begin("a", many, 0),
-            Err(AgentsError::TooManyLabels { count: 33 })
-        ));
-    }
-
-    #[test]
-    fn every_command_gives_a_usable_name() {
-        for (command, name) in [
-            ("/usr/bin/python3.11", "python3.11"),
-            ("psql", "psql"),
-            ("./my agent", "my-agent"),
-            ("/bin/[", "-"),
-            ("..", "agent"),
-            ("/", "agent"),
-            (".hidden", "hidden"),
-        ] {
-            assert_eq!(name_of_command(command), name);
-            assert!(check_name(&name_of_command(command)).is_ok(), "{command}");
-        }
-    }
-}
+mod tests;

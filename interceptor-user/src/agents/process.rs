@@ -133,6 +133,23 @@ impl Stat {
     }
 }
 
+/// A process's parent.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    Stat::of(pid).map(|stat| stat.parent)
+}
+
+/// A process's name.
+pub(super) fn name(pid: u32) -> Option<String> {
+    Stat::of(pid).map(|stat| stat.comm)
+}
+
+/// Whether it is a thread of the kernel's: `kthreadd`, or one of its children.
+pub(super) fn is_kernel_thread(pid: u32) -> bool {
+    const KTHREADD: &str = "kthreadd";
+    let is = |pid| Stat::of(pid).is_some_and(|stat| stat.comm == KTHREADD && stat.parent == 0);
+    is(pid) || parent(pid).is_some_and(is)
+}
+
 /// The chain of parents, nearest first.
 fn parents(first: u32) -> Vec<Value> {
     let mut chain = Vec::new();

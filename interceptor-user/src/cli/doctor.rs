@@ -5,10 +5,12 @@ use std::net::ToSocketAddrs as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::Global;
 use crate::admin::{self, Request, Status};
+use crate::agents::attached::forget_all;
 use crate::config::Config;
 use crate::kernel::health::{Finding, State, look};
 use crate::kernel::{Options, remove};
@@ -27,8 +29,9 @@ Exit status: 0 where nothing failed, 1 where something did.";
 ///
 /// Looks at the kernel, cgroup2, BTF, capabilities, the programs in force, the
 /// configuration, Redis and the daemon, and changes nothing. With `--remove` it takes
-/// interception out of force instead: programs, pins and the agents' cgroup, which it
-/// refuses while the daemon or an agent runs.
+/// interception out of force instead: programs, pins, the agents' cgroup and what `attach`
+/// asked for. It refuses while the daemon or an agent of `exec` runs; attached services and
+/// containers go on without interception.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -44,8 +47,10 @@ pub struct Args {
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     if args.remove {
-        let options = Options::from_config(&Config::load(global.config.as_deref())?);
+        let config = Config::load(global.config.as_deref())?;
+        let options = Options::from_config(&config);
         remove(&options)?;
+        forget_all(&config.state_dir).context("forgetting what was attached")?;
         let says = format!(
             "interception at the cgroup {} is out of force",
             options.cgroup

@@ -1,6 +1,8 @@
 //! The commands, a file each.
 
+mod agents;
 mod approvals;
+mod attach;
 mod ca;
 mod completions;
 mod doctor;
@@ -51,6 +53,9 @@ pub struct Global {
 pub enum Command {
     Run(run::Args),
     Exec(exec::Args),
+    Attach(attach::Args),
+    Detach(attach::DetachArgs),
+    Agents(agents::Args),
     Sessions(sessions::Args),
     Replay(replay::Args),
     Rules(rules::Args),
@@ -68,6 +73,9 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&cli.global, args),
         Command::Exec(args) => exec::run(&cli.global, args),
+        Command::Attach(args) => attach::run(&cli.global, args),
+        Command::Detach(args) => attach::detach(&cli.global, args),
+        Command::Agents(args) => agents::run(&cli.global, args),
         Command::Sessions(args) => sessions::run(&cli.global, args),
         Command::Replay(args) => replay::run(&cli.global, args),
         Command::Rules(args) => rules::run(&cli.global, args),

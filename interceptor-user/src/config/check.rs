@@ -84,7 +84,7 @@ impl Check<'_, '_> {
     }
 
     /// A name that can stand in keys, file names and messages.
-    fn name(&mut self, name: &Spanned<String>, what: &str) -> String {
+    pub(super) fn name(&mut self, name: &Spanned<String>, what: &str) -> String {
         let plain = |one: char| one.is_ascii_alphanumeric() || "._-".contains(one);
         if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
             self.error(
@@ -97,13 +97,6 @@ impl Check<'_, '_> {
     }
 
     fn intercept(&mut self, raw: written::Intercept, fallback: Intercept) -> Intercept {
-        if let Some(first) = raw.agents.first() {
-            self.error(
-                first.referenced,
-                "`agents` is not supported yet",
-                "start agents with `interceptor exec --agent NAME -- COMMAND`",
-            );
-        }
         if let Some(when_down) = &raw.when_down
             && matches!(when_down.value, written::DefaultVerdict::Allow)
         {
@@ -119,6 +112,7 @@ impl Check<'_, '_> {
         };
         Intercept {
             kernel: raw.kernel.unwrap_or(fallback.kernel),
+            agents: self.agents(raw.agents, raw.kernel.unwrap_or(fallback.kernel)),
             cgroup,
             default: raw.default.map_or(fallback.default, verdict),
             uninspected: match raw.uninspected {

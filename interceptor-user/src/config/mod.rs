@@ -8,6 +8,7 @@
 //! let everything pass. So are keys of the format that are not done yet. A secret
 //! is never in here, only where it is.
 
+mod agents;
 mod check;
 mod credentials;
 mod faults;
@@ -27,6 +28,7 @@ use http::HeaderName;
 use interceptor_policy::DefaultVerdict;
 use ipnet::IpNet;
 
+use crate::agents::selector::Selector;
 use crate::secrets::SecretRef;
 
 /// Everything an operator can configure.
@@ -61,10 +63,23 @@ pub struct Intercept {
     pub kernel: bool,
     /// Name of the cgroup below the cgroup2 mount whose children are agents' runs.
     pub cgroup: String,
+    /// Agents that something else starts.
+    pub agents: Vec<Agent>,
     /// What is done with traffic of a target that is not listed.
     pub default: DefaultVerdict,
     /// What is done with what cannot be read.
     pub uninspected: Uninspected,
+}
+
+/// An agent that something else starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// How it is found.
+    pub selector: Selector,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What is done with a flow whose bytes cannot be read.
@@ -320,6 +335,7 @@ impl Default for Config {
             intercept: Intercept {
                 kernel: true,
                 cgroup: "interceptor".to_owned(),
+                agents: Vec::new(),
                 default: DefaultVerdict::Block,
                 uninspected: Uninspected::Block,
             },

@@ -173,10 +173,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
     let target = |rest: &str| format!("targets: [{{ name: t, host: h, {rest} }}]");
     let texts = [
         (
-            "intercept: { agents: [{ name: a, unit: a.service }] }".to_owned(),
-            "agents",
-        ),
-        (
             "intercept: { when_down: allow }".to_owned(),
             "when_down: allow",
         ),
@@ -358,4 +354,51 @@ fn credentials_are_for_the_protocol_that_the_target_speaks_and_whole() {
         let refusal = refusal(&format!("targets: [{{ name: t, host: h, {settings} }}]"));
         assert!(refusal.contains(part), "{settings}: {refusal}");
     }
+}
+
+#[test]
+fn agents_are_found_in_one_way_each() {
+    let config = parse(
+        "intercept:
+  agents:
+    - { name: deploy-bot, unit: deploy-bot.service, labels: { team: platform } }
+    - { name: coder, user: coder }
+    - { name: sandbox, container: 0123456789abcdef }
+    - { name: job, cgroup: /batch.slice/job }
+",
+    )
+    .unwrap();
+    let found: Vec<String> = config
+        .intercept
+        .agents
+        .iter()
+        .map(|agent| format!("{} {}", agent.name, agent.selector))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "deploy-bot unit deploy-bot.service",
+            "coder user coder",
+            "sandbox container 0123456789abcdef",
+            "job cgroup /batch.slice/job",
+        ]
+    );
+    assert_eq!(config.intercept.agents[0].labels["team"], "platform");
+    for (agents, why) in [
+        ("[{ name: a }]", "is not found"),
+        ("[{ name: a, unit: b, user: c }]", "in two ways"),
+        ("[{ name: a, unit: b }, { name: c, unit: b }]", "two agents"),
+        ("[{ name: a b, unit: b }]", "no name"),
+        ("[{ name: .a, unit: b }]", "dot"),
+        ("[{ name: a, container: web }]", "docker inspect"),
+        ("[{ name: a, container: \"label=agent\" }]", "12 of its 64"),
+        ("[{ name: a, cgroup: job }]", "begins with `/`"),
+        ("[{ name: a, unit: b, labels: { \"\": x } }]", "label"),
+        ("[{ name: a, unti: b }]", "unit"),
+    ] {
+        let refusal = refusal(&format!("intercept: {{ agents: {agents} }}"));
+        assert!(refusal.contains(why), "{why:?} in {refusal}");
+    }
+    let off = refusal("intercept: { kernel: false, agents: [{ name: a, unit: b }] }");
+    assert!(off.contains("switched off"), "{off}");
 }

@@ -49,10 +49,22 @@ pub(super) struct Intercept {
     pub(super) kernel: Option<bool>,
     pub(super) cgroup: Option<Spanned<String>>,
     #[serde(default)]
-    pub(super) agents: Vec<Spanned<IgnoredAny>>,
+    pub(super) agents: Vec<Spanned<Agent>>,
     pub(super) default: Option<DefaultVerdict>,
     pub(super) uninspected: Option<Uninspected>,
     pub(super) when_down: Option<Spanned<DefaultVerdict>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agent {
+    pub(super) name: Spanned<String>,
+    pub(super) cgroup: Option<Spanned<String>>,
+    pub(super) unit: Option<Spanned<String>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) container: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -366,6 +366,12 @@ async fn who_and_where(
             let identity = tokio::task::spawn_blocking(move || runs.identify(&origin))
                 .await
                 .ok()?;
+            // Every cgroup with the hooks is a run's. One that is gone already, below a
+            // run's, cannot be told from another's: nobody's rules would be asked.
+            if identity.run.is_none() {
+                warn!(pid, %address, "a connection of a cgroup that nobody knows: closed");
+                return None;
+            }
             Some((identity, pid, address, How::Redirected))
         }
         Arrival::Explicit(listener) => {

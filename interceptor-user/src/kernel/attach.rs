@@ -18,7 +18,7 @@ use interceptor_common::ABI;
 use tracing::{debug, info};
 
 use super::sys::{self, AttachType};
-use super::{Kernel, KernelError, OLDEST_KERNEL, Options, cgroup, pins};
+use super::{Kernel, KernelError, OLDEST_KERNEL, Options, attached, cgroup, pins};
 
 /// The programs, compiled; `cargo xtask ebpf` rebuilds them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -98,6 +98,15 @@ pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
 
     let mut ebpf = load_object(&maps, options.max_flows)?;
     load_programs(&mut ebpf)?;
+    let mut programs = Vec::new();
+    for hook in &HOOKS {
+        let program = program(&ebpf, hook.name)?;
+        programs.push(
+            program
+                .try_clone_to_owned()
+                .map_err(KernelError::io("keeping a program for", &agents))?,
+        );
+    }
     // The maps before the hooks: what cannot be read must not be in force.
     let kernel = Kernel {
         settings: Mutex::new(map(&mut ebpf, "SETTINGS")?),
@@ -108,14 +117,24 @@ pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
         _proxy_link: attach_proxy(&ebpf, &proxy)?,
         agents_cgroup: agents.clone(),
         cgroup_root: root,
+        proxy_cgroup: proxy,
+        folder: folder.clone(),
+        programs,
         _lock: lock,
     };
     // Nobody listens yet; an older daemon's port may be somebody else's by now.
     kernel.set_port(0)?;
-    for hook in &HOOKS {
-        let program = program(&ebpf, hook.name)?;
-        attach(hook, program, &agents_dir, &agents, agents_id, &links)?;
+    for (hook, program) in HOOKS.iter().zip(&kernel.programs) {
+        attach(
+            hook,
+            program.as_fd(),
+            &agents_dir,
+            &agents,
+            agents_id,
+            &links,
+        )?;
     }
+    attached::take_over(&folder, &kernel.cgroup_root, &kernel.programs);
     remove_other_maps(&folder, &maps);
     info!(cgroup = %agents.display(), "interception is in force");
     Ok(kernel)
@@ -246,7 +265,7 @@ fn attach_proxy(ebpf: &Ebpf, cgroup: &Path) -> Result<OwnedFd, KernelError> {
 
 /// Brings one hook into force: into the pinned link where there is one that still
 /// stands at the living cgroup, else by a new link that takes the old pin's place.
-fn attach(
+pub(super) fn attach(
     hook: &Hook,
     program: BorrowedFd<'_>,
     dir: &File,

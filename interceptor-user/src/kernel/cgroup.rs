@@ -106,6 +106,25 @@ pub fn place(path: &Path, pid: u32) -> Result<(), KernelError> {
         .map_err(KernelError::io("moving a process into", &procs))
 }
 
+/// Stops everything in a cgroup and below it, or lets it go on.
+///
+/// # Errors
+/// When the kernel does not.
+pub fn freeze(path: &Path, stop: bool) -> Result<(), KernelError> {
+    let freeze = path.join("cgroup.freeze");
+    fs::write(&freeze, if stop { "1" } else { "0" }).map_err(KernelError::io("writing", &freeze))
+}
+
+/// Whether everything in a cgroup has stopped.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_frozen(path: &Path) -> Result<bool, KernelError> {
+    let events = path.join("cgroup.events");
+    let text = fs::read_to_string(&events).map_err(KernelError::io("reading", &events))?;
+    Ok(text.lines().any(|line| line == "frozen 1"))
+}
+
 /// A process's cgroup2, as a path that begins at the mount (`/a/b`).
 ///
 /// # Errors
@@ -141,22 +160,45 @@ pub fn remove_tree(path: &Path) -> Result<(), KernelError> {
     fs::remove_dir(path).map_err(KernelError::io("removing the cgroup", path))
 }
 
-/// The folder of a cgroup by its id, looked for below `parent`. Agents cannot make
-/// cgroups, so this is a walk over as many as there are runs.
+/// The folder of a cgroup by its id, looked for below `parent`.
 #[must_use]
 pub fn by_id(parent: &Path, wanted: u64) -> Option<PathBuf> {
+    tree(parent).find(|path| fs::metadata(path).is_ok_and(|meta| meta.ino() == wanted))
+}
+
+/// A cgroup and those below it.
+pub fn tree(parent: &Path) -> impl Iterator<Item = PathBuf> {
     let mut waiting = vec![parent.to_owned()];
-    while let Some(path) = waiting.pop() {
-        if fs::metadata(&path).is_ok_and(|meta| meta.ino() == wanted) {
-            return Some(path);
-        }
-        for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                waiting.push(entry.path());
-            }
-        }
-    }
-    None
+    std::iter::from_fn(move || {
+        let path = waiting.pop()?;
+        waiting.extend(children(&path));
+        Some(path)
+    })
+}
+
+/// The cgroups just below one.
+#[must_use]
+pub fn children(parent: &Path) -> Vec<PathBuf> {
+    fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The processes in a cgroup and below it.
+#[must_use]
+pub fn processes(parent: &Path) -> Vec<u32> {
+    tree(parent)
+        .flat_map(|path| {
+            let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            text.lines()
+                .filter_map(|line| line.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 //! Looks and changes nothing. What only root may see is said to be unseen, not well.
 
 use std::fs;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
 use super::attach::{HOOKS, release, version};
-use super::{OLDEST_KERNEL, Options, cgroup, pins, sys};
+use super::{OLDEST_KERNEL, Options, attached, cgroup, pins, sys};
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -84,6 +83,7 @@ pub fn look(options: &Options) -> Vec<Finding> {
         capabilities(),
         mounts(),
         programs(options),
+        others(options),
     ]
 }
 
@@ -200,7 +200,7 @@ fn programs(options: &Options) -> Finding {
     let id = cgroup::id(&agents).unwrap_or_default();
     let missing: Vec<&str> = HOOKS
         .iter()
-        .filter(|hook| !stands(&links(&folder).join(hook.name), id, hook.attach_type))
+        .filter(|hook| !sys::stands(&links(&folder).join(hook.name), id, hook.attach_type))
         .map(|hook| hook.name)
         .collect();
     if missing.is_empty() {
@@ -221,15 +221,39 @@ fn programs(options: &Options) -> Finding {
     }
 }
 
-fn links(folder: &Path) -> PathBuf {
-    folder.join("links")
+/// What stands at cgroups that something else made.
+fn others(options: &Options) -> Finding {
+    const NAME: &str = "attached";
+    let folder = pins::folder(&options.runtime_dir);
+    if !nix::unistd::geteuid().is_root() {
+        return Finding::warn(
+            NAME,
+            format!("only root may look into {}", folder.display()),
+            "run this command as root",
+        );
+    }
+    let folders: Vec<_> = attached::folders(&folder).collect();
+    let broken: Vec<String> = folders
+        .iter()
+        .filter(|(id, links)| !attached::is_whole(links, *id))
+        .map(|(id, _)| id.to_string())
+        .collect();
+    if broken.is_empty() {
+        Finding::ok(NAME, format!("{} cgroups of others", folders.len()))
+    } else {
+        Finding::warn(
+            NAME,
+            format!(
+                "gone, or not in force, at the cgroups with ids {}",
+                broken.join(", ")
+            ),
+            "start `interceptor run`: it attaches what is missing and clears away what is gone",
+        )
+    }
 }
 
-/// Whether a pin is a link that stands at the living cgroup.
-fn stands(pin: &Path, cgroup_id: u64, attach_type: sys::AttachType) -> bool {
-    sys::open_pin(pin)
-        .and_then(|link| sys::link_info(link.as_fd()))
-        .is_ok_and(|info| info.cgroup_id == cgroup_id && info.attach_type == attach_type as u32)
+fn links(folder: &Path) -> PathBuf {
+    folder.join("links")
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! direct. Nothing is exempted by port, mark or process: the daemon lives outside
 //! that cgroup.
 //!
+//! Cgroups that something else made can be attached as well: [`Kernel::attach_to`].
+//!
 //! [`load`](Kernel::load) is in `attach`, the raw system calls that aya does not
 //! have are in `sys`, the folder of pins is `pins`, cgroup2 is `cgroup`.
 //!
@@ -12,6 +14,7 @@
 //! does), and it judges nothing; it refuses only what cannot be redirected.
 
 mod attach;
+mod attached;
 pub mod cgroup;
 pub mod health;
 mod pins;
@@ -129,6 +132,38 @@ pub enum KernelError {
         /// The programs.
         programs: Vec<u32>,
     },
+    /// A cgroup at which the hooks would do harm.
+    #[error("the cgroup {} may not be attached: {why}", path.display())]
+    MayNotAttach {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+    /// A second redirection of ours.
+    #[error(
+        "the cgroup {} may not be attached: {} is under interception already, and one connection is redirected once; detach that first",
+        path.display(), at.display()
+    )]
+    Overlaps {
+        /// The cgroup.
+        path: PathBuf,
+        /// Where the hooks stand.
+        at: PathBuf,
+    },
+    /// A second redirection of somebody else's.
+    #[error(
+        "the cgroup {} may not be attached: other programs redirect connections at {} (program ids {programs:?})",
+        path.display(), at.display()
+    )]
+    Foreign {
+        /// The cgroup.
+        path: PathBuf,
+        /// Where they stand.
+        at: PathBuf,
+        /// The programs.
+        programs: Vec<u32>,
+    },
     /// Agents are running.
     #[error("agents still run below {}; end them first, or they would go on without interception", path.display())]
     AgentsRun {
@@ -213,6 +248,12 @@ impl KernelError {
 pub struct Kernel {
     agents_cgroup: PathBuf,
     cgroup_root: PathBuf,
+    /// Where the programs for accepted sockets stand.
+    proxy_cgroup: PathBuf,
+    /// The pins.
+    folder: PathBuf,
+    /// In the order of the hooks, for further cgroups.
+    programs: Vec<OwnedFd>,
     settings: Mutex<Array<MapData, Settings>>,
     listeners: Mutex<SkStorage<MapData, u64>>,
     origins: SkStorage<MapData, OriginRecord>,

@@ -7,7 +7,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -177,6 +177,13 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
         flags: 0,
     };
     descriptor(bpf(BPF_OBJ_GET, &mut attr)?)
+}
+
+/// Whether a pin is a link that stands at the living cgroup.
+pub(super) fn stands(pin: &Path, cgroup_id: u64, attach_type: AttachType) -> bool {
+    open_pin(pin)
+        .and_then(|link| link_info(link.as_fd()))
+        .is_ok_and(|info| info.cgroup_id == cgroup_id && info.attach_type == attach_type as u32)
 }
 
 #[repr(C)]

@@ -1,0 +1,117 @@
+//! Who is under interception: attaching, detaching, listing.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use interceptor_policy::verdict::Severity;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::info;
+
+use super::Request;
+use crate::agents::Run;
+use crate::agents::attached::{AgentFacts, Attachments, Change, Want};
+use crate::flow::House;
+use crate::recorder::Alert;
+
+/// The answer to [`Request::Agents`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Agents {
+    /// Who is under interception, or waited for.
+    pub agents: Vec<AgentFacts>,
+}
+
+/// The answer to [`Request::Detach`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Detached {
+    /// What is under interception no more.
+    pub runs: Vec<Run>,
+}
+
+/// Answers [`Request::Attach`], [`Request::Detach`] and [`Request::Agents`]. Who asks may.
+pub(super) fn answer(
+    house: &House,
+    attachments: Option<&Arc<Attachments>>,
+    request: Request,
+    uid: u32,
+    pid: u32,
+) -> anyhow::Result<serde_json::Value> {
+    let attachments =
+        attachments.context("this daemon does not intercept (`intercept.kernel: false`)")?;
+    match request {
+        Request::Attach {
+            agent,
+            labels,
+            selector,
+            allow_open_sockets,
+        } => {
+            let want = Want {
+                agent,
+                labels,
+                selector,
+                requested_by: uid,
+                configured: false,
+            };
+            let (attached, change) = attachments.attach(want, pid, allow_open_sockets)?;
+            if let Some(change) = change {
+                tell(house, &change);
+            }
+            Ok(serde_json::to_value(attached)?)
+        }
+        Request::Detach { agent, selector } => {
+            anyhow::ensure!(
+                agent.is_some() || selector.is_some(),
+                "what is detached is not said"
+            );
+            let runs = attachments.detach(agent.as_deref(), selector.as_ref())?;
+            for run in &runs {
+                info!(uid, agent = %run.agent, "detached on request");
+                tell(house, &Change::Detached(run.clone()));
+            }
+            Ok(serde_json::to_value(Detached { runs })?)
+        }
+        _ => {
+            let flows = house.flows.list();
+            let sessions = |run: &str| {
+                flows
+                    .iter()
+                    .filter(|flow| flow.run.as_deref() == Some(run))
+                    .count()
+            };
+            Ok(serde_json::to_value(Agents {
+                agents: attachments.list(sessions),
+            })?)
+        }
+    }
+}
+
+/// Says in the log and on record that somebody came under interception, or left it.
+pub fn tell(house: &House, change: &Change) {
+    let (run, severity, what) = match change {
+        Change::Attached(run) => (run, Severity::Info, "is under interception"),
+        Change::Detached(run) => (run, Severity::Medium, "is under interception no more"),
+        Change::Over(run) => (run, Severity::Info, "is over: its cgroup is gone"),
+    };
+    let by = run
+        .selected
+        .as_ref()
+        .map(|selected| selected.by.to_string())
+        .unwrap_or_default();
+    let line = format!("agent {} ({by}) {what}", run.agent);
+    info!(run = %run.id, cgroup = %run.cgroup.display(), "{line}");
+    house.recorder.alert(Alert {
+        severity,
+        kind: "agents",
+        line,
+        meta: json!({
+            "agent": run.agent,
+            "run": run.id,
+            "selected": by,
+            "labels": run.labels,
+            "cgroup": run.cgroup,
+            "cgroup_id": run.cgroup_id,
+            "requested_by": run.requested_by,
+        })
+        .to_string(),
+    });
+}

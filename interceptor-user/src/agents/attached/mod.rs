@@ -1,0 +1,436 @@
+//! Agents that `exec` did not start: who is wanted under interception, and who is.
+//!
+//! A *want* names an agent and says by which selector it is found; the configuration has
+//! some, `attach` adds others, which are remembered in `<state_dir>/attached` until
+//! `detach`. [`Attachments::reconcile`] is called again and again: a unit that starts
+//! later, or whose cgroup was made anew, is attached then. Each cgroup that is attached is
+//! a run of its own.
+//!
+//! `want` has what goes in and out, `release` is the way back, `process` is for one
+//! process and its descendants.
+//!
+//! What this room does not do: it does not see a cgroup at the moment it is made. Between
+//! that and the next look its processes connect directly; the documents say how a unit is
+//! kept from starting before.
+
+mod process;
+mod release;
+mod want;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, bail, ensure};
+use tracing::{info, warn};
+
+use super::selector::Selector;
+use super::{Run, Runs, Selected};
+use crate::kernel::{Kernel, cgroup};
+
+pub use want::{AgentFacts, Attached, Change, Want};
+
+/// Who is wanted, and what is done about it. One thing at a time.
+#[derive(Debug)]
+pub struct Attachments {
+    kernel: Arc<Kernel>,
+    runs: Arc<Runs>,
+    folder: PathBuf,
+    configured: Vec<Want>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What `attach` asked for.
+    asked: Vec<Want>,
+    /// Who is not there yet, and why.
+    waiting: HashMap<Selector, String>,
+}
+
+impl Attachments {
+    /// Reads what `attach` was asked before, below `<state_dir>/attached`.
+    ///
+    /// # Errors
+    /// When that cannot be read: agents that are not known would go without interception.
+    pub fn open(
+        kernel: Arc<Kernel>,
+        runs: Arc<Runs>,
+        state_dir: &Path,
+        mut configured: Vec<Want>,
+    ) -> anyhow::Result<Self> {
+        for want in &mut configured {
+            want.selector.normalize(kernel.cgroup_root());
+        }
+        let folder = folder(state_dir);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("making {}", folder.display()))?;
+        let mut asked: Vec<Want> = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|kind| kind == "json") {
+                let bytes = fs::read(&path)?;
+                let want = serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{} is no agent", path.display()))?;
+                asked.push(want);
+            }
+        }
+        // The configuration's word counts, where both have one.
+        asked.retain(|want| {
+            configured
+                .iter()
+                .all(|other| other.selector != want.selector)
+        });
+        Ok(Self {
+            kernel,
+            runs,
+            folder,
+            configured,
+            state: Mutex::new(State {
+                asked,
+                waiting: HashMap::new(),
+            }),
+        })
+    }
+
+    /// Attaches who is wanted and there, and lets go who is not wanted any more. Reads and
+    /// writes the cgroup tree: call it where blocking is allowed.
+    pub fn reconcile(&self) -> Vec<Change> {
+        let mut state = self.lock();
+        let mut changes = self.clear(&state);
+        let wants: Vec<Want> = self
+            .configured
+            .iter()
+            .chain(&state.asked)
+            .cloned()
+            .collect();
+        for want in wants {
+            match self.bring(&want) {
+                Ok(change) => {
+                    state.waiting.remove(&want.selector);
+                    changes.extend(change);
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    let before = state.waiting.insert(want.selector.clone(), why.clone());
+                    // Said once, not twice a second.
+                    if before.as_ref() != Some(&why) {
+                        info!(agent = %want.agent, "waits for its cgroup: {why}");
+                    }
+                }
+            }
+        }
+        changes
+    }
+
+    /// Ends the runs whose cgroup is gone, and those that the configuration named before.
+    fn clear(&self, state: &State) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for run in self.others() {
+            let Some(selected) = &run.selected else {
+                continue;
+            };
+            let lives = cgroup::id(&run.cgroup).is_ok_and(|id| id == run.cgroup_id);
+            let wanted = self
+                .configured
+                .iter()
+                .chain(&state.asked)
+                .any(|want| want.selector == selected.by);
+            if lives && wanted {
+                continue;
+            }
+            match self.kernel.detach_from(run.cgroup_id) {
+                Ok(_) => {
+                    self.runs.forget(&run);
+                    changes.push(if lives {
+                        Change::Detached(run)
+                    } else {
+                        Change::Over(run)
+                    });
+                }
+                Err(error) => warn!(%error, agent = %run.agent, "could not be let go"),
+            }
+        }
+        changes
+    }
+
+    /// Brings the cgroup of a want under interception, where it is not.
+    fn bring(&self, want: &Want) -> anyhow::Result<Option<Change>> {
+        let known = self.others().into_iter().find(|run| {
+            run.selected
+                .as_ref()
+                .is_some_and(|selected| selected.by == want.selector)
+                && cgroup::id(&run.cgroup).is_ok_and(|id| id == run.cgroup_id)
+        });
+        let path = match &known {
+            // The pins may have been taken away; the kernel is asked below.
+            Some(run) => run.cgroup.clone(),
+            None => want.selector.resolve(self.kernel.cgroup_root())?,
+        };
+        let selected = Selected {
+            by: want.selector.clone(),
+            configured: want.configured,
+            from: None,
+        };
+        let same = known.as_ref().is_some_and(|run| {
+            run.agent == want.agent
+                && run.labels == want.labels
+                && run.selected.as_ref() == Some(&selected)
+        });
+        if same {
+            self.kernel.attach_to(&path)?;
+            return Ok(None);
+        }
+        if let Some(run) = &known {
+            // Another name for what is under interception already: no moment without.
+            self.runs.forget(run);
+        } else if let Some(other) = self.runs.at_path(&path) {
+            bail!(
+                "the cgroup {} may not be attached: agent {:?} is under interception there already ({})",
+                path.display(),
+                other.agent,
+                how(&other)
+            );
+        }
+        // Written down first: a cgroup that is attached and nobody's would be cut off.
+        let labels = want.labels.clone();
+        let run = self
+            .runs
+            .adopt(&want.agent, labels, want.requested_by, &path, selected)?;
+        if let Err(error) = self.kernel.attach_to(&path) {
+            self.runs.forget(&run);
+            return Err(error.into());
+        }
+        Ok(Some(Change::Attached(run)))
+    }
+
+    /// Does what `attach` asks. `asker` is the process that does.
+    ///
+    /// # Errors
+    /// When it cannot be done; then nothing is different.
+    pub fn attach(
+        &self,
+        mut want: Want,
+        asker: u32,
+        allow_open_sockets: bool,
+    ) -> anyhow::Result<(Attached, Option<Change>)> {
+        super::check_name(&want.agent)?;
+        super::check_labels(&want.labels)?;
+        want.selector.check()?;
+        want.selector.normalize(self.kernel.cgroup_root());
+        if let Selector::Pid(pid) = want.selector {
+            return self.attach_process(&want, pid, asker, allow_open_sockets);
+        }
+        let mut state = self.lock();
+        let before = self
+            .configured
+            .iter()
+            .chain(&state.asked)
+            .find(|other| other.selector == want.selector)
+            .cloned();
+        let (want, is_new) = match before {
+            Some(other) => {
+                let same = other.agent == want.agent
+                    && (want.labels.is_empty() || want.labels == other.labels);
+                ensure!(
+                    same,
+                    "{} is agent {:?} already, with labels {:?}; detach it first",
+                    other.selector,
+                    other.agent,
+                    other.labels
+                );
+                (other, false)
+            }
+            None => (want, true),
+        };
+        let path = want.selector.resolve(self.kernel.cgroup_root())?;
+        self.kernel.may_attach(&path)?;
+        self.not_the_askers(&path, asker)?;
+        let change = self.bring(&want)?;
+        let run = self
+            .runs
+            .at_path(&path)
+            .context("the cgroup is gone again")?;
+        if is_new {
+            if let Err(error) = self.remember(&want) {
+                let _ = self.kernel.detach_from(run.cgroup_id);
+                self.runs.forget(&run);
+                return Err(error);
+            }
+            state.asked.push(want);
+        }
+        let mut warnings = Vec::new();
+        foreign_networks(&run, &mut warnings);
+        if change.is_some() {
+            warnings.push(
+                "connections that its processes had open are cut off, and so is whoever was connected to a server of theirs"
+                    .to_owned(),
+            );
+        }
+        Ok((attached(run, warnings), change))
+    }
+
+    /// An operator's shell that comes under interception could not ask for its release. A
+    /// service's own command (`ExecStartPre=`) is another matter: it ends.
+    fn not_the_askers(&self, path: &Path, asker: u32) -> anyhow::Result<()> {
+        let own = cgroup::of_process(asker)?;
+        let own = self.kernel.cgroup_root().join(own.trim_start_matches('/'));
+        let is_service = path
+            .extension()
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("service"));
+        ensure!(
+            is_service || !own.starts_with(path),
+            "the command that asks is in the cgroup {} itself, and could not ask for its release; ask from outside of it",
+            path.display()
+        );
+        Ok(())
+    }
+
+    /// Whether a process is in the cgroup of a want that is in force already: what a
+    /// service's own command may ask, since it changes nothing.
+    #[must_use]
+    pub fn in_force(&self, agent: &str, selector: &Selector, asker: u32) -> Option<Attached> {
+        let path = cgroup::of_process(asker).ok()?;
+        let path = self.kernel.cgroup_root().join(path.trim_start_matches('/'));
+        let run = self.runs.at_path(&path)?;
+        let mut selector = selector.clone();
+        selector.normalize(self.kernel.cgroup_root());
+        let same = run.agent == agent
+            && run
+                .selected
+                .as_ref()
+                .is_some_and(|selected| selected.by == selector);
+        same.then(|| attached(run, Vec::new()))
+    }
+
+    /// Who is under interception, and who is waited for; oldest first. `sessions` counts
+    /// those of a run.
+    #[must_use]
+    pub fn list(&self, sessions: impl Fn(&str) -> usize) -> Vec<AgentFacts> {
+        let state = self.lock();
+        let mut facts: Vec<AgentFacts> = self
+            .runs
+            .list()
+            .into_iter()
+            .map(|run| AgentFacts {
+                selected: how(&run),
+                configured: run.selected.as_ref().is_some_and(|how| how.configured),
+                since_ms: Some(run.begun_ms()),
+                processes: cgroup::processes(&run.cgroup).len(),
+                sessions: sessions(&run.id),
+                refused: self.runs.refusals(&run),
+                waits: None,
+                agent: run.agent,
+                labels: run.labels,
+                run: Some(run.id),
+                cgroup: Some(run.cgroup),
+            })
+            .collect();
+        let waiting = self
+            .configured
+            .iter()
+            .chain(&state.asked)
+            .filter_map(|want| Some((want, state.waiting.get(&want.selector)?)));
+        facts.extend(waiting.map(|(want, why)| AgentFacts {
+            agent: want.agent.clone(),
+            selected: want.selector.to_string(),
+            configured: want.configured,
+            labels: want.labels.clone(),
+            run: None,
+            cgroup: None,
+            since_ms: None,
+            processes: 0,
+            sessions: 0,
+            refused: 0,
+            waits: Some(why.clone()),
+        }));
+        facts
+    }
+
+    /// The runs of cgroups that something else made.
+    fn others(&self) -> Vec<Run> {
+        let mut runs = self.runs.list();
+        runs.retain(|run| self.runs.is_others(run));
+        runs
+    }
+
+    fn remember(&self, want: &Want) -> anyhow::Result<()> {
+        let path = self.file(want);
+        let draft = path.with_extension("new");
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| {
+                file.write_all(&serde_json::to_vec(want)?)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&draft, &path))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// A file a selector, so that it is the same one however often it is asked for.
+    fn file(&self, want: &Want) -> PathBuf {
+        let name = blake3::hash(want.selector.to_string().as_bytes()).to_hex();
+        self.folder
+            .join(format!("{}.json", name.get(..32).unwrap_or(&name)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets what `attach` asked for.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn forget_all(state_dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(folder(state_dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("attached")
+}
+
+fn attached(run: Run, warnings: Vec<String>) -> Attached {
+    Attached {
+        agent: run.agent,
+        run: run.id,
+        cgroup: run.cgroup,
+        warnings,
+    }
+}
+
+/// How a run was chosen, in words.
+fn how(run: &Run) -> String {
+    run.selected
+        .as_ref()
+        .map_or_else(|| "exec".to_owned(), |selected| selected.by.to_string())
+}
+
+/// The proxy listens on the host's loopback; in another network namespace nobody does.
+fn foreign_networks(run: &Run, warnings: &mut Vec<String>) {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network("self");
+    let elsewhere = cgroup::processes(&run.cgroup)
+        .into_iter()
+        .filter(|pid| network(&pid.to_string()).is_some_and(|net| Some(net) != own))
+        .count();
+    if elsewhere > 0 {
+        warnings.push(format!(
+            "{elsewhere} of its processes have a network namespace of their own, where this daemon does not listen: their connects are refused"
+        ));
+    }
+}
