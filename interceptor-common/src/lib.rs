@@ -78,6 +78,24 @@ pub struct OriginRecord {
     pub reserved: u32,
 }
 
+/// The port of name servers. Datagrams to it go to the proxy's resolver, at the proxy's
+/// own port.
+pub const DNS_PORT: u16 = 53;
+
+/// The socket that asks for a name, as the proxy's resolver sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryKey {
+    /// The agent's address.
+    pub agent: [u8; 16],
+    /// The agent's port.
+    pub agent_port: u16,
+    /// [`AF_INET`] or [`AF_INET6`].
+    pub family: u16,
+    /// Not used; zero, since the kernel hashes all bytes.
+    pub reserved: u32,
+}
+
 /// One redirected connection, as both of its ends can name it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,6 +235,7 @@ const _: () = assert!(core::mem::size_of::<Settings>() == 8);
 const _: () = assert!(core::mem::size_of::<OriginRecord>() == 64);
 const _: () = assert!(core::mem::size_of::<FlowKey>() == 48);
 const _: () = assert!(core::mem::size_of::<RefusalRecord>() == 72);
+const _: () = assert!(core::mem::size_of::<QueryKey>() == 24);
 
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
@@ -227,6 +246,9 @@ unsafe impl aya::Pod for OriginRecord {}
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for FlowKey {}
+// SAFETY: `repr(C)` without padding, and any bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for QueryKey {}
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for RefusalRecord {}

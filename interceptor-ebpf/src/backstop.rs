@@ -2,7 +2,8 @@
 //!
 //! The load-bearing half. Whatever way round `connect` there is (a routing header, a
 //! device, a socket kind nobody thought of), its packets end here, unless they go
-//! over loopback, to the proxy, from a socket whose record is in the flow table.
+//! over loopback, to the proxy, from a socket whose record is in the flow table, or a
+//! question to the proxy's resolver, whose asker is written down on the way.
 //!
 //! An agent's own servers are let be on loopback: their answers may leave, and what
 //! reaches them must come from the proxy's upstream leg, which is marked, and so has
@@ -13,18 +14,21 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
-use interceptor_common::{AF_INET, AF_INET6, FLAG_PASSIVE, FLAG_STORED, Reason, UPSTREAM_MARK};
+use interceptor_common::{
+    AF_INET, AF_INET6, DNS_PORT, FLAG_PASSIVE, FLAG_STORED, QueryKey, Reason, UPSTREAM_MARK,
+};
 
 use crate::{
     PASS, REFUSE,
     connect::LOOPBACK_INDEX,
-    maps::{origin_of, proxy_port},
+    maps::{QUERIES, origin_of, proxy_port},
     report::{self, Destination},
 };
 
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const TCP_LISTEN: u32 = 10;
 
 /// The headers that are looked at.
@@ -38,6 +42,8 @@ struct Packet {
     protocol: u8,
     /// No options, no extension headers, and the transport is TCP.
     plain_tcp: bool,
+    /// The same, and it is UDP.
+    plain_udp: bool,
 }
 
 #[inline(always)]
@@ -69,7 +75,13 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
 #[inline(always)]
 fn may_leave(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
     // SAFETY: a field of the context.
-    if unsafe { (*skb).ifindex } != LOOPBACK_INDEX || !packet.plain_tcp {
+    if unsafe { (*skb).ifindex } != LOOPBACK_INDEX {
+        return false;
+    }
+    if packet.plain_udp {
+        return may_ask(packet, sk);
+    }
+    if !packet.plain_tcp {
         return false;
     }
     if !is_loopback(packet.family, &packet.destination) {
@@ -85,10 +97,47 @@ fn may_leave(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
     flags & FLAG_PASSIVE != 0 || unsafe { (*sk).state } == TCP_LISTEN
 }
 
+/// Whether a datagram is a question to the resolver; whose it is, is written down first.
+#[inline(always)]
+fn may_ask(packet: &Packet, sk: *mut bpf_sock) -> bool {
+    if proxy_port() != Some(packet.destination_port)
+        || !is_proxy_address(packet.family, &packet.destination)
+    {
+        return false;
+    }
+    // SAFETY: a full socket, checked by `full_socket`.
+    let Some(record) = (unsafe { origin_of(sk.cast()) }) else {
+        return false;
+    };
+    // SAFETY: the storage lives as long as the socket.
+    if unsafe { (*record).port } != DNS_PORT {
+        return false;
+    }
+    let key = QueryKey {
+        // SAFETY: sixteen bytes either way.
+        agent: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(packet.source) },
+        agent_port: packet.source_port,
+        family: packet.family,
+        reserved: 0,
+    };
+    // SAFETY: as above.
+    QUERIES.insert(&key, unsafe { &*record }, 0).is_ok()
+}
+
 #[inline(always)]
 fn may_arrive(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
     // SAFETY: a field of the context.
-    if unsafe { (*skb).ifindex } != LOOPBACK_INDEX || !packet.plain_tcp {
+    if unsafe { (*skb).ifindex } != LOOPBACK_INDEX {
+        return false;
+    }
+    if packet.plain_udp {
+        // SAFETY: a full socket, checked by `full_socket`.
+        let asked = unsafe { origin_of(sk.cast()).map_or(0, |record| (*record).port) };
+        return asked == DNS_PORT
+            && proxy_port() == Some(packet.source_port)
+            && is_proxy_address(packet.family, &packet.source);
+    }
+    if !packet.plain_tcp {
         return false;
     }
     // SAFETY: a full socket, checked by `full_socket`.
@@ -171,6 +220,7 @@ fn v4(skb: *mut __sk_buff) -> Option<Packet> {
         family: AF_INET,
         protocol,
         plain_tcp: plain && protocol == TCP && ports.is_some(),
+        plain_udp: plain && protocol == UDP && ports.is_some(),
     })
 }
 
@@ -191,6 +241,7 @@ fn v6(skb: *mut __sk_buff) -> Option<Packet> {
         family: AF_INET6,
         protocol,
         plain_tcp: protocol == TCP && ports.is_some(),
+        plain_udp: protocol == UDP && ports.is_some(),
     })
 }
 

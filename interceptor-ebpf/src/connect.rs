@@ -1,4 +1,5 @@
-//! `connect`: note the origin, rewrite the destination; and refuse what is not TCP.
+//! `connect`, and datagrams to name servers: note the origin, rewrite the destination;
+//! and refuse everything else.
 //!
 //! The order matters: everything that can refuse comes before the record is
 //! written, and the record before the destination is rewritten. An address that is
@@ -11,12 +12,14 @@ use aya_ebpf::{
     bindings::{bpf_sock_addr, bpf_sock_tuple},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_release},
+        generated::{
+            bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+        },
     },
     programs::SockAddrContext,
 };
 use interceptor_common::{
-    AF_INET, AF_INET6, COUNTER_REDIRECTED, LISTENER_MARK, OriginRecord, Reason,
+    AF_INET, AF_INET6, COUNTER_REDIRECTED, DNS_PORT, LISTENER_MARK, OriginRecord, Reason,
 };
 
 use crate::{
@@ -26,7 +29,9 @@ use crate::{
 };
 
 pub const SOCK_STREAM: u32 = 1;
+pub const SOCK_DGRAM: u32 = 2;
 pub const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_UDP: u32 = 17;
 /// `lo` has this index in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_V4: [u8; 4] = [127, 0, 0, 1];
@@ -58,20 +63,40 @@ pub fn v6(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 pub fn datagram_v4(ctx: &SockAddrContext) -> i32 {
-    refuse(ctx, Reason::Datagram, &destination_v4(ctx))
+    datagram(ctx, destination_v4(ctx), Kind::V4)
 }
 
 #[inline(always)]
 pub fn datagram_v6(ctx: &SockAddrContext) -> i32 {
-    refuse(ctx, Reason::Datagram, &destination_v6(ctx))
+    datagram(ctx, destination_v6(ctx), Kind::V6)
+}
+
+/// A datagram to an address. A socket that is connected to a mapped one says here the
+/// address that `connect` has rewritten already.
+#[inline(always)]
+fn datagram(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
+    if to.port == DNS_PORT {
+        return redirect(ctx, to, kind);
+    }
+    // SAFETY: a full socket, since the hook got it.
+    let asks = unsafe { origin_of(socket(ctx).cast::<c_void>()) }
+        // SAFETY: the storage lives as long as the socket.
+        .is_some_and(|record| unsafe { (*record).port } == DNS_PORT);
+    if asks && proxy_port() == Some(to.port) && is_proxy(&to.address, kind) {
+        return PASS;
+    }
+    refuse(ctx, Reason::Datagram, &to)
 }
 
 #[inline(always)]
 fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     let sock_addr = ctx.sock_addr;
     // SAFETY: the context is valid for the program's run, here and below.
-    let stream = unsafe { (*sock_addr).type_ } == SOCK_STREAM;
-    if !stream || to.protocol != IPPROTO_TCP {
+    let socket_type = unsafe { (*sock_addr).type_ };
+    let stream = socket_type == SOCK_STREAM && to.protocol == IPPROTO_TCP;
+    let asks =
+        socket_type == SOCK_DGRAM && to.protocol == IPPROTO_UDP && to.port == DNS_PORT;
+    if !stream && !asks {
         return refuse(ctx, Reason::ConnectKind, &to);
     }
     let sk = socket(ctx);
@@ -87,7 +112,7 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     if to.port == port && is_proxy(&to.address, kind) {
         return refuse(ctx, Reason::Loop, &to);
     }
-    if !listens(ctx, kind, port) {
+    if !listens(ctx, kind, port, stream) {
         return refuse(ctx, Reason::NoListener, &to);
     }
     // SAFETY: a full socket, since the hook got it.
@@ -98,7 +123,9 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     note(unsafe { &mut *record }, &to);
     // SAFETY: as above.
     unsafe { rewrite(sock_addr, kind, port) };
-    count(COUNTER_REDIRECTED);
+    if stream {
+        count(COUNTER_REDIRECTED);
+    }
     PASS
 }
 
@@ -121,10 +148,10 @@ fn note(record: &mut OriginRecord, to: &Destination) {
     record.family = to.family;
 }
 
-/// Whether the proxy's own listener would take the connection, in the network
+/// Whether the proxy's own listener would take the connection, or the question, in the network
 /// namespace of the socket.
 #[inline(always)]
-fn listens(ctx: &SockAddrContext, kind: Kind, port: u16) -> bool {
+fn listens(ctx: &SockAddrContext, kind: Kind, port: u16, stream: bool) -> bool {
     // SAFETY: all bytes zero is a valid value of these plain structures.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let size = if kind == Kind::V6 {
@@ -146,7 +173,12 @@ fn listens(ctx: &SockAddrContext, kind: Kind, port: u16) -> bool {
     let netns = u64::MAX;
     // SAFETY: context and tuple are valid; the socket is released below.
     unsafe {
-        let found = bpf_sk_lookup_tcp(ctx.sock_addr.cast(), &raw mut tuple, size, netns, 0);
+        let ctx = ctx.sock_addr.cast();
+        let found = if stream {
+            bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, netns, 0)
+        } else {
+            bpf_sk_lookup_udp(ctx, &raw mut tuple, size, netns, 0)
+        };
         if found.is_null() {
             return false;
         }

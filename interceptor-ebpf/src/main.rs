@@ -3,14 +3,14 @@
 //! | hook | does |
 //! | --- | --- |
 //! | `sock_create` | lets TCP and UDP sockets be, remembers their cgroup |
-//! | `connect4`, `connect6` | TCP: notes the origin, rewrites to the proxy; all else is refused |
-//! | `sendmsg4`, `sendmsg6` | refused |
-//! | `getpeername4`, `getpeername6` | names the origin, not the proxy |
+//! | `connect4`, `connect6` | TCP, and UDP to port 53: notes the origin, rewrites to the proxy; all else is refused |
+//! | `sendmsg4`, `sendmsg6` | to port 53: the same; all else is refused |
+//! | `getpeername4`, `getpeername6`, `recvmsg4`, `recvmsg6` | names the origin, not the proxy |
 //! | `bind4`, `bind6` | refuses the proxy's port |
 //! | `setsockopt` | refuses what leads around the redirection |
 //! | sock_ops (agents) | puts the flow into the table once its addresses are fixed |
 //! | sock_ops (proxy) | moves the flow from the table into the accepted socket |
-//! | skb egress, ingress | default deny: only redirected flows, and an agent's own servers on loopback |
+//! | skb egress, ingress | default deny: only redirected flows, questions to the resolver, and an agent's own servers on loopback |
 //!
 //! Every helper used here is there on Linux 6.1 for its program type; the object
 //! is loaded there by a test.
@@ -72,6 +72,16 @@ fn peer_v4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn peer_v6(ctx: SockAddrContext) -> i32 {
     names::peer_v6(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg_v4(ctx: SockAddrContext) -> i32 {
+    names::peer_v4(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg_v6(ctx: SockAddrContext) -> i32 {
+    names::sender_v6(&ctx)
 }
 
 #[cgroup_sock_addr(bind4)]

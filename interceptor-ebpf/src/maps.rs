@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use interceptor_common::{
-    COUNTERS as COUNTER_SLOTS, FlowKey, OriginRecord, RefusalRecord, Settings,
+    COUNTERS as COUNTER_SLOTS, FlowKey, OriginRecord, QueryKey, RefusalRecord, Settings,
 };
 
 /// What user space decided. One entry.
@@ -30,6 +30,11 @@ pub static LISTENERS: SkStorage<u64> = SkStorage::new();
 /// leave; evicting would lose a live flow of another agent's instead.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, OriginRecord, 65536> = HashMap::new();
+
+/// Who asks for names, by the socket that the resolver gets the question from. Evicts:
+/// what is lost is a question, and its asker asks again.
+#[btf_map]
+pub static QUERIES: LruHashMap<QueryKey, OriginRecord, 16384> = LruHashMap::new();
 
 /// Refusals on their way to user space. A full ring loses reports and counts them;
 /// what was refused stays refused.

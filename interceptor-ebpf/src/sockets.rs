@@ -8,13 +8,11 @@ use interceptor_common::{AF_INET, Reason};
 
 use crate::{
     PASS, REFUSE,
-    connect::{IPPROTO_TCP, SOCK_STREAM, refuse},
+    connect::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, refuse},
     maps::{origin_or_new, proxy_port},
     report::{self, Destination},
 };
 
-const SOCK_DGRAM: u32 = 2;
-const IPPROTO_UDP: u32 = 17;
 const EPROTONOSUPPORT: i32 = 93;
 
 /// Lets TCP and UDP sockets be created. A stream of another kind (MPTCP, SCTP) is
@@ -27,7 +25,9 @@ pub fn create(ctx: &SockContext) -> i32 {
     let (family, kind, protocol) = unsafe { ((*sock).family, (*sock).type_, (*sock).protocol) };
     // SAFETY: no arguments.
     let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    let reason = if kind == SOCK_STREAM && protocol == IPPROTO_TCP {
+    let tcp = kind == SOCK_STREAM && protocol == IPPROTO_TCP;
+    let udp = kind == SOCK_DGRAM && protocol == IPPROTO_UDP;
+    let reason = if tcp || udp {
         // The cgroup that the socket is born in is the one whose hooks it meets all
         // its life, whoever connects it later. This is where it is known.
         // SAFETY: the context of this hook is the full socket.
@@ -39,8 +39,6 @@ pub fn create(ctx: &SockContext) -> i32 {
             }
             None => Reason::NoStorage,
         }
-    } else if kind == SOCK_DGRAM && protocol == IPPROTO_UDP {
-        return PASS;
     } else {
         Reason::SocketKind
     };

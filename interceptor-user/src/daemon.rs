@@ -130,6 +130,7 @@ async fn up(
         started: (started, time::OffsetDateTime::now_utc().unix_timestamp()),
         recorder,
         front: Front::new(Arc::new(authority)),
+        dns: crate::dns::Resolver::default(),
         http: crate::http::Common::default(),
         ssh,
         catalogs: Catalogs::new(crate::net::Dialer::default()),
@@ -144,6 +145,7 @@ async fn up(
         let redirected = Redirected::bind(kernel)?;
         port = Some(redirected.port);
         redirected.accept(&house);
+        tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
         tokio::spawn(report_refusals(Arc::clone(&house), kernel.refusals()?));
         tokio::spawn(sweep(Arc::clone(&house)));
         attachments = attach(&house)?;

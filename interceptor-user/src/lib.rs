@@ -10,6 +10,7 @@ pub mod approval;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod dns;
 pub mod flow;
 pub mod http;
 pub mod kernel;

@@ -699,7 +699,7 @@ fn a_takeover_replaces_programs_in_place_and_keeps_the_links() {
         let place = Place::new(64)?;
         let mut first = Proxy::start(&place)?;
         let before = links(&place)?;
-        assert_eq!(before.len(), 13);
+        assert_eq!(before.len(), 15);
         first.kill()?;
         let _second = Proxy::start(&place)?;
         assert_eq!(links(&place)?, before);

@@ -93,6 +93,8 @@ impl Need {
             package("curl", "/usr/bin/curl"),
             package("openssh-server", "/usr/sbin/sshd"),
             package("openssh-client", "/usr/bin/ssh"),
+            package("dnsmasq-base", "/usr/sbin/dnsmasq"),
+            package("bind9-dnsutils", "/usr/bin/dig"),
             package("git", "/usr/bin/git"),
             package("rsync", "/usr/bin/rsync"),
             package("asciinema", "/usr/bin/asciinema"),

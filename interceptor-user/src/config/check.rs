@@ -14,8 +14,8 @@ use serde_saphyr::{Location, Spanned};
 use super::faults::Report;
 use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
 use super::{
-    Admin, Approvals, Config, DefaultVerdict, Intercept, Listener, Place, Recorder, Target,
-    TlsMode, Uninspected, UpstreamTls, units,
+    Admin, Approvals, Config, DefaultVerdict, Dns, Intercept, Listener, Named, Place, Recorder,
+    Target, TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 use interceptor_engine::http::grpc::Schemas;
@@ -26,8 +26,10 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
     let fallback = Config::default();
     let runtime_dir = check.path_or(raw.runtime_dir.as_ref(), fallback.runtime_dir);
     let targets = check.targets(raw.targets);
+    let intercept = check.intercept(raw.intercept, fallback.intercept);
     Config {
-        intercept: check.intercept(raw.intercept, fallback.intercept),
+        dns: check.dns(raw.dns, intercept.default),
+        intercept,
         listeners: check.listeners(raw.listeners, &targets),
         targets,
         rules: match raw.rules {
@@ -94,6 +96,62 @@ impl Check<'_, '_> {
             );
         }
         name.value.clone()
+    }
+
+    fn dns(&mut self, raw: written::Dns, default: DefaultVerdict) -> Dns {
+        let fallback = Dns::default();
+        let servers: Vec<_> = raw
+            .servers
+            .iter()
+            .filter_map(|one| {
+                let address = one
+                    .value
+                    .parse::<IpAddr>()
+                    .map(|ip| SocketAddr::new(ip, 53));
+                let address = address.or_else(|_| one.value.parse());
+                if address.is_err() {
+                    let message = format!("{:?} is no address of a name server", one.value);
+                    self.error(
+                        one.referenced,
+                        message,
+                        "an address, with a port where it is not 53",
+                    );
+                }
+                address.ok()
+            })
+            .collect();
+        let names = match (raw.names, default) {
+            (Some(names), _) => names.iter().filter_map(|name| self.named(name)).collect(),
+            (None, DefaultVerdict::Block) => fallback.names,
+            (None, DefaultVerdict::Allow) => vec![Named::Any],
+        };
+        Dns {
+            servers,
+            names,
+            longest: raw.longest.unwrap_or(fallback.longest),
+            per_minute: raw.per_minute.unwrap_or(fallback.per_minute),
+            below_domain: raw.below_domain.unwrap_or(fallback.below_domain),
+        }
+    }
+
+    fn named(&mut self, name: &Spanned<String>) -> Option<Named> {
+        let text = name.value.to_ascii_lowercase();
+        match text.as_str() {
+            "any" => return Some(Named::Any),
+            "targets" => return Some(Named::Targets),
+            _ => {}
+        }
+        let bare = text.strip_prefix("*.").unwrap_or(&text);
+        if !is_host(bare) {
+            let message = format!("{:?} is no name", name.value);
+            let help = "`targets`, `any`, a name, or `*.domain` for every name below one";
+            self.error(name.referenced, message, help);
+            return None;
+        }
+        Some(match bare.len() == text.len() {
+            true => Named::Name(text),
+            false => Named::Below(bare.to_owned()),
+        })
     }
 
     fn intercept(&mut self, raw: written::Intercept, fallback: Intercept) -> Intercept {

@@ -48,12 +48,54 @@ pub struct Config {
     pub admin: Admin,
     /// For whom the local authority may issue certificates.
     pub permitted: crate::tls::Permitted,
+    /// Which names agents may ask for.
+    pub dns: Dns,
     /// Who answers questions.
     pub approvals: Approvals,
     /// Sockets, pins and pid file; gone after a reboot. Default `/run/interceptor`.
     pub runtime_dir: PathBuf,
     /// Keys and state that stay. Default `/var/lib/interceptor`.
     pub state_dir: PathBuf,
+}
+
+/// Which names agents may ask for, and of whom they are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers; the system's, where none is configured.
+    pub servers: Vec<std::net::SocketAddr>,
+    /// Names that may be asked for.
+    pub names: Vec<Named>,
+    /// Bytes of a name, at most.
+    pub longest: usize,
+    /// Questions of one run in a minute, at most.
+    pub per_minute: u32,
+    /// Names below one domain that one run may ask for in an hour, at most.
+    pub below_domain: usize,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            names: vec![Named::Targets],
+            longest: 128,
+            per_minute: 600,
+            below_domain: 200,
+        }
+    }
+}
+
+/// Names that may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// Every name.
+    Any,
+    /// The hosts of the targets.
+    Targets,
+    /// This one; lower case.
+    Name(String),
+    /// Every name below this domain; lower case.
+    Below(String),
 }
 
 /// What is intercepted.
@@ -358,6 +400,7 @@ impl Default for Config {
             admin: Admin {
                 socket: runtime_dir.join("admin.sock"),
             },
+            dns: Dns::default(),
             approvals: Approvals::default(),
             runtime_dir,
             state_dir: PathBuf::from("/var/lib/interceptor"),

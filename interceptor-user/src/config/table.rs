@@ -65,9 +65,10 @@ impl TargetTable {
         self.targets.iter().find(|target| target.name == name)
     }
 
-    /// The one that a destination belongs to.
+    /// The one that a destination belongs to; `looked_up` is the name by which the agent
+    /// was told its address here.
     #[must_use]
-    pub fn resolve(&self, origin: &Origin) -> Option<&Target> {
+    pub fn resolve(&self, origin: &Origin, looked_up: Option<&str>) -> Option<&Target> {
         let address = origin.address().map(|address| address.to_canonical());
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
         let mut best: Option<((u8, bool), &Target)> = None;
@@ -83,10 +84,18 @@ impl TargetTable {
                     .name()
                     .filter(|name| name.eq_ignore_ascii_case(host))
                     .map(|_| u8::MAX),
-                (Place::Host(host), Some(address)) => hosts
-                    .get(host)
-                    .filter(|known| known.contains_key(&address))
-                    .map(|_| max_bits(address)),
+                (Place::Host(host), Some(address)) => {
+                    let known = hosts
+                        .get(host)
+                        .is_some_and(|known| known.contains_key(&address));
+                    let told = looked_up.is_some_and(|name| name.eq_ignore_ascii_case(host));
+                    // Of two hosts at one address, the one that the agent looked up.
+                    match (known, told) {
+                        (_, true) => Some(u8::MAX),
+                        (true, false) => Some(max_bits(address)),
+                        (false, false) => None,
+                    }
+                }
                 (Place::Network(network), Some(address)) => {
                     network.contains(&address).then(|| network.prefix_len())
                 }
@@ -200,7 +209,7 @@ mod tests {
     fn resolved(table: &TargetTable, origin: &str) -> Option<String> {
         let origin: SocketAddr = origin.parse().unwrap();
         table
-            .resolve(&origin.into())
+            .resolve(&origin.into(), None)
             .map(|target| target.name.clone())
     }
 
@@ -256,7 +265,9 @@ mod tests {
                 port: 5432,
                 via,
             };
-            table.resolve(&origin).map(|target| target.name.as_str())
+            table
+                .resolve(&origin, None)
+                .map(|target| target.name.as_str())
         };
         let address = |text: &str| Host::Address(text.parse().unwrap());
         let localhost = || Host::Name("LocalHost".into());

@@ -31,6 +31,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) ca: Ca,
     #[serde(default)]
+    pub(super) dns: Dns,
+    #[serde(default)]
     pub(super) approvals: Approvals,
     pub(super) runtime_dir: Option<Spanned<String>>,
     pub(super) state_dir: Option<Spanned<String>>,
@@ -41,6 +43,17 @@ pub(super) struct Config {
 pub(super) struct Ca {
     #[serde(default)]
     pub(super) permitted: Vec<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dns {
+    #[serde(default)]
+    pub(super) servers: Vec<Spanned<String>>,
+    pub(super) names: Option<Vec<Spanned<String>>>,
+    pub(super) longest: Option<usize>,
+    pub(super) per_minute: Option<u32>,
+    pub(super) below_domain: Option<usize>,
 }
 
 #[derive(Default, Deserialize)]

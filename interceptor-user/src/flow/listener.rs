@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use interceptor_policy::verdict::Severity;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tracing::{info, warn};
 
 use super::House;
 use super::serve::{self, Arrival};
 use crate::config::Listener;
+use crate::dns::Resolver;
 use crate::kernel::Kernel;
 use crate::recorder::Alert;
 
@@ -29,6 +30,8 @@ pub struct Redirected {
     pub port: u16,
     v4: TcpListener,
     v6: Option<TcpListener>,
+    /// Where questions for names come, on the same port.
+    questions: Vec<UdpSocket>,
 }
 
 impl Redirected {
@@ -42,12 +45,25 @@ impl Redirected {
         for _ in 0..TRIES {
             let v4 = listen((Ipv4Addr::LOCALHOST, 0).into()).context("listening on 127.0.0.1")?;
             let port = v4.local_addr().context("listening on 127.0.0.1")?.port();
-            match listen((Ipv6Addr::LOCALHOST, port).into()) {
-                Ok(v6) => return Self::adopt(kernel, port, v4, Some(v6)),
-                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => last = Some(error),
+            let in_use = |error: &std::io::Error| error.raw_os_error() == Some(libc::EADDRINUSE);
+            let mut questions = match ask_at((Ipv4Addr::LOCALHOST, port).into()) {
+                Ok(socket) => vec![socket],
+                Err(error) if in_use(&error) => {
+                    last = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error).context("listening on 127.0.0.1 for UDP"),
+            };
+            let v6 = listen((Ipv6Addr::LOCALHOST, port).into());
+            match v6.and_then(|v6| Ok((v6, ask_at((Ipv6Addr::LOCALHOST, port).into())?))) {
+                Ok((v6, socket)) => {
+                    questions.push(socket);
+                    return Self::adopt(kernel, port, v4, Some(v6), questions);
+                }
+                Err(error) if in_use(&error) => last = Some(error),
                 Err(error) => {
                     warn!(%error, "no IPv6 on this host: agents' connections over it are refused");
-                    return Self::adopt(kernel, port, v4, None);
+                    return Self::adopt(kernel, port, v4, None, questions);
                 }
             }
         }
@@ -59,17 +75,29 @@ impl Redirected {
         port: u16,
         v4: TcpListener,
         v6: Option<TcpListener>,
+        questions: Vec<UdpSocket>,
     ) -> anyhow::Result<Self> {
         kernel.adopt_listener(v4.as_fd())?;
         if let Some(v6) = &v6 {
             kernel.adopt_listener(v6.as_fd())?;
         }
+        for socket in &questions {
+            kernel.adopt_listener(socket.as_fd())?;
+        }
         kernel.set_port(port)?;
-        Ok(Self { port, v4, v6 })
+        Ok(Self {
+            port,
+            v4,
+            v6,
+            questions,
+        })
     }
 
     /// Accepts until the task is dropped.
     pub fn accept(self, house: &Arc<House>) {
+        for socket in self.questions {
+            Resolver::accept(house, socket);
+        }
         for listener in std::iter::once(self.v4).chain(self.v6) {
             let house = Arc::clone(house);
             tokio::spawn(async move {
@@ -134,6 +162,12 @@ pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+fn ask_at(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -54,6 +54,8 @@ pub struct House {
     pub recorder: Recorder,
     /// How PostgreSQL's legs are opened.
     pub front: Front,
+    /// Who asks for names, and what was answered.
+    pub dns: crate::dns::Resolver,
     /// What HTTP flows share.
     pub http: crate::http::Common,
     /// The host keys that agents are shown.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use interceptor_common::DNS_PORT;
 use interceptor_engine::event::{Event, FlowTime, Kind, SCHEMA};
 use interceptor_engine::journal::Journal;
 use interceptor_policy::verdict::Severity;
@@ -23,6 +24,7 @@ use crate::agents::Identity;
 use crate::agents::command_line::recordable;
 use crate::approval::facts::Context;
 use crate::config::{self, Listener};
+use crate::dns;
 use crate::kernel;
 use crate::net::{Dialer, Origin, Socket};
 
@@ -51,6 +53,8 @@ pub struct Flow {
     pub identity: Identity,
     /// Process id at `connect`; 0 where not known.
     pub pid: u32,
+    /// The name by which the agent looked it up, where it did.
+    pub name: Option<Arc<str>>,
     /// Where.
     pub origin: Origin,
     /// How the service is dialled.
@@ -74,10 +78,7 @@ impl Flow {
             principal: self.identity.principal.clone(),
             target: interceptor_policy::Target {
                 name: target.map(|target| target.name.clone()),
-                host: target.and_then(|target| match &target.place {
-                    config::Place::Host(host) => Some(host.clone()),
-                    config::Place::Network(_) => None,
-                }),
+                host: self.host().map(str::to_owned),
                 address: self.address(),
                 port: self.origin.port,
                 origin: self.origin.to_string().into(),
@@ -86,6 +87,15 @@ impl Flow {
             },
             protocol,
         }
+    }
+
+    /// The host that it goes to: as it is configured, or as the agent looked it up.
+    fn host(&self) -> Option<&str> {
+        let configured = self.target.as_ref().and_then(|target| match &target.place {
+            config::Place::Host(host) => Some(host.as_str()),
+            config::Place::Network(_) => None,
+        });
+        configured.or(self.name.as_deref())
     }
 
     /// Its address, where that is known and means here what it says: behind an SSH
@@ -182,6 +192,7 @@ impl Flow {
             "principal": self.acting(),
             "process": self.identity.process,
             "origin": self.origin.to_string(),
+            "host_name": self.host(),
             "target": self.target.as_ref().map(|target| &target.name),
             "arrival": self.arrival,
             "inside": self.outer.map(|(session, channel)| json!({"session": session, "channel": channel})),
@@ -213,11 +224,19 @@ fn principal(principal: &Principal) -> Value {
 pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
     let began = Instant::now();
     let began_at = time::OffsetDateTime::now_utc();
+    let cgroup = match &arrival {
+        Arrival::Redirected(origin) => origin.cgroup_id,
+        Arrival::Explicit(_) => 0,
+    };
     let Some((identity, pid, origin, how)) = who_and_where(&house, arrival).await else {
         return;
     };
+    let name = house.dns.names.of(cgroup, origin.ip(), began);
     let target = match how {
-        How::Redirected => house.targets.resolve(&origin.into()).cloned(),
+        How::Redirected => house
+            .targets
+            .resolve(&origin.into(), name.as_deref())
+            .cloned(),
         How::Explicit(target) => Some(*target),
     };
     let arrival = if pid == 0 { "listener" } else { "redirect" };
@@ -227,6 +246,7 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
         began_at,
         identity,
         pid,
+        name,
         origin: origin.into(),
         dialer: house.front.dialer.clone(),
         target,
@@ -243,6 +263,10 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
         )
         .await;
         return;
+    }
+    // Whichever name server it is: it is asked here.
+    if cgroup != 0 && origin.port() == DNS_PORT && flow.target.is_none() {
+        return dns::server::over_tcp(&house, flow, cgroup, Socket::Tcp(tcp)).await;
     }
     Box::pin(serve(house, flow, Socket::Tcp(tcp))).await;
 }
@@ -276,7 +300,8 @@ pub fn carried(
         began_at: time::OffsetDateTime::now_utc(),
         identity: outer.identity.clone(),
         pid: outer.pid,
-        target: house.targets.resolve(&inner.origin).cloned(),
+        name: None,
+        target: house.targets.resolve(&inner.origin, None).cloned(),
         origin: inner.origin,
         dialer: inner.dialer,
         arrival: inner.arrival,

@@ -27,11 +27,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 ));
 
 /// Maps that outlive the daemon.
-const MAPS: [&str; 7] = [
+const MAPS: [&str; 8] = [
     "SETTINGS",
     "ORIGINS",
     "LISTENERS",
     "FLOWS",
+    "QUERIES",
     "REFUSALS",
     "REPORTED",
     "COUNTERS",
@@ -47,7 +48,7 @@ pub(super) struct Hook {
 
 /// The hooks at the agents' cgroup, in the order in which they are attached: from
 /// the first one on nothing leaves that is not redirected.
-pub(super) const HOOKS: [Hook; 13] = [
+pub(super) const HOOKS: [Hook; 15] = [
     hook("egress", AttachType::Egress),
     hook("ingress", AttachType::Ingress),
     hook("agent_ops", AttachType::SockOps),
@@ -57,6 +58,8 @@ pub(super) const HOOKS: [Hook; 13] = [
     hook("sendmsg_v6", AttachType::Sendmsg6),
     hook("peer_v4", AttachType::Getpeername4),
     hook("peer_v6", AttachType::Getpeername6),
+    hook("recvmsg_v4", AttachType::Recvmsg4),
+    hook("recvmsg_v6", AttachType::Recvmsg6),
     hook("bind_v4", AttachType::Bind4),
     hook("bind_v6", AttachType::Bind6),
     hook("created", AttachType::SockCreate),
@@ -112,6 +115,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
         settings: Mutex::new(map(&mut ebpf, "SETTINGS")?),
         listeners: Mutex::new(map(&mut ebpf, "LISTENERS")?),
         origins: map(&mut ebpf, "ORIGINS")?,
+        queries: map(&mut ebpf, "QUERIES")?,
         counters: map(&mut ebpf, "COUNTERS")?,
         refusals: Mutex::new(Some(map::<RingBuf<MapData>>(&mut ebpf, "REFUSALS")?)),
         _proxy_link: attach_proxy(&ebpf, &proxy)?,

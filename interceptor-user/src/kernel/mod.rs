@@ -28,11 +28,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 pub use interceptor_common::Reason;
 use interceptor_common::{
     ABI, AF_INET, AF_INET6, COUNTER_ACCEPTED, COUNTER_LOST, COUNTER_REDIRECTED, COUNTER_SUPPRESSED,
-    LISTENER_MARK, OriginRecord, Settings,
+    LISTENER_MARK, OriginRecord, QueryKey, Settings,
 };
 
 pub use self::refusals::{Refusal, Refusals};
@@ -257,6 +257,7 @@ pub struct Kernel {
     settings: Mutex<Array<MapData, Settings>>,
     listeners: Mutex<SkStorage<MapData, u64>>,
     origins: SkStorage<MapData, OriginRecord>,
+    queries: HashMap<MapData, QueryKey, OriginRecord>,
     counters: PerCpuArray<MapData, u64>,
     refusals: Mutex<Option<RingBuf<MapData>>>,
     /// Moves records into accepted sockets; ends with this process, as those do.
@@ -272,6 +273,36 @@ impl std::fmt::Debug for Kernel {
             .field("agents_cgroup", &self.agents_cgroup)
             .finish_non_exhaustive()
     }
+}
+
+/// An address as the kernel's records have it.
+fn bytes(address: IpAddr) -> ([u8; 16], u16) {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], AF_INET)
+        }
+        IpAddr::V6(address) => (address.octets(), AF_INET6),
+    }
+}
+
+fn read(record: &OriginRecord) -> Result<Option<Origin>, KernelError> {
+    if record.family == 0 {
+        return Ok(None);
+    }
+    let Some(address) = address(record.family, record.address, record.port) else {
+        return Err(KernelError::Family {
+            family: record.family,
+        });
+    };
+    Ok(Some(Origin {
+        address,
+        pid: record.tgid,
+        uid: record.uid,
+        gid: record.gid,
+        comm: name(&record.comm),
+        cgroup_id: record.cgroup_id,
+    }))
 }
 
 /// What the programs counted, since they were first loaded.
@@ -344,22 +375,27 @@ impl Kernel {
             Err(MapError::KeyNotFound) => return Ok(None),
             Err(error) => return Err(KernelError::map("reading a socket's origin")(error)),
         };
-        if record.family == 0 {
-            return Ok(None);
-        }
-        let Some(address) = address(record.family, record.address, record.port) else {
-            return Err(KernelError::Family {
-                family: record.family,
-            });
+        read(&record)
+    }
+
+    /// Who asks for a name, by the address that its question came from, and which name
+    /// server it asked. `None` means that no redirect made this question.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or its answer makes no sense.
+    pub fn query(&self, from: SocketAddr) -> Result<Option<Origin>, KernelError> {
+        let (agent, family) = bytes(from.ip());
+        let key = QueryKey {
+            agent,
+            agent_port: from.port(),
+            family,
+            reserved: 0,
         };
-        Ok(Some(Origin {
-            address,
-            pid: record.tgid,
-            uid: record.uid,
-            gid: record.gid,
-            comm: name(&record.comm),
-            cgroup_id: record.cgroup_id,
-        }))
+        match self.queries.get(&key, 0) {
+            Ok(record) => read(&record),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(KernelError::map("reading who asks for a name")(error)),
+        }
     }
 
     /// The refusals. Only one stream sees each of them. Call inside a tokio runtime.

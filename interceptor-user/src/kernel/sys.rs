@@ -34,6 +34,8 @@ pub(super) enum AttachType {
     Connect6 = 11,
     Sendmsg4 = 14,
     Sendmsg6 = 15,
+    Recvmsg4 = 19,
+    Recvmsg6 = 20,
     Setsockopt = 22,
     Getpeername4 = 29,
     Getpeername6 = 30,

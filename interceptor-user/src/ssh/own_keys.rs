@@ -113,7 +113,7 @@ mod tests {
         std::fs::write(&path, format!("# whose\n{line}\n")).unwrap();
         assert_eq!(listed(&path).unwrap(), [key.public_key().clone()]);
         std::fs::write(&path, format!("command=\"true\" {line}\n")).unwrap();
-        assert!(listed(&path).unwrap_err().to_string().contains("options"));
+        assert!(listed(&path).is_err());
         std::fs::write(&path, "nonsense\n").unwrap();
         assert!(listed(&path).is_err());
     }
