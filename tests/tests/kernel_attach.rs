@@ -277,6 +277,15 @@ fn a_running_service_is_attached_survives_two_daemons_and_is_let_go() -> Result<
         assert!(now["processes"].as_u64() > Some(0), "{now}");
         assert!(now["since_ms"].as_u64() > Some(1_500_000_000_000), "{now}");
 
+        // Doctor fails for what a test's machine has not (Redis' standard port), and says all.
+        let health = world.daemon.command(&["doctor"])?;
+        let health = String::from_utf8_lossy(&health.stdout).into_owned();
+        assert!(health.contains("cgroups of others: 1"), "{health}");
+        let table = world.daemon.ask(&["agents"])?;
+        for word in ["bot  cgroup /", "team=data", "since 20", &path] {
+            assert!(table.contains(word), "{word} in {table}");
+        }
+
         // Who is under interception may not ask for release, nor may anybody but root.
         let program = interceptor_tests::daemon::program()?;
         let detach = format!(
@@ -314,6 +323,8 @@ fn a_running_service_is_attached_survives_two_daemons_and_is_let_go() -> Result<
             )
         })?;
         assert_eq!(pins(world)?, 0, "pins of a cgroup that is gone stay");
+        let table = world.daemon.ask(&["agents"])?;
+        assert!(table.contains("waits: cgroup /"), "{table}");
         cgroup::make(&service)?;
         eventually("its being attached again", SOON, || {
             let now = facts(&world.daemon, "bot")?;
@@ -420,8 +431,22 @@ fn what_would_redirect_twice_or_redirect_the_daemon_is_refused() -> Result<()> {
             assert_eq!(world.daemon.command(words)?.status.code(), Some(2));
         }
 
-        // What an attempt left behind would stand in the way of this one.
+        // Another daemon's redirection is one too.
+        let place = Place::new()?;
+        let other = Daemon::start(
+            &place,
+            &world.redis.url(),
+            "version: 1\nrules: []\n",
+            &json!({}),
+        )?;
         let path = beside.display().to_string();
+        other.ask(&["attach", "--cgroup", &path, "--agent", "theirs"])?;
+        let complaint = attach(&beside, "another")?;
+        assert!(complaint.contains("other programs"), "{complaint}");
+        other.ask(&["detach", "--cgroup", &path])?;
+        drop(other);
+
+        // What an attempt left behind would stand in the way of this one.
         world
             .daemon
             .ask(&["attach", "--cgroup", &path, "--agent", "beside"])?;
@@ -473,6 +498,70 @@ fn a_configured_agent_is_attached_when_its_unit_comes() -> Result<()> {
             .args(["attach", "--unit", &name, "--agent", "late"])
             .output()?;
         assert!(done.status.success(), "{done:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_container_is_found_by_its_id_and_named_on_record() -> Result<()> {
+    WORLD.test(|world| {
+        let id = format!("{:064x}", u128::from(std::process::id()) << 96 | 0xc0ffee);
+        let scope = made(world, &format!("docker.slice/docker-{id}.scope"))?;
+        // An engine gives each a network of its own, unless told otherwise.
+        let mut alone = Command::new("/bin/sh")
+            .args([
+                "-c",
+                "echo 0 >\"$0/cgroup.procs\" && exec unshare -n sleep 1000",
+            ])
+            .arg(&scope)
+            .spawn()?;
+        let own = std::fs::read_link("/proc/self/ns/net")?;
+        let network = PathBuf::from(format!("/proc/{}/ns/net", alone.id()));
+        eventually("a network of its own", SOON, || {
+            Ok(std::fs::read_link(&network)? != own)
+        })?;
+        let (short, _) = id.split_at(40);
+        let said = world
+            .daemon
+            .ask(&["attach", "--container", short, "--agent", "sandbox"])?;
+        assert!(said.contains("network namespace"), "{said}");
+        let mut shell = Shell::start(&scope)?;
+        assert_eq!(shell.ok(&psql(world, "SELECT 'inside'"))?, "inside");
+        let (_, events) = world.records()?.only_session_of("sandbox")?;
+        let opened = events.first().context("an event")?.meta.to_string();
+        assert!(
+            opened.contains(&format!(r#""container":"{id}""#)),
+            "{opened}"
+        );
+        world.daemon.ask(&["detach", "--agent", "sandbox"])?;
+        alone.kill()?;
+        alone.wait()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn processes_that_fork_without_end_are_all_moved() -> Result<()> {
+    WORLD.test(|world| {
+        let home = made(world, "forks")?;
+        let mut shell = Shell::start(&home)?;
+        shell.ok("(while :; do (:); (: & :); done) & storm=$!; echo begun")?;
+        let pid = shell.pid().to_string();
+        world
+            .daemon
+            .ask(&["attach", "--pid", &pid, "--agent", "storm"])?;
+        assert_eq!(cgroup::processes(&home), Vec::<u32>::new());
+        assert_eq!(shell.ok(&psql(world, "SELECT 'storm'"))?, "storm");
+        recorded(world, "storm", "SELECT 'storm'")?;
+        let run = facts(&world.daemon, "storm")?;
+        let run = run
+            .get("cgroup")
+            .and_then(Value::as_str)
+            .context("a cgroup")?;
+        let run = PathBuf::from(run);
+        world.daemon.ask(&["detach", "--pid", &pid])?;
+        assert_eq!(cgroup::processes(&run), Vec::<u32>::new());
+        shell.ok("kill $storm")?;
         Ok(())
     })
 }

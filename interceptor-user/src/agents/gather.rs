@@ -135,7 +135,8 @@ fn move_all(
                 continue;
             };
             let at = wanted.root.join(at.trim_start_matches('/'));
-            if at == to {
+            // What is dead cannot be moved, and its parent, which has stopped, leaves it lying.
+            if at == to || process::is_dead(one) {
                 continue;
             }
             if one == std::process::id() {

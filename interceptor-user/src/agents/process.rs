@@ -143,6 +143,17 @@ pub(super) fn name(pid: u32) -> Option<String> {
     Stat::of(pid).map(|stat| stat.comm)
 }
 
+/// Whether nothing of a process runs any more, and only its parent has not asked what came
+/// of it. One whose first thread ended before the others runs on.
+pub(super) fn is_dead(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, after)| after.split_whitespace().next());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    matches!(state, None | Some("Z" | "X")) && threads <= 1
+}
+
 /// Whether it is a thread of the kernel's: `kthreadd`, or one of its children.
 pub(super) fn is_kernel_thread(pid: u32) -> bool {
     const KTHREADD: &str = "kthreadd";

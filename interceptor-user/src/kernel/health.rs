@@ -239,7 +239,7 @@ fn others(options: &Options) -> Finding {
         .map(|(id, _)| id.to_string())
         .collect();
     if broken.is_empty() {
-        Finding::ok(NAME, format!("{} cgroups of others", folders.len()))
+        Finding::ok(NAME, format!("cgroups of others: {}", folders.len()))
     } else {
         Finding::warn(
             NAME,

@@ -112,7 +112,10 @@ impl Attachments {
         let home = from
             .filter(|from| from.is_dir())
             .unwrap_or_else(|| self.kernel.cgroup_root().to_owned());
+        // Stopped, or what forks meanwhile is never out whole; they go on where they arrive.
+        cgroup::freeze(&run.cgroup, true)?;
         gather::put_back(&run.cgroup, &HashMap::new(), &home);
+        cgroup::freeze(&run.cgroup, false)?;
         ensure!(
             cgroup::processes(&run.cgroup).is_empty(),
             "some processes of agent {:?} could not be moved to {}",
