@@ -421,6 +421,13 @@ impl Runs {
         self.at_path(&path)
     }
 
+    /// The id of the cgroup of the run that a cgroup belongs to. What is counted for a run,
+    /// or kept for it, goes by this one: what is attached may make cgroups below its own.
+    #[must_use]
+    pub fn top(&self, cgroup_id: u64) -> Option<u64> {
+        self.of_cgroup(cgroup_id).map(|run| run.cgroup_id)
+    }
+
     /// Who is behind an origin. Reads `/proc` and may hash an executable once, so
     /// call it where blocking is allowed. A process that is gone still yields what
     /// the kernel said.

@@ -198,7 +198,8 @@ async fn datagram(house: &Arc<House>, from: SocketAddr, bytes: &[u8]) -> Option<
             return None;
         }
     };
-    let cgroup = origin.cgroup_id;
+    // Of a cgroup that nobody knows no question is answered, as no connection is served.
+    let cgroup = house.runs.as_ref()?.top(origin.cgroup_id)?;
     let (answer, room) = answered(house, cgroup, Some(origin), None, bytes).await?;
     let whole = answer.to_vec().ok()?;
     match whole.len() <= room {

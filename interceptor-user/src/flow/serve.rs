@@ -225,7 +225,11 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
     let began = Instant::now();
     let began_at = time::OffsetDateTime::now_utc();
     let cgroup = match &arrival {
-        Arrival::Redirected(origin) => origin.cgroup_id,
+        Arrival::Redirected(origin) => house
+            .runs
+            .as_ref()
+            .and_then(|runs| runs.top(origin.cgroup_id))
+            .unwrap_or(origin.cgroup_id),
         Arrival::Explicit(_) => 0,
     };
     let Some((identity, pid, origin, how)) = who_and_where(&house, arrival).await else {
