@@ -94,8 +94,7 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     // SAFETY: the context is valid for the program's run, here and below.
     let socket_type = unsafe { (*sock_addr).type_ };
     let stream = socket_type == SOCK_STREAM && to.protocol == IPPROTO_TCP;
-    let asks =
-        socket_type == SOCK_DGRAM && to.protocol == IPPROTO_UDP && to.port == DNS_PORT;
+    let asks = socket_type == SOCK_DGRAM && to.protocol == IPPROTO_UDP && to.port == DNS_PORT;
     if !stream && !asks {
         return refuse(ctx, Reason::ConnectKind, &to);
     }
