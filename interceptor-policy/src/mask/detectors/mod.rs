@@ -527,6 +527,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn digits_of_the_value_before_hide_no_number_behind_them() {
+        let plan = everything();
+        assert!(!plan.scan(b"030/1234567").is_empty());
+        for before in ["0 1", "1", "12-3", "\0"] {
+            assert!(
+                plan.may_hit(format!("{before}030/1234567").as_bytes()),
+                "{before:?}"
+            );
+        }
+    }
+
     fn check(value: &[u8]) -> Result<(), TestCaseError> {
         let plan = everything();
         let hits = plan.scan(value);

@@ -315,7 +315,6 @@ fn run_around(chunk: &[u8], index: usize, wanted: Wanted) -> Option<usize> {
 fn run_may_hit(chunk: &[u8], start: usize, wanted: Wanted) -> bool {
     let mut group = start..group_end(chunk, start);
     let mut before_it = start..start;
-    let mut first = true;
     let mut digits = 0;
     loop {
         digits += group.len();
@@ -333,11 +332,11 @@ fn run_may_hit(chunk: &[u8], start: usize, wanted: Wanted) -> bool {
         }
         let next = group.end + 1..group_end(chunk, group.end + 1);
         if wanted.ssns && may_be_ssn(&before_it, &group, &next)
-            || wanted.phones && phone::may_begin(chunk, &group, &next, first)
+            || wanted.phones && phone::may_begin(chunk, &group, &next)
         {
             return true;
         }
-        (before_it, group, first) = (group, next, false);
+        (before_it, group) = (group, next);
     }
 }
 

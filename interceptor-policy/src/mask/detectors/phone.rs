@@ -361,19 +361,11 @@ pub(super) fn may_be_in_brackets(chunk: &[u8], open: usize) -> bool {
 }
 
 /// Whether a national number could begin in the group of digits `group`, the
-/// next one at `next`: the shapes of [`is_national`]. Where `group` is the
-/// first of its run, there may be digits before it that are not the number's.
-pub(super) fn may_begin(
-    chunk: &[u8],
-    group: &Range<usize>,
-    next: &Range<usize>,
-    first: bool,
-) -> bool {
+/// next one at `next`: the shapes of [`is_national`]. The first digits of `group` may
+/// be another value's, which ends where the number's begins.
+pub(super) fn may_begin(chunk: &[u8], group: &Range<usize>, next: &Range<usize>) -> bool {
     // Where a group of `len` digits begins that ends here.
-    let begin = |len: usize| {
-        let fits = group.len() == len || (first && group.len() > len);
-        fits.then(|| group.end.saturating_sub(len))
-    };
+    let begin = |len: usize| (group.len() >= len).then(|| group.end.saturating_sub(len));
     let group_end = |start| run(chunk, start, |byte| byte.is_ascii_digit());
     let third = || group_end(next.end + 1).saturating_sub(next.end + 1);
     match next.len() {
