@@ -296,7 +296,8 @@ fn interceptor(
             listener(commands.tls, "pages-tls", "commands"),
             listener(commands.stream, "stream", "commands"),
         ],
-        "rules": [rules],
+        // What is laid over the configuration takes the place of the rules below.
+        "rules": [rules, place.path("rules")],
     });
     let rules = "version: 1\nrules:\n  - name: no-bodies\n    \
                  match: { principal: { agent: commands } }\n    record: commands\n";
