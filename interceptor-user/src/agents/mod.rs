@@ -105,6 +105,9 @@ pub struct Identity {
     pub principal: Principal,
     /// The run it belongs to; `None` where the cgroup is none of a known run.
     pub run: Option<Arc<str>>,
+    /// Id of that run's cgroup; what is counted for a run, or kept for it, goes by this
+    /// one, since what is attached may make cgroups below its own.
+    pub cgroup: Option<u64>,
     /// For the record: pid, start time, executable with digest, command line,
     /// users, cgroup, chain of parents; whatever could still be read.
     pub process: Arc<serde_json::Value>,
@@ -421,8 +424,7 @@ impl Runs {
         self.at_path(&path)
     }
 
-    /// The id of the cgroup of the run that a cgroup belongs to. What is counted for a run,
-    /// or kept for it, goes by this one: what is attached may make cgroups below its own.
+    /// The id of the cgroup of the run that a cgroup belongs to, as in [`Identity::cgroup`].
     #[must_use]
     pub fn top(&self, cgroup_id: u64) -> Option<u64> {
         self.of_cgroup(cgroup_id).map(|run| run.cgroup_id)
@@ -480,6 +482,7 @@ impl Runs {
         };
         Identity {
             principal,
+            cgroup: run.as_ref().map(|run| run.cgroup_id),
             run: run.map(|run| run.id),
             process: Arc::new(serde_json::Value::Object(process)),
         }

@@ -163,6 +163,17 @@ pub struct Target {
     pub default: Option<DefaultVerdict>,
 }
 
+impl Target {
+    /// The host that is configured for it; `None` where addresses are.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Host(host) => Some(host),
+            Place::Network(_) => None,
+        }
+    }
+}
+
 /// How a target is spoken to that speaks SSH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshTarget {

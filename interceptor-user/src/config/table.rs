@@ -42,10 +42,8 @@ impl TargetTable {
         let hosts = targets
             .iter()
             .filter(|target| target.via.is_none())
-            .filter_map(|target| match &target.place {
-                Place::Host(host) => Some((host.clone(), HashMap::new())),
-                Place::Network(_) => None,
-            })
+            .filter_map(Target::host)
+            .map(|host| (host.to_owned(), HashMap::new()))
             .collect();
         Self {
             targets,

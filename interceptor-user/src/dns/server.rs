@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
@@ -15,11 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
-use uuid::Uuid;
 
 use super::question::{Asked, Question, Ruling};
 use super::{Names, upstream};
-use crate::config::Place;
+use crate::config::Target;
 use crate::flow::House;
 use crate::flow::serve::{self, Flow};
 use crate::kernel;
@@ -145,6 +144,67 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Session {
+    /// A session and its first event.
+    fn open(flow: Flow, house: &House) -> (Self, Event) {
+        let mut journal = flow.journal();
+        let (line, meta) = flow.opening(house, "dns", json!({}));
+        let event = journal.event(flow.now(), Kind::Open, None, line);
+        let session = Self {
+            flow,
+            journal,
+            exchanges: 0,
+            refused: 0,
+        };
+        (session, event.with_meta(meta))
+    }
+
+    /// A question, and why it is refused where somebody is to know.
+    fn asked(&mut self, question: &Question, ruling: &Ruling) -> Vec<Event> {
+        self.exchanges += 1;
+        let (at, exchange) = (self.flow.now(), Some(self.exchanges));
+        let kind = question.query.query_type().to_string();
+        let asked = format!("{kind} {}", question.name);
+        let verdict = match ruling {
+            Ruling::Refuse(..) => "block",
+            Ruling::Ask | Ruling::Nothing => "allow",
+        };
+        let meta = json!({"name": question.name, "type": kind, "verdict": verdict});
+        let command = self
+            .journal
+            .event(at, Kind::Command, exchange, asked.clone());
+        let mut events = vec![command.with_meta(meta.to_string())];
+        if let Ruling::Refuse(code, why) = ruling
+            && !why.is_empty()
+        {
+            self.refused += 1;
+            let line = format!("{asked} refused: {why}");
+            let meta =
+                json!({"verdict": "block", "rule": null, "message": why, "code": code.to_string()});
+            let refusal = self.journal.event(at, Kind::Verdict, exchange, line);
+            let refusal = refusal.with_meta(meta.to_string());
+            events.push(refusal.with_alert(Severity::Medium));
+        }
+        events
+    }
+
+    /// What came of a question.
+    fn answered(&mut self, exchange: u64, answer: &Message) -> Event {
+        let found: Vec<String> = answer
+            .answers
+            .iter()
+            .map(|one| one.data.to_string())
+            .collect();
+        let code = answer.metadata.response_code.to_string();
+        let line = match found.as_slice() {
+            [] => code.clone(),
+            found => found.join(", "),
+        };
+        let meta = json!({"code": code, "answers": found});
+        self.journal
+            .event(self.flow.now(), Kind::Result, Some(exchange), line)
+            .with_meta(meta.to_string())
+    }
+
     fn close(mut self) -> Vec<Event> {
         let now = self.flow.now();
         let worst = if self.refused > 0 { "block" } else { "allow" };
@@ -169,20 +229,7 @@ async fn who(house: &Arc<House>, origin: kernel::Origin) -> Option<Flow> {
     let identity = tokio::task::spawn_blocking(move || runs.identify(&origin))
         .await
         .ok()?;
-    Some(Flow {
-        session: Uuid::now_v7(),
-        began: Instant::now(),
-        began_at: time::OffsetDateTime::now_utc(),
-        identity,
-        pid,
-        name: None,
-        origin: address.into(),
-        dialer: house.front.dialer.clone(),
-        target: None,
-        arrival: "redirect",
-        outer: None,
-        acting: OnceLock::new(),
-    })
+    Some(Flow::new(house, identity, pid, address.into()))
 }
 
 async fn datagram(house: &Arc<House>, from: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -260,16 +307,11 @@ async fn answered(
         (false, None, Some(origin)) => who(house, origin).await,
         (false, None, None) => return None,
     };
-    let targets = house.targets.targets().iter();
-    let hosts: Vec<&str> = targets
+    let here = house.targets.targets().iter();
+    let hosts: Vec<&str> = here
         .filter(|target| target.via.is_none())
-        .filter_map(|target| match &target.place {
-            Place::Host(host) => Some(host.as_str()),
-            Place::Network(_) => None,
-        })
+        .filter_map(Target::host)
         .collect();
-    let kind = question.query.query_type();
-    let asked = format!("{kind} {}", question.name);
     let (ruling, exchange, mut events) = {
         let mut asker = lock(&asker);
         asker.last = now;
@@ -277,48 +319,13 @@ async fn answered(
         let mut events = Vec::new();
         if asker.session.is_none() {
             // Whom nobody knows is answered nothing.
-            let flow = flow?;
-            let mut journal = flow.journal();
-            let (line, meta) = flow.opening(house, "dns", json!({}));
-            let event = journal.event(flow.now(), Kind::Open, None, line);
-            events.push(event.with_meta(meta));
-            asker.session = Some(Session {
-                flow,
-                journal,
-                exchanges: 0,
-                refused: 0,
-            });
+            let (session, event) = Session::open(flow?, house);
+            asker.session = Some(session);
+            events.push(event);
         }
         let session = asker.session.as_mut()?;
-        session.exchanges += 1;
-        let exchange = session.exchanges;
-        let at = session.flow.now();
-        let verdict = match &ruling {
-            Ruling::Refuse(..) => "block",
-            _ => "allow",
-        };
-        let meta = json!({"name": question.name, "type": kind.to_string(), "verdict": verdict});
-        let event = session
-            .journal
-            .event(at, Kind::Command, Some(exchange), asked.clone());
-        events.push(event.with_meta(meta.to_string()));
-        if let Ruling::Refuse(code, why) = &ruling
-            && !why.is_empty()
-        {
-            session.refused += 1;
-            let line = format!("{asked} refused: {why}");
-            let meta =
-                json!({"verdict": "block", "rule": null, "message": why, "code": code.to_string()});
-            let event = session
-                .journal
-                .event(at, Kind::Verdict, Some(exchange), line);
-            events.push(
-                event
-                    .with_meta(meta.to_string())
-                    .with_alert(Severity::Medium),
-            );
-        }
-        (ruling, exchange, events)
+        events.extend(session.asked(&question, &ruling));
+        (ruling, session.exchanges, events)
     };
     // Not asked before it is on record.
     if house.recorder.record(&mut events).is_err() {
@@ -330,33 +337,17 @@ async fn answered(
         Ruling::Ask => match ask(house, &question).await {
             Ok(answer) => told(house, cgroup, &question, answer),
             Err(error) => {
-                debug!(%error, asked, "no name server answers");
+                debug!(%error, name = question.name, "no name server answers");
                 question.answer(ResponseCode::ServFail)
             }
         },
     };
-    let mut events = Vec::new();
-    {
-        let mut asker = lock(&asker);
-        if let Some(session) = asker.session.as_mut() {
-            let found: Vec<String> = answer
-                .answers
-                .iter()
-                .map(|one| one.data.to_string())
-                .collect();
-            let code = answer.metadata.response_code;
-            let line = match found.as_slice() {
-                [] => code.to_string(),
-                found => found.join(", "),
-            };
-            let at = session.flow.now();
-            let meta = json!({"code": code.to_string(), "answers": found});
-            let event = session
-                .journal
-                .event(at, Kind::Result, Some(exchange), line);
-            events.push(event.with_meta(meta.to_string()));
-        }
-    }
+    let mut events: Vec<Event> = lock(&asker)
+        .session
+        .as_mut()
+        .map(|session| session.answered(exchange, &answer))
+        .into_iter()
+        .collect();
     let _ = house.recorder.record(&mut events);
     Some((answer, question.room))
 }

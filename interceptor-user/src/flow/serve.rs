@@ -21,7 +21,6 @@ use super::opaque::Opaque;
 use super::registry::FlowFacts;
 use super::{DETECT_PATIENCE, House, http, opaque, postgres, ssh};
 use crate::agents::Identity;
-use crate::agents::command_line::recordable;
 use crate::approval::facts::Context;
 use crate::config::{self, Listener};
 use crate::dns;
@@ -70,6 +69,25 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// One that begins now, by a redirect and to no target.
+    #[must_use]
+    pub fn new(house: &House, identity: Identity, pid: u32, origin: Origin) -> Self {
+        Self {
+            session: Uuid::now_v7(),
+            began: Instant::now(),
+            began_at: time::OffsetDateTime::now_utc(),
+            identity,
+            pid,
+            name: None,
+            origin,
+            dialer: house.front.dialer.clone(),
+            target: None,
+            arrival: "redirect",
+            outer: None,
+            acting: OnceLock::new(),
+        }
+    }
+
     /// Who acts on what, for the rules.
     #[must_use]
     pub fn subject(&self, protocol: Protocol, tls: bool, default: DefaultVerdict) -> Subject {
@@ -91,10 +109,7 @@ impl Flow {
 
     /// The host that it goes to: as it is configured, or as the agent looked it up.
     fn host(&self) -> Option<&str> {
-        let configured = self.target.as_ref().and_then(|target| match &target.place {
-            config::Place::Host(host) => Some(host.as_str()),
-            config::Place::Network(_) => None,
-        });
+        let configured = self.target.as_ref().and_then(config::Target::host);
         configured.or(self.name.as_deref())
     }
 
@@ -148,7 +163,7 @@ impl Flow {
     /// Who acts, for the record and for questions, which share it.
     fn acting(&self) -> &Arc<Value> {
         self.acting
-            .get_or_init(|| Arc::new(principal(&self.identity.principal)))
+            .get_or_init(|| Arc::new(principal(&self.identity)))
     }
 
     fn opened(&self) -> String {
@@ -206,14 +221,16 @@ impl Flow {
     }
 }
 
-fn principal(principal: &Principal) -> Value {
+fn principal(identity: &Identity) -> Value {
+    let principal = &identity.principal;
     json!({
         "agent": principal.agent,
         "user": principal.user,
         "uid": principal.uid,
         "group": principal.group,
         "exe": principal.exe,
-        "command_line": principal.command_line.as_deref().map(recordable),
+        // Without what looks like a secret, unlike the one that rules see.
+        "command_line": identity.process.get("command_line"),
         "cgroup": principal.cgroup,
         "unit": principal.unit,
         "container": principal.container,
@@ -224,18 +241,11 @@ fn principal(principal: &Principal) -> Value {
 pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
     let began = Instant::now();
     let began_at = time::OffsetDateTime::now_utc();
-    let cgroup = match &arrival {
-        Arrival::Redirected(origin) => house
-            .runs
-            .as_ref()
-            .and_then(|runs| runs.top(origin.cgroup_id))
-            .unwrap_or(origin.cgroup_id),
-        Arrival::Explicit(_) => 0,
-    };
     let Some((identity, pid, origin, how)) = who_and_where(&house, arrival).await else {
         return;
     };
-    let name = house.dns.names.of(cgroup, origin.ip(), began);
+    let cgroup = identity.cgroup;
+    let name = cgroup.and_then(|cgroup| house.dns.names.of(cgroup, origin.ip(), began));
     let target = match how {
         How::Redirected => house
             .targets
@@ -243,20 +253,13 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
             .cloned(),
         How::Explicit(target) => Some(*target),
     };
-    let arrival = if pid == 0 { "listener" } else { "redirect" };
     let flow = Flow {
-        session: Uuid::now_v7(),
         began,
         began_at,
-        identity,
-        pid,
         name,
-        origin: origin.into(),
-        dialer: house.front.dialer.clone(),
         target,
-        arrival,
-        outer: None,
-        acting: OnceLock::new(),
+        arrival: if pid == 0 { "listener" } else { "redirect" },
+        ..Flow::new(&house, identity, pid, origin.into())
     };
     if is_ourselves(&house, origin) {
         refused(
@@ -269,7 +272,10 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
         return;
     }
     // Whichever name server it is: it is asked here.
-    if cgroup != 0 && origin.port() == DNS_PORT && flow.target.is_none() {
+    if let Some(cgroup) = cgroup
+        && origin.port() == DNS_PORT
+        && flow.target.is_none()
+    {
         return dns::server::over_tcp(&house, flow, cgroup, Socket::Tcp(tcp)).await;
     }
     Box::pin(serve(house, flow, Socket::Tcp(tcp))).await;
@@ -298,19 +304,14 @@ pub fn carried(
     inner: Inner,
     socket: Socket,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let identity = outer.identity.clone();
     let flow = Flow {
         session: inner.session,
-        began: Instant::now(),
-        began_at: time::OffsetDateTime::now_utc(),
-        identity: outer.identity.clone(),
-        pid: outer.pid,
-        name: None,
         target: house.targets.resolve(&inner.origin, None).cloned(),
-        origin: inner.origin,
         dialer: inner.dialer,
         arrival: inner.arrival,
         outer: Some((outer.session, inner.channel)),
-        acting: OnceLock::new(),
+        ..Flow::new(&house, identity, outer.pid, inner.origin)
     };
     Box::pin(serve(house, flow, socket))
 }
@@ -420,6 +421,7 @@ async fn who_and_where(
                     ..Principal::default()
                 },
                 run: None,
+                cgroup: None,
                 process: Arc::default(),
             };
             Some((

@@ -25,7 +25,7 @@ use super::credentials::Injector;
 use super::service::{self, Fault, Service};
 use super::unopened::Why;
 use super::{H2, HTTP_1_1};
-use crate::config::{Place, Target, TlsMode};
+use crate::config::{Target, TlsMode};
 use crate::flow::serve::Flow;
 use crate::flow::{DETECT_PATIENCE, House};
 use crate::net::{Origin, Socket};
@@ -194,7 +194,7 @@ pub async fn tls(house: &House, flow: &Flow, tcp: Socket, first: Vec<u8>, dial: 
         };
     }
     let agents = to_agent(&hello, service_http2);
-    let host = target.and_then(host_of_target);
+    let host = target.and_then(Target::host);
     let io = Rewind::new(first, tcp);
     let authority = &house.front.authority;
     let shaken = downstream::accept(authority, io, &flow.origin, host, agents);
@@ -320,13 +320,6 @@ fn mode(target: Option<&Target>) -> TlsMode {
     target.map_or_else(TlsMode::default, |target| target.tls.mode)
 }
 
-fn host_of_target(target: &Target) -> Option<&str> {
-    match &target.place {
-        Place::Host(host) => Some(host.as_str()),
-        Place::Network(_) => None,
-    }
-}
-
 /// What is asked of the service's handshake.
 ///
 /// An agent's own client would have verified the certificate; since ours takes its
@@ -343,7 +336,7 @@ fn ask(
     };
     let configured = target.and_then(|target| {
         let own = target.tls.server_name.as_deref();
-        own.or_else(|| host_of_target(target))
+        own.or_else(|| target.host())
     });
     Ask {
         mode,
@@ -376,7 +369,7 @@ pub fn mismatch(
         name,
         is_tls,
         address: flow.origin.address(),
-        host: target.and_then(host_of_target),
+        host: target.and_then(Target::host),
         server_name: target.and_then(|target| target.tls.server_name.as_deref()),
         is_redirected: flow.arrival == "redirect",
     };

@@ -26,7 +26,7 @@ use interceptor_proto::pg::startup::{self, Startup, StartupPacket};
 use super::front::{Fault, Front};
 use super::upstream;
 use super::wire::{self, ReadError};
-use crate::config::{Place, Target, TlsMode};
+use crate::config::{Target, TlsMode};
 use crate::net::{Origin, Socket};
 use crate::tls::stream::Rewind;
 use crate::tls::{LegTls, Stream, downstream};
@@ -267,10 +267,7 @@ async fn encrypt(
     else {
         return Err(Fault::Gone);
     };
-    let host = target.and_then(|target| match &target.place {
-        Place::Host(host) => Some(host.as_str()),
-        Place::Network(_) => None,
-    });
+    let host = target.and_then(Target::host);
     let (stream, tls, alpn) = downstream::accept(
         &front.authority,
         Rewind::new(buffer, tcp),

@@ -5,7 +5,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::front::Fault;
 use super::wire;
-use crate::config::{Place, Target, TlsMode};
+use crate::config::{Target, TlsMode};
 use crate::net::{Dialer, Origin, Socket};
 use crate::tls::upstream::{self as handshake, Ask};
 use crate::tls::{LegTls, Stream};
@@ -56,24 +56,16 @@ pub(super) fn mode(target: Option<&Target>) -> TlsMode {
 pub(super) fn ask(target: Option<&Target>, origin: &Origin, agents_sni: Option<&str>) -> Ask {
     let mode = mode(target);
     let configured = target.and_then(|target| {
-        target
-            .tls
-            .server_name
-            .clone()
-            .or_else(|| match &target.place {
-                Place::Host(host) => Some(host.clone()),
-                Place::Network(_) => None,
-            })
+        let own = target.tls.server_name.as_deref();
+        own.or_else(|| target.host())
     });
     let noted_only = matches!(mode, TlsMode::Mirror | TlsMode::Require);
     Ask {
         mode,
         ca: target.and_then(|target| target.tls.ca.clone()),
-        name: configured.or_else(|| {
-            agents_sni
-                .filter(|_| noted_only)
-                .map(std::borrow::ToOwned::to_owned)
-        }),
+        name: configured
+            .or(agents_sni.filter(|_| noted_only))
+            .map(str::to_owned),
         host: origin.host.clone(),
         alpn: ALPN,
         identity: None,
@@ -83,7 +75,7 @@ pub(super) fn ask(target: Option<&Target>, origin: &Origin, agents_sni: Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::UpstreamTls;
+    use crate::config::{Place, UpstreamTls};
 
     fn asked(mode: TlsMode, place: Place, server_name: Option<&str>) -> Option<String> {
         let target = Target {

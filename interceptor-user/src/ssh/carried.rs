@@ -6,7 +6,7 @@ use std::sync::Arc;
 use russh::{ChannelId, ChannelMsg, ChannelWriteHalf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use super::inbox::{Inbox, Item, PACKET, WINDOW};
+use super::inbox::{Inbox, Item, PACKET, Passed};
 use super::{Connection, Inboxes};
 use crate::net::Socket;
 use crate::net::socket::Gone;
@@ -58,19 +58,13 @@ where
         let _ = gone.await;
     };
     let into = async {
-        let mut passed = 0;
+        let mut passed = Passed::default();
         loop {
             match inbox.take().await {
                 Item::Data(bytes) => {
-                    passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                    if to_flow.write_all(&bytes).await.is_err() {
+                    let written = to_flow.write_all(&bytes).await.is_ok();
+                    if !written || passed.add(bytes.len(), channel).await.is_err() {
                         return;
-                    }
-                    if passed >= WINDOW / 8 {
-                        if channel.grant_window(passed).await.is_err() {
-                            return;
-                        }
-                        passed = 0;
                     }
                 }
                 Item::Eof => {

@@ -162,6 +162,16 @@ impl Way for Road {
     }
 }
 
+/// Puts a channel on record whose inside is a session of its own: that session, and the
+/// channel's number.
+pub(super) fn announce(connection: &Connection, kind: &str, what: &str) -> (Uuid, u64) {
+    let session = Uuid::now_v7();
+    let (channel, _) = connection.call(|engine, now, out| {
+        engine.channel(now, kind, &format!("{what}, session {session}"), out)
+    });
+    (session, channel)
+}
+
 /// Whether the rules let a forward be.
 async fn may_be(
     connection: &Connection,
@@ -226,16 +236,13 @@ impl Local {
             SshForward::Tcp { host, port } => ("direct-tcpip", format!("{host}:{port}")),
             SshForward::Socket(path) => ("direct-streamlocal", path.to_string()),
         };
-        let session = Uuid::now_v7();
-        let (id, _) = connection.call(|engine, now, out| {
-            engine.channel(now, kind, &format!("{what}, session {session}"), out)
-        });
+        let inner = announce(&connection, kind, &what);
         tokio::select! {
             _ = connection.ended() => {}
-            () = Box::pin(self.carry((session, id), reply)) => {}
+            () = Box::pin(self.carry(inner, reply)) => {}
         }
         inboxes.forget(agent);
-        let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+        let _ = connection.call(|session, now, out| session.channel_closed(now, inner.1, out));
         let _ = connection.recorded().await;
     }
 

@@ -23,7 +23,7 @@ use super::known_hosts::{HostKeyFault, Known, Verified};
 use super::logon::Logon;
 use super::origin::{self, HostKey};
 use super::{Inboxes, algorithms, own_keys};
-use crate::config::{Place, SshTarget};
+use crate::config::{SshTarget, Target};
 use crate::flow::pump::Outcome;
 use crate::flow::serve::Flow;
 use crate::net::{Origin, Socket};
@@ -90,10 +90,7 @@ pub(crate) struct OriginLeg {
 }
 
 fn host(flow: &Flow) -> Option<&str> {
-    match &flow.target.as_ref()?.place {
-        Place::Host(host) => Some(host),
-        Place::Network(_) => None,
-    }
+    flow.target.as_ref().and_then(Target::host)
 }
 
 /// Opens the leg to the origin.

@@ -9,13 +9,15 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use russh::{Pty, Sig};
+use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::Notify;
 
 /// What may be sent on a channel before anything of it was passed on.
 pub(super) const WINDOW: u32 = 2 << 20;
 /// The longest packet.
 pub(super) const PACKET: u32 = 32 << 10;
+/// What is passed on before the sender is granted as much anew.
+const GRANT: u32 = WINDOW / 8;
 /// Requests that may wait; OpenSSH sends a handful.
 const REQUESTS: usize = 256;
 /// Pieces shorter than this are joined, so that bytes cost no more than bytes.
@@ -151,5 +153,33 @@ impl Inbox {
             }
             wait.tick().await;
         }
+    }
+}
+
+/// What was passed on of a side's bytes and not granted to it anew.
+#[derive(Debug, Default)]
+pub(super) struct Passed(u32);
+
+impl Passed {
+    /// Counts bytes that were passed on, and grants their sender as much where that is
+    /// worth a message.
+    ///
+    /// # Errors
+    /// When the side is gone.
+    pub(super) async fn add<M>(
+        &mut self,
+        bytes: usize,
+        sender: &ChannelWriteHalf<M>,
+    ) -> Result<(), russh::Error>
+    where
+        M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+    {
+        self.0 = self
+            .0
+            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if self.0 >= GRANT {
+            sender.grant_window(std::mem::take(&mut self.0)).await?;
+        }
+        Ok(())
     }
 }

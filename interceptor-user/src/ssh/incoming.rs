@@ -10,14 +10,13 @@ use std::sync::{Arc, PoisonError};
 use interceptor_policy::operation::ssh::SshForward;
 use russh::server::Handle;
 use russh::{Channel, ChannelOpenFailure, ChannelWriteHalf, client};
-use uuid::Uuid;
 
 use super::Connection;
 use super::Inboxes;
 use super::agent::Permitted;
 use super::carried;
-use super::forward::{Leg, Road};
-use super::inbox::{Inbox, Item, WINDOW};
+use super::forward::{self, Leg, Road};
+use super::inbox::{Inbox, Item, Passed};
 
 /// Where a channel from the origin belongs.
 #[derive(Debug)]
@@ -224,13 +223,10 @@ async fn inner(
     let Some(asks) = carried::socket(connection, &ways.origin_inboxes, channel) else {
         return reply.reject(ChannelOpenFailure::ResourceShortage).await;
     };
-    let session = Uuid::now_v7();
-    let (id, _) = connection.call(|engine, now, out| {
-        engine.channel(now, kind, &format!("{what}, session {session}"), out)
-    });
+    let inner = forward::announce(connection, kind, what);
     reply.accept().await;
-    road.serve((session, id), asks).await;
-    let _ = connection.call(|session, now, out| session.channel_closed(now, id, out));
+    road.serve(inner, asks).await;
+    let _ = connection.call(|session, now, out| session.channel_closed(now, inner.1, out));
 }
 
 /// Bytes of one side to the other, until it closes.
@@ -239,19 +235,14 @@ where
     A: From<(russh::ChannelId, russh::ChannelMsg)> + Send + Sync + 'static,
     B: From<(russh::ChannelId, russh::ChannelMsg)> + Send + Sync + 'static,
 {
-    let mut passed = 0;
+    let mut passed = Passed::default();
     loop {
         match inbox.take().await {
             Item::Data(bytes) => {
-                passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                if other.data_bytes(bytes).await.is_err() {
+                let length = bytes.len();
+                if other.data_bytes(bytes).await.is_err() || passed.add(length, own).await.is_err()
+                {
                     return;
-                }
-                if passed >= WINDOW / 8 {
-                    if own.grant_window(passed).await.is_err() {
-                        return;
-                    }
-                    passed = 0;
                 }
             }
             Item::Eof if other.eof().await.is_err() => return,

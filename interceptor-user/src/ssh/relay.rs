@@ -20,11 +20,9 @@ use tokio::sync::Notify;
 use super::Connection;
 use super::Inboxes;
 use super::agent::{Origin, Permitted};
-use super::inbox::{Asked, Inbox, Item, WINDOW};
+use super::inbox::{Asked, Inbox, Item, Passed};
 use crate::flow::shared::Unrecorded;
 
-/// What is passed on before the sender is granted as much anew.
-const GRANT: u32 = WINDOW / 8;
 /// How long a last line without an end is held back for a mask.
 const QUIET: Duration = Duration::from_millis(5);
 /// How long the end of output waits for the status behind it: an agent that has ended
@@ -158,19 +156,16 @@ struct Relay {
 impl Relay {
     /// From the agent to the origin.
     async fn up(&self) -> Result<(), Over> {
-        let mut passed = 0;
+        let mut passed = Passed::default();
         loop {
             match self.ends.agent_inbox.take().await {
                 Item::Data(bytes) => {
-                    passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    let length = bytes.len();
                     self.call_and_do(|session, now, id, out| session.input(now, id, bytes, out))
                         .await?;
                     self.send().await?;
                     self.wants_input().await;
-                    if passed >= GRANT {
-                        self.ends.agent.grant_window(passed).await?;
-                        passed = 0;
-                    }
+                    passed.add(length, &self.ends.agent).await?;
                 }
                 Item::Eof => {
                     self.call_and_do(|session, now, id, out| session.input_end(now, id, out))
@@ -189,7 +184,7 @@ impl Relay {
 
     /// From the origin to the agent.
     async fn down(&self) -> Result<(), Over> {
-        let mut passed = 0;
+        let mut passed = Passed::default();
         // The end of output that is kept back, until when.
         let mut ended: Option<tokio::time::Instant> = None;
         loop {
@@ -271,13 +266,10 @@ impl Relay {
                 }
                 Item::Ask(..) => continue,
             };
-            passed += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let length = bytes.len();
             self.call_and_do(|session, now, id, out| session.output(now, id, stderr, bytes, out))
                 .await?;
-            if passed >= GRANT {
-                self.origin_out.grant_window(passed).await?;
-                passed = 0;
-            }
+            passed.add(length, &self.origin_out).await?;
         }
     }
 

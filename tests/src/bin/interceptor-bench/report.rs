@@ -29,7 +29,48 @@ impl<R: Copy + Ord + fmt::Display> Report<R> {
         }
     }
 
-    pub(crate) fn add(&mut self, name: &str, unit: &'static str, road: R, value: f64) {
+    /// Measures a load by all its roads, round after round, and shows what it came to.
+    ///
+    /// # Errors
+    /// What `settle` gives: it is called behind every measurement.
+    pub(crate) fn measure(
+        &mut self,
+        (name, unit): (&str, &'static str),
+        rounds: usize,
+        roads: &[R],
+        measure: impl Fn(R) -> Result<f64>,
+        settle: impl Fn(R) -> Result<()>,
+    ) -> Result<()> {
+        for round in 1..=rounds {
+            for road in roads {
+                // A road that fails leaves a gap in the table, and the others go on.
+                match measure(*road) {
+                    Ok(value) => {
+                        println!("{name}  {road}  round {round}: {value:.1} {unit}");
+                        self.add(name, unit, *road, value);
+                    }
+                    Err(error) => println!("{name}  {road}  round {round}: FAILED: {error:#}"),
+                }
+                settle(*road)?;
+            }
+        }
+        self.print_load(name);
+        Ok(())
+    }
+
+    /// Shows all of it with `lines` of text behind, and writes it where that is asked for.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn finish(&self, lines: &[String], json: Option<&Path>) -> Result<()> {
+        self.print_table();
+        for line in lines {
+            println!("{line}");
+        }
+        json.map_or(Ok(()), |path| self.write_json(path, lines))
+    }
+
+    fn add(&mut self, name: &str, unit: &'static str, road: R, value: f64) {
         if self.loads.last().is_none_or(|last| last.name != name) {
             self.loads.push(Measured {
                 name: name.to_owned(),
@@ -56,7 +97,7 @@ impl<R: Copy + Ord + fmt::Display> Report<R> {
     }
 
     /// A load that is done, as it stands.
-    pub(crate) fn print_load(&self, name: &str) {
+    fn print_load(&self, name: &str) {
         if let Some(load) = self.loads.iter().find(|load| load.name == name) {
             println!("{}", self.head());
             self.print(load);
@@ -64,7 +105,7 @@ impl<R: Copy + Ord + fmt::Display> Report<R> {
     }
 
     /// All of it.
-    pub(crate) fn print_table(&self) {
+    fn print_table(&self) {
         println!(
             "\nMedians. Ratios above 1 are faster than what they are compared with.\n{}",
             self.head()
@@ -75,7 +116,7 @@ impl<R: Copy + Ord + fmt::Display> Report<R> {
     }
 
     /// Every measurement, with `lines` of text beside.
-    pub(crate) fn write_json(&self, path: &Path, lines: &[String]) -> Result<()> {
+    fn write_json(&self, path: &Path, lines: &[String]) -> Result<()> {
         let loads: Vec<_> = self
             .loads
             .iter()

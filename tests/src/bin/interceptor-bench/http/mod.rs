@@ -29,32 +29,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             if !options.wants(&name) {
                 continue;
             }
-            for round in 1..=options.rounds() {
-                for road in field.roads() {
-                    // A road that fails leaves a gap in the table, and the others go on.
-                    match load.measure(&field, road, *tls, options.seconds()) {
-                        Ok(value) => {
-                            println!("{name}  {road}  round {round}: {value:.1} {}", load.unit);
-                            report.add(&name, load.unit, road, value);
-                        }
-                        Err(error) => println!("{name}  {road}  round {round}: FAILED: {error:#}"),
-                    }
-                    field.settle(road)?;
-                }
-            }
-            report.print_load(&name);
+            report.measure(
+                (&name, load.unit),
+                options.rounds(),
+                &field.roads(),
+                |road| load.measure(&field, road, *tls, options.seconds()),
+                |road| field.settle(road),
+            )?;
         }
     }
     let mut lines = Vec::new();
     if options.wants("first byte") {
         lines = stream::first_bytes(&field, if options.quick { 300 } else { 2_000 })?;
     }
-    report.print_table();
-    for line in &lines {
-        println!("{line}");
-    }
-    if let Some(path) = &options.json {
-        report.write_json(path, &lines)?;
-    }
-    Ok(())
+    report.finish(&lines, options.json.as_deref())
 }

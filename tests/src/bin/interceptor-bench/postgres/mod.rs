@@ -27,20 +27,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             if !options.wants(&name) {
                 continue;
             }
-            for round in 1..=options.rounds() {
-                for road in field.roads(load.is_bulk()) {
-                    // A road that fails leaves a gap in the table, and the others go on.
-                    match load.measure(&field, road, *tls) {
-                        Ok(value) => {
-                            println!("{name}  {road}  round {round}: {value:.1} {}", load.unit());
-                            report.add(&name, load.unit(), road, value);
-                        }
-                        Err(error) => println!("{name}  {road}  round {round}: FAILED: {error:#}"),
-                    }
-                    field.settle(road)?;
-                }
-            }
-            report.print_load(&name);
+            report.measure(
+                (&name, load.unit()),
+                options.rounds(),
+                &field.roads(load.is_bulk()),
+                |road| load.measure(&field, road, *tls),
+                |road| field.settle(road),
+            )?;
         }
     }
     let mut memory = Vec::new();
@@ -49,12 +42,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let statements = if options.quick { 200_000 } else { 1_000_000 };
         memory.push(loads::growth(&field, statements)?);
     }
-    report.print_table();
-    for line in &memory {
-        println!("{line}");
-    }
-    if let Some(path) = &options.json {
-        report.write_json(path, &memory)?;
-    }
-    Ok(())
+    report.finish(&memory, options.json.as_deref())
 }

@@ -33,20 +33,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if !options.wants(&name) {
             continue;
         }
-        for round in 1..=options.rounds() {
-            for road in field.roads() {
-                // A road that fails leaves a gap in the table, and the others go on.
-                match load.measure(&field, road) {
-                    Ok(value) => {
-                        println!("{name}  {road}  round {round}: {value:.1} {}", load.unit());
-                        report.add(&name, load.unit(), road, value);
-                    }
-                    Err(error) => println!("{name}  {road}  round {round}: FAILED: {error:#}"),
-                }
-                field.settle(road)?;
-            }
-        }
-        report.print_load(&name);
+        report.measure(
+            (&name, load.unit()),
+            options.rounds(),
+            &field.roads(),
+            |road| load.measure(&field, road),
+            |road| field.settle(road),
+        )?;
     }
     let mut echoes = Vec::new();
     for what in keys::ALL {
@@ -57,12 +50,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut lines: Vec<String> = echoes.iter().map(ToString::to_string).collect();
     lines.extend(goals::lines(&report, &echoes));
-    report.print_table();
-    for line in &lines {
-        println!("{line}");
-    }
-    if let Some(path) = &options.json {
-        report.write_json(path, &lines)?;
-    }
-    Ok(())
+    report.finish(&lines, options.json.as_deref())
 }
