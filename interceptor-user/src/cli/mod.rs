@@ -7,6 +7,7 @@ mod ca;
 mod completions;
 mod doctor;
 mod exec;
+mod place;
 mod replay;
 mod rules;
 mod run;

@@ -14,9 +14,9 @@ use interceptor_engine::replay::table::cut;
 use serde_json::{Map, Value, json};
 
 use super::Global;
+use super::place::Place;
 use crate::config::Config;
 use crate::recorder::read::{Reader, StreamEntry};
-use crate::recorder::url_to_read;
 
 /// Entries of `sessions` that are read at a time.
 const PAGE: usize = 500;
@@ -30,9 +30,8 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,
-    /// Read from this Redis
-    #[arg(long, global = true, value_name = "URL")]
-    redis: Option<String>,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -80,7 +79,6 @@ struct List {
 /// Whatever kept it from being done.
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
-    let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir);
     let mut out = io::stdout().lock();
     let what = args.what.unwrap_or_else(|| {
         What::List(List {
@@ -96,7 +94,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{session} is ended")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut reader = Reader::open(&url, &config.recorder.prefix)?;
+    let mut reader = args.place.open(&config)?;
     let done = match what {
         What::List(list) => show_list(&mut reader, &list, global.json, &mut out),
         What::Show { session } => show_one(&mut reader, &session, global.json, &mut out),

@@ -1,7 +1,12 @@
-//! The way back: recordings out of Redis, a page at a time.
+//! The way back: recordings, a page at a time, wherever they are kept.
+//!
+//! [`Reader`] is what commands read with. Where the pages come from is behind
+//! [`Source`]: [`redis`] has them while they are in Redis, and an archive when they are
+//! there no more. Both know the same keys, entries and IDs.
 
-use redis::{Client, Connection, RedisError, Value};
+mod redis;
 
+use self::redis::FromRedis;
 use super::Fault;
 
 /// Bytes of a page, about; a page holds at least one entry.
@@ -66,15 +71,48 @@ pub enum ReadError {
     Shape,
 }
 
-impl From<RedisError> for ReadError {
-    fn from(error: RedisError) -> Self {
-        Self::Redis(Fault::of(&error))
-    }
+/// Where streams are read from. Keys are whole, prefix included; a key that is not
+/// there is an empty stream.
+pub trait Source: Send {
+    /// Up to `count` entries after the one with ID `after`, oldest first.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn after(
+        &mut self,
+        key: &str,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<StreamEntry>, ReadError>;
+
+    /// Up to `count` entries before the one with ID `before`, or the last ones,
+    /// newest first.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn before(
+        &mut self,
+        key: &str,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StreamEntry>, ReadError>;
+
+    /// Waits for entries after `after`, up to a second.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or nothing ever comes to it.
+    fn follow(&mut self, key: &str, after: &str) -> Result<Vec<StreamEntry>, ReadError>;
+
+    /// Whether there is such a stream.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn has(&mut self, key: &str) -> Result<bool, ReadError>;
 }
 
 /// Reads recordings.
 pub struct Reader {
-    connection: Connection,
+    source: Box<dyn Source>,
     prefix: String,
 }
 
@@ -87,17 +125,21 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Connects.
+    /// Connects to a Redis.
     ///
     /// # Errors
     /// A URL that is none, or a Redis that does not answer.
     pub fn open(url: &str, prefix: &str) -> Result<Self, ReadError> {
-        let client = Client::open(url).map_err(|_| ReadError::Url)?;
-        let connection = client.get_connection_with_timeout(std::time::Duration::from_secs(5))?;
-        Ok(Self {
-            connection,
+        Ok(Self::of(FromRedis::open(url)?, prefix))
+    }
+
+    /// Reads from somewhere else.
+    #[must_use]
+    pub fn of(source: impl Source + 'static, prefix: &str) -> Self {
+        Self {
+            source: Box::new(source),
             prefix: prefix.to_owned(),
-        })
+        }
     }
 
     /// A stream's key.
@@ -115,71 +157,41 @@ impl Reader {
     /// Up to `count` entries after the one with ID `after`, oldest first.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn after(
         &mut self,
         key: &str,
         after: &str,
         count: usize,
     ) -> Result<Vec<StreamEntry>, ReadError> {
-        let answer = redis::cmd("XRANGE")
-            .arg(key)
-            .arg(format!("({after}"))
-            .arg("+")
-            .arg("COUNT")
-            .arg(count)
-            .query(&mut self.connection)?;
-        entries(answer)
+        self.source.after(key, after, count)
     }
 
     /// Up to `count` entries before the one with ID `before`, newest first.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn before(
         &mut self,
         key: &str,
         before: Option<&str>,
         count: usize,
     ) -> Result<Vec<StreamEntry>, ReadError> {
-        let from = before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
-        let answer = redis::cmd("XREVRANGE")
-            .arg(key)
-            .arg(from)
-            .arg("-")
-            .arg("COUNT")
-            .arg(count)
-            .query(&mut self.connection)?;
-        entries(answer)
+        self.source.before(key, before, count)
     }
 
     /// Waits for entries after `after`, up to a second.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn follow(&mut self, key: &str, after: &str) -> Result<Vec<StreamEntry>, ReadError> {
-        let answer: Value = redis::cmd("XREAD")
-            .arg("COUNT")
-            .arg(1000)
-            .arg("BLOCK")
-            .arg(1000)
-            .arg("STREAMS")
-            .arg(key)
-            .arg(after)
-            .query(&mut self.connection)?;
-        let Value::Array(mut streams) = answer else {
-            return Ok(Vec::new());
-        };
-        match streams.pop() {
-            Some(Value::Array(mut stream)) => entries(stream.pop().unwrap_or_default()),
-            _ => Err(ReadError::Shape),
-        }
+        self.source.follow(key, after)
     }
 
     /// The ID of a stream's last entry; `0-0` where there is none.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn last_id(&mut self, key: &str) -> Result<String, ReadError> {
         let last = self.before(key, None, 1)?;
         Ok(last
@@ -198,10 +210,7 @@ impl Reader {
         if wanted.is_empty() || (wanted != "last" && !is_id_like) {
             return Err(ReadError::Unknown(wanted));
         }
-        let exists: bool = redis::cmd("EXISTS")
-            .arg(self.session_key(&wanted))
-            .query(&mut self.connection)?;
-        if exists {
+        if self.source.has(&self.session_key(&wanted))? {
             return Ok(wanted);
         }
         let key = self.key("sessions");
@@ -249,7 +258,7 @@ impl Reader {
     /// all, oldest first.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn sessions_since(&mut self, since_ms: Option<u64>) -> Result<Vec<String>, ReadError> {
         let key = self.key("sessions");
         let mut after = format!("{}-0", since_ms.unwrap_or(0));
@@ -290,7 +299,7 @@ impl Pages<'_> {
     /// The next page; empty at the end.
     ///
     /// # Errors
-    /// When Redis does not answer as it should.
+    /// When the source cannot be read.
     pub fn next_page(&mut self) -> Result<Vec<StreamEntry>, ReadError> {
         let page = self.reader.after(&self.key, &self.after, self.count)?;
         if let Some(last) = page.last() {
@@ -306,34 +315,4 @@ impl Pages<'_> {
         }
         Ok(page)
     }
-}
-
-/// Reads `[[id, [field, value, …]], …]`.
-fn entries(answer: Value) -> Result<Vec<StreamEntry>, ReadError> {
-    let Value::Array(answers) = answer else {
-        return Err(ReadError::Shape);
-    };
-    answers.into_iter().map(entry).collect()
-}
-
-fn entry(answer: Value) -> Result<StreamEntry, ReadError> {
-    let Value::Array(parts) = answer else {
-        return Err(ReadError::Shape);
-    };
-    let mut parts = parts.into_iter();
-    let (Some(Value::BulkString(id)), Some(Value::Array(flat))) = (parts.next(), parts.next())
-    else {
-        return Err(ReadError::Shape);
-    };
-    let mut fields = Vec::with_capacity(flat.len() / 2);
-    let mut flat = flat.into_iter();
-    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) =
-        (flat.next(), flat.next())
-    {
-        fields.push((String::from_utf8_lossy(&name).into_owned(), value));
-    }
-    Ok(StreamEntry {
-        id: String::from_utf8_lossy(&id).into_owned(),
-        fields,
-    })
 }

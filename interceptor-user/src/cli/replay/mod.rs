@@ -28,9 +28,9 @@ use interceptor_engine::replay::{Pace, Raw, Timeline};
 
 use self::show::{Only, Show, Writer};
 use super::Global;
+use super::place::Place;
 use crate::config::Config;
 use crate::recorder::read::{Reader, StreamEntry};
-use crate::recorder::url_to_read;
 
 /// Shows what happened in a session, in its own time.
 #[derive(Debug, clap::Args)]
@@ -64,9 +64,8 @@ pub struct Args {
     /// Only this channel of an SSH session; of several terminals, the one to play
     #[arg(long, value_name = "N")]
     channel: Option<u64>,
-    /// Read from this Redis
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// How a session is shown.
@@ -90,8 +89,7 @@ enum Format {
 /// Whatever kept it from being done.
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
-    let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir);
-    let mut reader = Reader::open(&url, &config.recorder.prefix)?;
+    let mut reader = args.place.open(&config)?;
     let session = reader.resolve(&args.session)?;
 
     let on_terminal = args.output.is_none() && io::stdout().is_terminal();

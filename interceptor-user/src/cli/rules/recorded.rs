@@ -7,9 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::replay::{Entry, Raw};
 
 use super::super::Global;
+use super::super::place::Place;
 use crate::config::{Config, units};
-use crate::recorder::read::Reader;
-use crate::recorder::url_to_read;
 
 /// Which sessions.
 #[derive(Debug, clap::Args)]
@@ -17,9 +16,8 @@ pub(super) struct Which {
     /// Only sessions that opened within this time, such as 12h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     since: Option<Duration>,
-    /// Read from this Redis
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
+    #[command(flatten)]
+    place: Place,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -34,12 +32,7 @@ pub(super) fn each_entry(
     mut each: impl FnMut(&str, Entry),
 ) -> anyhow::Result<usize> {
     let config = Config::load(global.config.as_deref())?;
-    let url = url_to_read(
-        which.redis.as_deref(),
-        &config.recorder,
-        &config.runtime_dir,
-    );
-    let mut reader = Reader::open(&url, &config.recorder.prefix)?;
+    let mut reader = which.place.open(&config)?;
     let since = which.since.map(|since| {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
