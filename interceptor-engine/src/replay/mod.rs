@@ -9,6 +9,7 @@
 //! * [`text`], [`json`] and [`sql`] write for a person, a program and a database;
 //! * [`http`] writes exchanges of HTTP, and an archive of them;
 //! * [`ssh`] plays terminals, and writes them as an asciicast;
+//! * [`search`] looks for words in what was asked and answered;
 //! * [`pg`] decodes rows; [`table`] lays them out; [`body`] writes other bytes;
 //! * [`escape`] keeps a recording from attacking the terminal that shows it.
 
@@ -19,6 +20,7 @@ pub mod http;
 pub mod json;
 pub mod pace;
 pub mod pg;
+pub mod search;
 pub mod sql;
 pub mod ssh;
 pub mod table;

@@ -7,10 +7,12 @@ mod ca;
 mod completions;
 mod doctor;
 mod exec;
+mod moment;
 mod place;
 mod replay;
 mod rules;
 mod run;
+mod search;
 mod sessions;
 mod status;
 
@@ -59,6 +61,7 @@ pub enum Command {
     Agents(agents::Args),
     Sessions(sessions::Args),
     Replay(replay::Args),
+    Search(search::Args),
     Rules(rules::Args),
     Approvals(approvals::Args),
     Ca(ca::Args),
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Agents(args) => agents::run(&cli.global, args),
         Command::Sessions(args) => sessions::run(&cli.global, args),
         Command::Replay(args) => replay::run(&cli.global, args),
+        Command::Search(args) => search::run(&cli.global, args),
         Command::Rules(args) => rules::run(&cli.global, args),
         Command::Approvals(args) => approvals::run(&cli.global, args),
         Command::Ca(args) => ca::run(&cli.global, args),
@@ -96,4 +100,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what is wrong with a command line; the exit code for it.
+#[allow(clippy::print_stderr, reason = "this is the command line's last word")]
+fn used_wrongly(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    eprintln!("interceptor: {error:#}");
+    Ok(ExitCode::from(2))
+}
+
+/// Whether whoever reads our output has gone.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -144,7 +144,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }),
         // Whoever read has read enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if super::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
 }
@@ -236,12 +236,6 @@ fn play(reader: &mut Reader, show: &mut Show) -> anyhow::Result<bool> {
     }
     show.end()?;
     Ok(whole)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[allow(

@@ -1,0 +1,14 @@
+//! Looking at recordings: the commands, against sessions in a real Redis.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "a test that panics has failed, and says where"
+)]
+
+mod listing;
+mod made;
+mod searching;
