@@ -15,8 +15,8 @@
 //! nothing to do in parallel.
 //!
 //! The chain finds what was removed, changed or reordered. It does not find a tail
-//! cut off, nor a whole chain made anew: that takes a signed head, which is not
-//! this module's business.
+//! cut off, nor a whole chain made anew: that takes a signed head
+//! ([`crate::evidence`]).
 
 use sha2::{Digest, Sha256};
 
@@ -49,7 +49,7 @@ pub struct Hasher {
 }
 
 /// A value of the chain: what all events so far come to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head([u8; 32]);
 
 impl Head {
@@ -63,6 +63,18 @@ impl Head {
         // The lengths agree by type, so this cannot fail.
         let _ = hex::encode_to_slice(self.0, &mut digits);
         digits
+    }
+
+    /// The value's bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// A value that [`Head::to_bytes`] gave.
+    #[must_use]
+    pub const fn from_bytes(value: [u8; 32]) -> Self {
+        Self(value)
     }
 
     /// Reads what [`Head::to_hex`] wrote; nothing else.

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod event;
+pub mod evidence;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod hold;

@@ -14,8 +14,8 @@ use serde_saphyr::{Location, Spanned};
 use super::faults::Report;
 use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
 use super::{
-    Admin, Approvals, Config, DefaultVerdict, Dns, Intercept, Listener, Named, Place, Recorder,
-    Target, TlsMode, Uninspected, UpstreamTls, units,
+    Admin, Approvals, Config, DefaultVerdict, Dns, Evidence, Intercept, Listener, Named, Place,
+    Recorder, Target, TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 use interceptor_engine::http::grpc::Schemas;
@@ -477,7 +477,9 @@ impl Check<'_, '_> {
         {
             self.error(entries.referenced, "`live_entries` is at least 1", "");
         }
+        let evidence = self.evidence(raw.evidence);
         Recorder {
+            evidence,
             redis: raw.redis.map(|redis| redis.value),
             prefix,
             queue_bytes,
@@ -485,6 +487,18 @@ impl Check<'_, '_> {
             live_entries: raw
                 .live_entries
                 .map_or(fallback.live_entries, |entries| entries.value),
+        }
+    }
+
+    fn evidence(&mut self, raw: written::Evidence) -> Evidence {
+        let fallback = Evidence::default();
+        let heads_every = match &raw.heads_every {
+            Some(every) => self.duration(every).unwrap_or(fallback.heads_every),
+            None => fallback.heads_every,
+        };
+        Evidence {
+            heads_every: heads_every.max(Duration::from_millis(10)),
+            trusted_keys: raw.trusted_keys.as_ref().map(|path| self.path(path)),
         }
     }
 

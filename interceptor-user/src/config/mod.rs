@@ -339,6 +339,26 @@ pub struct Recorder {
     pub stall: Duration,
     /// Entries that `live` keeps, about.
     pub live_entries: u64,
+    /// How it is signed.
+    pub evidence: Evidence,
+}
+
+/// How recordings are signed, and by which keys they are believed.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// How often the heads of open sessions are signed.
+    pub heads_every: Duration,
+    /// The list of keys that a verifier believes, and no others.
+    pub trusted_keys: Option<PathBuf>,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self {
+            heads_every: Duration::from_secs(60),
+            trusted_keys: None,
+        }
+    }
 }
 
 /// An explicit local address for a target.
@@ -405,6 +425,7 @@ impl Default for Config {
                 queue_bytes: 64 << 20,
                 stall: Duration::from_secs(5),
                 live_entries: 10_000,
+                evidence: Evidence::default(),
             },
             listeners: Vec::new(),
             permitted: crate::tls::Permitted::default(),

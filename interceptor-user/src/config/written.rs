@@ -195,10 +195,19 @@ pub(super) struct Recorder {
     pub(super) queue_bytes: Option<Spanned<Amount>>,
     pub(super) stall: Option<Spanned<String>>,
     pub(super) live_entries: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub(super) evidence: Evidence,
     pub(super) durability: Option<Spanned<Durability>>,
     pub(super) spool: Later,
     pub(super) retention: Later,
     pub(super) seal_to: Later,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Evidence {
+    pub(super) heads_every: Option<Spanned<String>>,
+    pub(super) trusted_keys: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -14,14 +14,16 @@
 //! State is kept for each open session: the chain's value, and who it is.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use interceptor_engine::chain::{Fields, Hasher, Head};
 use interceptor_engine::event::{Event, Kind};
+use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Alert;
+use super::evidence::{HEADS_AT_ONCE, Signer};
 use super::resp::{Commands, Decimal, Stream, bulk};
 
 /// Lines of `live` a second, over time, and how many at once.
@@ -44,6 +46,7 @@ pub(super) struct Encoder {
     left_out: u64,
     open: HashMap<Uuid, Session>,
     hasher: Hasher,
+    signer: Signer,
 }
 
 /// What is remembered of an open session.
@@ -59,10 +62,14 @@ struct Session {
     agent: String,
     target: String,
     head: Head,
+    /// Its next event's number.
+    next_seq: u64,
+    /// The same, when its head was last signed.
+    signed: u64,
 }
 
 impl Encoder {
-    pub(super) fn new(host: &str, prefix: &str, live_entries: u64) -> Self {
+    pub(super) fn new(host: &str, prefix: &str, live_entries: u64, signer: Signer) -> Self {
         let add = |key: &str, rest: &[&[u8]]| {
             let mut out = Vec::new();
             bulk(&mut out, b"XADD");
@@ -86,12 +93,19 @@ impl Encoder {
             left_out: 0,
             open: HashMap::new(),
             hasher: Hasher::default(),
+            signer,
         }
     }
 
     /// Begins a batch: `live` may get what the time since the last one allows, and
-    /// is told what it did not get.
+    /// is told what it did not get; and heads are signed where that is due.
     pub(super) fn begin(&mut self, now: Instant, out: &mut Commands) {
+        for signed in self.signer.unsent(now) {
+            add_statement(&self.sessions, &signed, out);
+        }
+        if self.signer.is_due(now) {
+            self.sign_heads(out);
+        }
         let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
         self.live_lines = LIVE_BURST.min(self.live_lines + passed * LIVE_RATE);
@@ -157,6 +171,7 @@ impl Encoder {
             meta: event.meta.as_bytes(),
         };
         session.head = self.hasher.next(session.head, &fields);
+        session.next_seq = event.seq.saturating_add(1);
         let ms = session.opened_ms.saturating_add(event.at.0 / 1000);
         session.last_ms = session.last_ms.max(ms);
 
@@ -179,7 +194,10 @@ impl Encoder {
             add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
         }
         if matches!(event.kind, Kind::Open | Kind::Close) {
-            add_session(&self.sessions, &self.host, session, event, &meta, out);
+            let closed = (event.kind == Kind::Close).then(|| session.state(event.session));
+            let signed = closed.map(|head| self.signer.close(head));
+            let who = (self.host.as_str(), &*session);
+            add_session(&self.sessions, who, event, &meta, signed.as_ref(), out);
         }
         if event.kind == Kind::Close {
             self.open.remove(&event.session);
@@ -196,6 +214,40 @@ impl Encoder {
             (b"meta", alert.meta.as_bytes()),
         ];
         add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
+    }
+
+    /// Signs the heads of all sessions that went on since they were last signed. Where
+    /// there are none, the statements since then get one that comes after them.
+    pub(super) fn sign_heads(&mut self, out: &mut Commands) {
+        let mut heads = Vec::new();
+        for (id, session) in &mut self.open {
+            if session.signed != session.next_seq {
+                session.signed = session.next_seq;
+                heads.push(SessionHead {
+                    state: State::Open,
+                    ..session.state(*id)
+                });
+            }
+        }
+        heads.sort_unstable_by_key(|head| head.session);
+        for heads in heads.chunks(HEADS_AT_ONCE) {
+            let signed = self.signer.heads(heads);
+            add_statement(&self.sessions, &signed, out);
+        }
+        if self.signer.is_unconfirmed() {
+            let signed = self.signer.heads(&[]);
+            add_statement(&self.sessions, &signed, out);
+        }
+    }
+
+    /// How long until [`Encoder::begin`] has heads to sign.
+    pub(super) fn until_heads(&self, now: Instant) -> Duration {
+        self.signer.until_due(now)
+    }
+
+    /// What was encoded until now will not be lost with this process any more.
+    pub(super) fn delivered(&mut self) {
+        self.signer.delivered();
     }
 
     /// How many sessions are open.
@@ -220,6 +272,18 @@ impl Session {
             agent: String::new(),
             target: String::new(),
             head: Head::START,
+            next_seq: 0,
+            signed: 0,
+        }
+    }
+
+    /// How far it is, as if nothing followed.
+    fn state(&self, session: Uuid) -> SessionHead {
+        SessionHead {
+            session,
+            events: self.next_seq,
+            chain: self.head,
+            state: State::Closed,
         }
     }
 }
@@ -277,12 +341,13 @@ fn add_live(add: &[u8], session: &Session, event: &Event, fields: &Fields<'_>, o
 /// The session's opening or close: what this recorder knows, then what `meta` says.
 fn add_session(
     add: &[u8],
-    host: &str,
-    session: &Session,
+    (host, session): (&str, &Session),
     event: &Event,
     meta: &Value,
+    signed: Option<&Signed>,
     out: &mut Commands,
 ) {
+    let signature = signed.map(Signed::fields);
     let chain = session.head.to_hex();
     let events = Decimal::new(event.seq.saturating_add(1));
     let mut pairs: Vec<(&[u8], &[u8])> = vec![
@@ -298,6 +363,9 @@ fn add_session(
         pairs.push((b"events", events.as_bytes()));
         pairs.push((b"chain", &chain));
     }
+    for (name, value) in signature.iter().flatten() {
+        pairs.push((name.as_bytes(), value.as_bytes()));
+    }
     let rest: Vec<(&String, String)> = meta
         .as_object()
         .into_iter()
@@ -309,6 +377,19 @@ fn add_session(
         rest.iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
     );
+    add_pairs(Stream::Sessions, add, &pairs, out);
+}
+
+/// A statement that stands for itself.
+fn add_statement(add: &[u8], signed: &Signed, out: &mut Commands) {
+    let signature = signed.fields();
+    let mut pairs: Vec<(&[u8], &[u8])> = vec![
+        (b"event", b"heads"),
+        (b"host", signed.host.as_bytes()),
+        (b"heads", signed.body.as_bytes()),
+    ];
+    let fields = signature.iter();
+    pairs.extend(fields.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     add_pairs(Stream::Sessions, add, &pairs, out);
 }
 
@@ -342,7 +423,6 @@ mod tests {
     use interceptor_engine::event::FlowTime;
     use interceptor_engine::journal::Journal;
     use interceptor_policy::verdict::Severity;
-    use std::time::Duration;
 
     /// Lines of `live` among the commands, and all commands.
     fn count(commands: &mut Commands) -> (usize, usize) {
@@ -353,7 +433,9 @@ mod tests {
 
     #[test]
     fn live_gets_what_eyes_can_follow_alerts_and_a_count_of_the_rest() {
-        let mut encoder = Encoder::new("h", "p", 100);
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60)).unwrap();
+        let mut encoder = Encoder::new("h", "p", 100, signer);
         let mut journal = Journal::new(Uuid::nil(), None);
         let mut event = || journal.event(FlowTime(0), Kind::Note, None, "line");
         let mut out = Commands::default();
@@ -370,6 +452,7 @@ mod tests {
 
         out.clear();
         encoder.begin(start, &mut out);
+        out.retain(|_, stream| stream != Stream::Sessions);
         assert!(out.is_empty(), "no time has passed");
         encoder.begin(start + Duration::from_secs(1), &mut out);
         let text = String::from_utf8_lossy(out.bytes()).into_owned();

@@ -7,6 +7,7 @@
 //! * [`queue`] holds what waits, bounded in bytes;
 //! * [`writer`] is the thread: it takes what waits, and tries until it is there;
 //! * [`encode`] turns events into commands, chained ([`interceptor_engine::chain`]);
+//! * [`evidence`] signs what came of it, so that a cut or a chain made anew is found;
 //! * [`store`] has one batch at a time done, each of them once;
 //! * [`private`] starts a `redis-server` where there is none;
 //! * [`read`] is the way back, for the commands that show recordings.
@@ -15,6 +16,7 @@
 //! queue that stays full stops the flows, so that nothing happens unrecorded.
 
 mod encode;
+pub mod evidence;
 mod fault;
 mod private;
 mod queue;
@@ -39,6 +41,7 @@ pub use fault::Fault;
 pub use private::{PrivateError, URL_FILE};
 
 use crate::config;
+use evidence::Signer;
 use private::PrivateRedis;
 use queue::Queue;
 use writer::{Told, Writer};
@@ -152,6 +155,8 @@ impl Recorder {
     /// # Errors
     /// A URL that is none, or no Redis at all and none that could be started.
     pub fn start(config: &config::Recorder, host: &Host) -> anyhow::Result<(Self, RecorderTask)> {
+        let signer = Signer::open(&host.state_dir, &host.name, config.evidence.heads_every)
+            .context("opening the key that recordings are signed with")?;
         let (client, private) = connectable(config, host)?;
         let queue = Arc::new(Queue::new(config.queue_bytes));
         let told = Arc::new(Told::default());
@@ -168,7 +173,7 @@ impl Recorder {
         let writer = Writer {
             queue,
             told,
-            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries),
+            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries, signer),
             store: store::Store::new(
                 client,
                 &config.prefix,

@@ -99,15 +99,22 @@ impl Writer {
             let found = self.queue.take(&mut waiting);
             if waiting.is_empty() {
                 if found == Found::Closed {
+                    // Where Redis is away, the next daemon sends it.
+                    self.encoder.sign_heads(&mut commands);
+                    if !commands.is_empty() && self.store.is_connected() {
+                        self.deliver(&mut commands);
+                    }
                     return;
                 }
-                if last_sign.elapsed() >= SIGN_OF_LIFE {
+                let until_heads = self.encoder.until_heads(Instant::now());
+                if last_sign.elapsed() >= SIGN_OF_LIFE || until_heads.is_zero() {
+                    self.encoder.begin(Instant::now(), &mut commands);
                     self.deliver(&mut commands);
                     last_sign = Instant::now();
                 }
                 vain += 1;
                 if vain > IDLE_LOOKS {
-                    self.queue.sleep(SIGN_OF_LIFE);
+                    self.queue.sleep(SIGN_OF_LIFE.min(until_heads));
                     vain = 0;
                 }
                 self.queue.pause(GATHER);
@@ -195,6 +202,7 @@ impl Writer {
             }
             backoff = (backoff * 2).min(LAST_BACKOFF);
         }
+        self.encoder.delivered();
         commands.clear();
         commands.shrink_to(BATCH_BYTES * 2);
         self.told.connected.store(true, Ordering::Relaxed);
