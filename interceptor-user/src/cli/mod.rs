@@ -63,5 +63,61 @@ pub enum Command {
     Agents(agents::Args),
     Sessions(sessions::Args),
     Replay(replay::Args),
+    Search(search::Args),
+    Verify(verify::Args),
+    Evidence(evidence::Args),
+    Rules(rules::Args),
+    Approvals(approvals::Args),
+    Ca(ca::Args),
+    Doctor(doctor::Args),
+    Status(status::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&cli.global, args),
+        Command::Exec(args) => exec::run(&cli.global, args),
+        Command::Attach(args) => attach::run(&cli.global, args),
+        Command::Detach(args) => attach::detach(&cli.global, args),
+        Command::Agents(args) => agents::run(&cli.global, args),
+        Command::Sessions(args) => sessions::run(&cli.global, args),
+        Command::Replay(args) => replay::run(&cli.global, args),
+        Command::Search(args) => search::run(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Evidence(args) => evidence::run(&cli.global, args),
+        Command::Rules(args) => rules::run(&cli.global, args),
+        Command::Approvals(args) => approvals::run(&cli.global, args),
+        Command::Ca(args) => ca::run(&cli.global, args),
+        Command::Doctor(args) => doctor::run(&cli.global, args),
+        Command::Status(args) => status::run(&cli.global, args),
+        Command::Completions(args) => completions::run(&cli.global, args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            #[allow(clippy::print_stderr, reason = "this is the command line's last word")]
+            {
+                eprintln!("interceptor: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with a command line; the exit code for it.
+#[allow(clippy::print_stderr, reason = "this is the command line's last word")]
+fn used_wrongly(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    eprintln!("interceptor: {error:#}");
+    Ok(ExitCode::from(2))
+}
+
+/// Whether whoever reads our output has gone.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

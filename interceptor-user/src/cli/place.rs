@@ -13,6 +13,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether it is where this host records to.
+    pub(super) fn is_own(&self) -> bool {
+        self.redis.is_none()
+    }
+
     /// Opens it.
     pub(super) fn open(&self, config: &Config) -> Result<Reader, ReadError> {
         let url = url_to_read(self.redis.as_deref(), &config.recorder, &config.runtime_dir);

@@ -16,11 +16,10 @@ use interceptor_engine::replay::escape;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Global;
+use super::{Global, place};
 use crate::config::{Config, units};
 use crate::recorder::evidence::{FOLDER, ed25519, keys, last_statement};
 use crate::recorder::read::{ReadError, Reader};
-use crate::recorder::url_to_read;
 
 /// Entries of `sessions` that are read at a time.
 const PAGE: usize = 1000;
@@ -56,9 +55,8 @@ pub struct Args {
     /// Believe the keys of this list alone (of `interceptor evidence keys`)
     #[arg(long, value_name = "FILE")]
     trusted_keys: Option<PathBuf>,
-    /// Read from this Redis
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
+    #[command(flatten)]
+    place: place::Place,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -71,7 +69,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Whatever kept it from being done.
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
-    let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir);
     let folder = config.state_dir.join(FOLDER);
     let pinned = args.trusted_keys.as_ref();
     let trust = trust(
@@ -79,11 +76,11 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         &folder,
     )?;
     // Before the store is read, so that it has what this says.
-    let own = match args.redis {
-        None => last_statement(&folder).ok().flatten(),
-        Some(_) => None,
+    let own = match args.place.is_own() {
+        true => last_statement(&folder).ok().flatten(),
+        false => None,
     };
-    let reader = Reader::open(&url, &config.recorder.prefix)?;
+    let reader = args.place.open(&config)?;
     let mut verifier = Verifier {
         reader,
         ledger: Ledger::new(trust, ed25519),

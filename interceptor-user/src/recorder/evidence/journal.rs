@@ -203,14 +203,10 @@ impl Journal {
     fn shorten(&mut self, delivered: u64) -> io::Result<()> {
         let draft = self.path.with_extension("new");
         let mut text = Vec::new();
-        for written in [
-            self.last.as_ref().map(write),
-            Some(Written::Delivered { delivered }),
-        ] {
-            if let Some(written) = written {
-                serde_json::to_writer(&mut text, &written)?;
-                text.push(b'\n');
-            }
+        let last = self.last.as_ref().map(write);
+        for written in last.iter().chain([&Written::Delivered { delivered }]) {
+            serde_json::to_writer(&mut text, written)?;
+            text.push(b'\n');
         }
         let _ = std::fs::remove_file(&draft);
         let mut file = open(&draft)?;

@@ -1,0 +1,451 @@
+//! What somebody with the whole of Redis in hand does to a recording is found.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use interceptor_engine::chain::{Hasher, Head};
+use interceptor_engine::replay::Raw;
+use interceptor_tests::daemon::SOON;
+use interceptor_tests::eventually;
+use interceptor_tests::world::{Plan, Shared, World, alone, one_target};
+use redis::Connection;
+use serde_json::{Value, json};
+
+fn plan() -> Plan {
+    Plan {
+        config: |postgres, place| {
+            let Value::Object(mut config) = one_target(postgres, place) else {
+                return Value::Null;
+            };
+            let recorder = json!({ "evidence": { "heads_every": "100ms" } });
+            config.insert("recorder".to_owned(), recorder);
+            Value::Object(config)
+        },
+        ..Plan::default()
+    }
+}
+
+static WORLD: Shared = Shared::new(plan);
+
+/// An entry: its ID, and its fields in order.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
+/// What an attacker has.
+struct Store(Connection);
+
+impl Store {
+    fn of(world: &World) -> Result<Self> {
+        let client = redis::Client::open(world.redis.url())?;
+        Ok(Self(client.get_connection()?))
+    }
+
+    fn entries(&mut self, key: &str) -> Result<Vec<Entry>> {
+        type Flat = Vec<(String, Vec<(String, Vec<u8>)>)>;
+        let entries: Flat = redis::cmd("XRANGE")
+            .arg(key)
+            .arg("-")
+            .arg("+")
+            .query(&mut self.0)?;
+        Ok(entries)
+    }
+
+    fn session(&mut self, session: &str) -> Result<Vec<Entry>> {
+        self.entries(&key(session))
+    }
+
+    /// Puts other entries in a stream's place.
+    fn replace(&mut self, key: &str, entries: &[Entry]) -> Result<()> {
+        redis::cmd("DEL").arg(key).exec(&mut self.0)?;
+        for (id, fields) in entries {
+            let mut add = redis::cmd("XADD");
+            add.arg(key).arg(id);
+            for (name, value) in fields {
+                add.arg(name).arg(value);
+            }
+            add.exec(&mut self.0)?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries of `sessions`; how many.
+    fn unlist(&mut self, wanted: impl Fn(&Entry) -> bool) -> Result<usize> {
+        let mut gone = 0;
+        for entry in self.entries(SESSIONS)? {
+            if wanted(&entry) {
+                redis::cmd("XDEL")
+                    .arg(SESSIONS)
+                    .arg(&entry.0)
+                    .exec(&mut self.0)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+const SESSIONS: &str = "interceptor:sessions";
+
+fn key(session: &str) -> String {
+    format!("interceptor:session:{{{session}}}")
+}
+
+fn text<'a>(entry: &'a Entry, name: &str) -> &'a str {
+    let found = entry.1.iter().find(|(field, _)| field == name);
+    found.map_or("", |(_, value)| std::str::from_utf8(value).unwrap_or(""))
+}
+
+fn set(entry: &mut Entry, name: &str, value: &[u8]) {
+    for (field, old) in &mut entry.1 {
+        if field == name {
+            *old = value.to_vec();
+        }
+    }
+}
+
+/// Makes the chain of all entries anew.
+fn chain_anew(session: &str, entries: &mut [Entry]) -> Head {
+    let mut hasher = Hasher::default();
+    let mut head = Head::START;
+    for entry in entries {
+        let raw = Raw::from_fields(entry.1.clone());
+        head = hasher.next(head, &raw.stored(session).fields);
+        set(entry, "chain", head.to_string().as_bytes());
+    }
+    head
+}
+
+const SCRIPT: &str = "SELECT 1;\nSELECT 2;\nSELECT pg_sleep(0.4);\nSELECT 3;\nSELECT 4;\n";
+
+/// A session that is over, long enough to be signed in between.
+fn a_session(world: &World, agent: &str) -> Result<String> {
+    world.agent(agent).psql(world.postgres.port, SCRIPT)?.ok()?;
+    Ok(world.records()?.only_session_of(agent)?.0)
+}
+
+/// What `verify` says, and its exit status.
+fn verify(world: &World, arguments: &[&str]) -> Result<(Value, i32)> {
+    let done = world
+        .daemon
+        .command(&[&["verify", "--json"], arguments].concat())?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    let said = serde_json::from_str(&said)
+        .with_context(|| format!("{said}{}", String::from_utf8_lossy(&done.stderr)))?;
+    Ok((said, done.status.code().unwrap_or(-1)))
+}
+
+/// What was found of one session: the word for it and the event.
+fn found(world: &World, session: &str) -> Result<Vec<(String, Option<u64>)>> {
+    let (said, status) = verify(world, &[session])?;
+    let findings = said.get("findings").and_then(Value::as_array);
+    let findings = findings.context("no findings")?;
+    assert_eq!(status, i32::from(!findings.is_empty()));
+    Ok(findings
+        .iter()
+        .filter(|finding| finding["session"] == session)
+        .map(|finding| {
+            let what = finding["what"].as_str().unwrap_or_default();
+            (what.to_owned(), finding["seq"].as_u64())
+        })
+        .collect())
+}
+
+fn one(what: &str, seq: u64) -> Vec<(String, Option<u64>)> {
+    vec![(what.to_owned(), Some(seq))]
+}
+
+#[test]
+fn a_recording_as_it_was_recorded_is_right_and_signed_to_its_end() -> Result<()> {
+    alone(&plan(), |world| {
+        let session = a_session(world, "honest")?;
+        let events = Store::of(world)?.session(&session)?.len();
+        let (said, status) = verify(world, &[&session])?;
+        assert_eq!(status, 0, "{said}");
+        assert_eq!(said["events"], events);
+        assert_eq!(said["signed_events"], events);
+        assert_eq!(said["closed"], true);
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 0, "{said}");
+        assert_eq!(said["notes"], json!([]), "the host's own keys are pinned");
+        let text = world.daemon.ask(&["verify", "last"])?;
+        assert!(text.contains("as recorded; closed"), "{text}");
+        assert_eq!(world.daemon.command(&["verify"])?.status.code(), Some(2));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_flipped_bit_is_found_in_its_event() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "flipped")?;
+        let mut store = Store::of(world)?;
+        let whole = store.session(&session)?;
+        for (at, field) in [(0, "meta"), (3, "line"), (4, "at"), (5, "kind")] {
+            let mut entries = whole.clone();
+            let entry = &mut entries[at];
+            let (_, value) = entry
+                .1
+                .iter_mut()
+                .find(|(name, _)| name == field)
+                .with_context(|| format!("no {field}"))?;
+            value[0] ^= 1;
+            store.replace(&key(&session), &entries)?;
+            assert_eq!(
+                found(world, &session)?,
+                one("changed", at as u64),
+                "{field}"
+            );
+        }
+        store.replace(&key(&session), &whole)?;
+        assert_eq!(found(world, &session)?, []);
+        Ok(())
+    })
+}
+
+#[test]
+fn removed_and_swapped_events_are_found_at_their_place() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "reordered")?;
+        let mut store = Store::of(world)?;
+        let whole = store.session(&session)?;
+        let mut removed = whole.clone();
+        removed.remove(3);
+        store.replace(&key(&session), &removed)?;
+        assert_eq!(found(world, &session)?, one("removed", 3));
+
+        let mut swapped = whole.clone();
+        let third = std::mem::take(&mut swapped[3].1);
+        swapped[3].1 = std::mem::replace(&mut swapped[4].1, third);
+        store.replace(&key(&session), &swapped)?;
+        assert_eq!(found(world, &session)?, one("swapped", 3));
+
+        let mut added = whole;
+        added[3].1.push(("note".into(), b"trust me".to_vec()));
+        store.replace(&key(&session), &added)?;
+        assert_eq!(found(world, &session)?, one("field", 3));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cut_tail_and_a_deleted_recording_are_found() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "cut")?;
+        let mut store = Store::of(world)?;
+        let mut entries = store.session(&session)?;
+        entries.truncate(4);
+        store.replace(&key(&session), &entries)?;
+        assert_eq!(found(world, &session)?, one("cut", 4));
+        // The close that says so is deleted, too.
+        let close =
+            |entry: &Entry| text(entry, "event") == "close" && text(entry, "session") == session;
+        assert_eq!(store.unlist(close)?, 1);
+        let what = found(world, &session)?;
+        assert!(matches!(&*what, [(what, _)] if what == "cut"), "{what:?}");
+        let (said, _) = verify(world, &[&session])?;
+        let found_statement = |finding: &Value| finding["what"] == "statements";
+        let findings = said["findings"].as_array().context("no findings")?;
+        assert!(findings.iter().any(found_statement), "{said}");
+
+        store.replace(&key(&session), &[])?;
+        assert_eq!(found(world, &session)?, one("gone", 0));
+        Ok(())
+    })
+}
+
+/// Who holds Redis and not the key makes everything anew that can be.
+#[test]
+fn a_chain_that_was_made_anew_is_found_by_the_signatures() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "forged")?;
+        let mut store = Store::of(world)?;
+        let mut entries = store.session(&session)?;
+        set(&mut entries[4], "line", b"SELECT 'nothing to see'");
+        let head = chain_anew(&session, &mut entries);
+        store.replace(&key(&session), &entries)?;
+        let what = found(world, &session)?;
+        let [(word, Some(seq))] = &*what else {
+            panic!("{what:?}")
+        };
+        assert_eq!(word, "rewritten");
+        assert!(*seq <= 4, "{what:?}");
+
+        // The close is made to fit, which its signature does not survive.
+        let mut listed = store.entries(SESSIONS)?;
+        for entry in &mut listed {
+            if text(entry, "event") == "close" && text(entry, "session") == session {
+                set(entry, "chain", head.to_string().as_bytes());
+            }
+        }
+        let (said, _) = verify(world, &[&session])?;
+        assert_eq!(said["findings"][0]["what"], "rewritten");
+        let changed = listed
+            .iter()
+            .find(|entry| text(entry, "session") == session && text(entry, "event") == "close");
+        let (id, fields) = changed.context("no close")?;
+        redis::cmd("XDEL")
+            .arg(SESSIONS)
+            .arg(id)
+            .exec(&mut store.0)?;
+        let mut add = redis::cmd("XADD");
+        add.arg(SESSIONS).arg("*");
+        for (name, value) in fields {
+            add.arg(name).arg(value);
+        }
+        add.exec(&mut store.0)?;
+        let what = found(world, &session)?;
+        let words: Vec<&str> = what.iter().map(|(what, _)| what.as_str()).collect();
+        assert!(words.contains(&"signature"), "{words:?}");
+        assert!(words.contains(&"rewritten"), "{words:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_session_that_was_deleted_everywhere_leaves_a_hole_among_the_statements() -> Result<()> {
+    alone(&plan(), |world| {
+        let session = a_session(world, "vanished")?;
+        a_session(world, "later")?;
+        eventually("what was signed to be confirmed", SOON, || {
+            let (said, status) = verify(world, &["--all"])?;
+            Ok(status == 0 && said["sessions"] == 2)
+        })?;
+        let mut store = Store::of(world)?;
+        store.replace(&key(&session), &[])?;
+        // Its opening and its close: the heads in between still name it.
+        let own = |entry: &Entry| text(entry, "session") == session;
+        assert_eq!(store.unlist(own)?, 2);
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 1);
+        let findings = said["findings"].as_array().context("no findings")?;
+        let words: Vec<&str> = findings.iter().filter_map(|f| f["what"].as_str()).collect();
+        assert_eq!(words, ["gone", "statements"], "{said}");
+        assert_eq!(findings[0]["session"], session);
+        // Whatever names it.
+        store.unlist(|entry| text(entry, "heads").contains(&session))?;
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 1);
+        let findings = said["findings"].as_array().context("no findings")?;
+        assert!(findings.iter().all(|f| f["what"] == "statements"), "{said}");
+        // The last statements have none behind them, and the host still knows them.
+        let last = store.entries(SESSIONS)?.pop().context("nothing")?;
+        store.unlist(|entry| entry.0 == last.0)?;
+        let (said, _) = verify(world, &["--all"])?;
+        let number: u64 = text(&last, "signed_number").parse()?;
+        let texts = said["findings"].to_string();
+        assert!(texts.contains(&number.to_string()), "{texts}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_open_session_is_right_up_to_its_last_signed_head() -> Result<()> {
+    WORLD.test(|world| {
+        let mut psql = world.agent("busy").start_psql(world.postgres.port)?;
+        psql.write("SELECT 'one';\n")?;
+        let mut session = String::new();
+        eventually("the session to be signed", SOON, || {
+            let listed = world
+                .daemon
+                .ask(&["sessions", "list", "--agent", "busy", "--json"])?;
+            let Some(line) = listed.lines().next() else {
+                return Ok(false);
+            };
+            let line: Value = serde_json::from_str(line)?;
+            session = line["session"].as_str().unwrap_or_default().to_owned();
+            let (said, _) = verify(world, &[&session])?;
+            Ok(said["signed_events"]
+                .as_u64()
+                .is_some_and(|signed| signed > 2))
+        })?;
+        let (said, status) = verify(world, &[&session])?;
+        assert_eq!(said["closed"], false);
+        assert_eq!(status, 0, "{said}");
+        let text = world.daemon.ask(&["verify", &session])?;
+        assert!(text.contains("as recorded; open"), "{text}");
+        psql.write("\\q\n")?;
+        psql.finish(SOON)?.ok()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_key_is_rotated_while_the_daemon_runs_and_old_recordings_stay_right() -> Result<()> {
+    alone(&plan(), |world| {
+        let before = a_session(world, "before")?;
+        // What an investigator wrote down on the first day.
+        let pinned = world.daemon.ask(&["evidence", "keys"])?;
+        let pinned = world.place.file("pinned", &pinned)?;
+        let pinned = pinned.to_str().context("a path that is no text")?;
+        let folder = world.place.path("state").join("evidence");
+        let secrets = || -> Result<Vec<_>> {
+            let files = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+            let names = files.into_iter().map(|file| file.path());
+            Ok(names
+                .filter(|path| path.extension().is_some_and(|e| e == "key"))
+                .collect())
+        };
+        let old = secrets()?.pop().context("no key")?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&old)?.permissions());
+        assert_eq!(mode & 0o777, 0o600);
+
+        world.daemon.ask(&["evidence", "rotate"])?;
+        eventually("the old key to be gone", SOON, || Ok(!old.exists()))?;
+        assert_eq!(secrets()?.len(), 1);
+        let after = a_session(world, "after")?;
+        world.daemon.restart()?;
+        world.daemon.kill()?;
+        world.daemon.restart()?;
+        let last = a_session(world, "last")?;
+        let mut store = Store::of(world)?;
+        let signer = |session: &str, entries: &[Entry]| {
+            let close = entries
+                .iter()
+                .find(|entry| text(entry, "event") == "close" && text(entry, "session") == session);
+            close.map(|close| text(close, "signed_by").to_owned())
+        };
+        let entries = store.entries(SESSIONS)?;
+        assert_ne!(signer(&before, &entries), signer(&after, &entries));
+        assert_eq!(signer(&after, &entries), signer(&last, &entries));
+        for arguments in [&["--all"][..], &["--all", "--trusted-keys", pinned]] {
+            let (said, status) = verify(world, arguments)?;
+            assert_eq!(status, 0, "{said}");
+            assert_eq!(said["sessions"], 3);
+            assert_eq!(said["notes"], json!([]));
+        }
+        // Somebody else's key proves nothing.
+        let other = format!("{} elsewhere\n", "ab".repeat(32));
+        let other = world.place.file("other", &other)?;
+        let other = other.to_str().context("a path that is no text")?;
+        let (said, status) = verify(world, &[&after, "--trusted-keys", other])?;
+        assert_eq!(status, 1);
+        assert!(
+            said["findings"].to_string().contains("unknown key"),
+            "{said}"
+        );
+        Ok(())
+    })
+}
+
+/// Without a word, and with events on their way.
+#[test]
+fn a_daemon_that_is_killed_leaves_no_hole_among_its_statements() -> Result<()> {
+    alone(&plan(), |world| {
+        for round in 0..3 {
+            a_session(world, &format!("round-{round}"))?;
+            let mut psql = world.agent("victim").start_psql(world.postgres.port)?;
+            psql.write("SELECT 1;\nSELECT 2;\n")?;
+            std::thread::sleep(Duration::from_millis(130));
+            world.daemon.kill()?;
+            drop(psql);
+            world.daemon.restart()?;
+        }
+        a_session(world, "survivor")?;
+        let mut said = Value::Null;
+        eventually("all to be right", SOON, || {
+            let status;
+            (said, status) = verify(world, &["--all"])?;
+            Ok(status == 0)
+        })
+        .with_context(|| said.to_string())
+    })
+}
