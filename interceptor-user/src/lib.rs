@@ -2,11 +2,13 @@
 //!
 //! Data flows one way through these rooms: [`kernel`] redirects and names the
 //! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`net`],
-//! [`tls`], [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`] keeps.
+//! [`tls`], [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`]
+//! keeps, and [`archive`] keeps for longer.
 
 pub mod admin;
 pub mod agents;
 pub mod approval;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -3,8 +3,8 @@
 //!
 //! * [`place`]: a folder that goes when its owner goes, however it went;
 //! * [`process`]: servers that die with whoever started them;
-//! * [`postgres`], [`redis`], [`pgbouncer`], [`nginx`], [`sshd`], [`certs`]: the servers and
-//!   their keys; [`scripted`], one that says what a test tells it to;
+//! * [`postgres`], [`redis`], [`pgbouncer`], [`nginx`], [`sshd`], [`s3`], [`certs`]: the
+//!   servers and their keys; [`scripted`], one that says what a test tells it to;
 //! * [`daemon`]: Interceptor itself, as a process, under a configuration of its own;
 //! * [`agent`]: commands that run as an agent, through `interceptor exec`;
 //! * [`tmux`]: a terminal that somebody sits at;
@@ -28,6 +28,7 @@ pub mod postgres;
 pub mod process;
 pub mod records;
 pub mod redis;
+pub mod s3;
 pub mod scripted;
 pub mod sshd;
 pub mod tmux;

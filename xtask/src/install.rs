@@ -33,6 +33,8 @@ const CLIENTS: [&str; 13] = [
     "ansible-core==2.19.14",
 ];
 const MITMPROXY: &str = "mitmproxy==11.0.2";
+/// A server that speaks S3.
+const MOTO: &str = "moto[s3,server]==5.2.5";
 const SSH_MITM: &str = "ssh-mitm==6.0.1";
 
 /// What Python makes environments with.
@@ -258,7 +260,8 @@ impl Drop for Quiet {
 fn python() -> Result<()> {
     let check = "import psycopg, requests, httpx, h2, aiohttp, websockets, grpc, google.protobuf, \
                  starlette, uvicorn, mcp, botocore, paramiko, asyncssh, ansible";
-    environment("venv", check, &CLIENTS)
+    environment("venv", check, &CLIENTS)?;
+    environment("moto", "import moto.server", &[MOTO])
 }
 
 /// Apart from the clients, for they want other versions of what they share.

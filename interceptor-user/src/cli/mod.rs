@@ -2,6 +2,7 @@
 
 mod agents;
 mod approvals;
+mod archive;
 mod attach;
 mod ca;
 mod completions;
@@ -68,6 +69,7 @@ pub enum Command {
     Evidence(evidence::Args),
     Rules(rules::Args),
     Approvals(approvals::Args),
+    Archive(archive::Args),
     Ca(ca::Args),
     Doctor(doctor::Args),
     Status(status::Args),
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Evidence(args) => evidence::run(&cli.global, args),
         Command::Rules(args) => rules::run(&cli.global, args),
         Command::Approvals(args) => approvals::run(&cli.global, args),
+        Command::Archive(args) => archive::run(&cli.global, args),
         Command::Ca(args) => ca::run(&cli.global, args),
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),

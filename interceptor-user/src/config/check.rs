@@ -31,12 +31,12 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
         dns: check.dns(raw.dns, intercept.default),
         intercept,
         listeners: check.listeners(raw.listeners, &targets),
+        recorder: check.recorder(raw.recorder, fallback.recorder, &targets),
         targets,
         rules: match raw.rules {
             Some(rules) => rules.iter().map(|path| check.path(path)).collect(),
             None => fallback.rules,
         },
-        recorder: check.recorder(raw.recorder, fallback.recorder),
         admin: check.admin(raw.admin, &runtime_dir),
         permitted: check.permitted(&raw.ca),
         approvals: Approvals {
@@ -448,9 +448,13 @@ impl Check<'_, '_> {
         None
     }
 
-    fn recorder(&mut self, raw: written::Recorder, fallback: Recorder) -> Recorder {
+    fn recorder(
+        &mut self,
+        raw: written::Recorder,
+        fallback: Recorder,
+        targets: &[Target],
+    ) -> Recorder {
         self.later(&raw.spool, "spool");
-        self.later(&raw.retention, "retention");
         self.later(&raw.seal_to, "seal_to");
         if let Some(durability) = &raw.durability
             && matches!(durability.value, Durability::BeforeForward)
@@ -487,6 +491,7 @@ impl Check<'_, '_> {
             live_entries: raw
                 .live_entries
                 .map_or(fallback.live_entries, |entries| entries.value),
+            retention: self.retention(raw.retention, targets),
         }
     }
 
@@ -555,7 +560,7 @@ impl Check<'_, '_> {
         fits
     }
 
-    fn duration(&mut self, text: &Spanned<String>) -> Option<Duration> {
+    pub(super) fn duration(&mut self, text: &Spanned<String>) -> Option<Duration> {
         let duration = units::duration(&text.value);
         if duration.is_none() {
             self.error(

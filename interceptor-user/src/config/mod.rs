@@ -12,6 +12,7 @@ mod agents;
 mod check;
 mod credentials;
 mod faults;
+mod retention;
 mod table;
 pub(crate) mod units;
 mod written;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use faults::{ConfigError, Faults};
+pub use retention::{ArchiveTo, Retention};
 pub use table::TargetTable;
 
 use http::HeaderName;
@@ -341,6 +343,8 @@ pub struct Recorder {
     pub live_entries: u64,
     /// How it is signed.
     pub evidence: Evidence,
+    /// How long recordings stay.
+    pub retention: Retention,
 }
 
 /// How recordings are signed, and by which keys they are believed.
@@ -426,6 +430,7 @@ impl Default for Config {
                 stall: Duration::from_secs(5),
                 live_entries: 10_000,
                 evidence: Evidence::default(),
+                retention: Retention::default(),
             },
             listeners: Vec::new(),
             permitted: crate::tls::Permitted::default(),

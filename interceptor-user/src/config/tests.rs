@@ -178,10 +178,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
         ),
         ("recorder: { spool: { dir: /x } }".to_owned(), "spool"),
         (
-            "recorder: { retention: { age: 90d } }".to_owned(),
-            "retention",
-        ),
-        (
             "recorder: { durability: before_forward }".to_owned(),
             "durability: before_forward",
         ),

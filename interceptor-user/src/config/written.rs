@@ -199,7 +199,7 @@ pub(super) struct Recorder {
     pub(super) evidence: Evidence,
     pub(super) durability: Option<Spanned<Durability>>,
     pub(super) spool: Later,
-    pub(super) retention: Later,
+    pub(super) retention: Option<Retention>,
     pub(super) seal_to: Later,
 }
 
@@ -208,6 +208,33 @@ pub(super) struct Recorder {
 pub(super) struct Evidence {
     pub(super) heads_every: Option<Spanned<String>>,
     pub(super) trusted_keys: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) age: Option<Spanned<String>>,
+    pub(super) bytes: Option<Spanned<Amount>>,
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, TargetRetention>,
+    pub(super) archive_to: Option<Spanned<String>>,
+    pub(super) s3: Option<Spanned<S3>>,
+    pub(super) every: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetRetention {
+    pub(super) age: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct S3 {
+    pub(super) endpoint: Option<Spanned<String>>,
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) access_key_id: Option<Spanned<SecretRef>>,
+    pub(super) secret_access_key: Option<Spanned<SecretRef>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

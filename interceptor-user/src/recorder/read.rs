@@ -8,6 +8,7 @@ mod redis;
 
 use self::redis::FromRedis;
 use super::Fault;
+use crate::archive::ledger::ARCHIVED_ID;
 
 /// Bytes of a page, about; a page holds at least one entry.
 const PAGE_BYTES: usize = 4 << 20;
@@ -66,6 +67,12 @@ pub enum ReadError {
         /// Whether there are others.
         more: bool,
     },
+    /// An archive cannot be read.
+    #[error(transparent)]
+    Archive(Box<crate::archive::ArchiveError>),
+    /// Only what is in Redis is still written to, or can be changed.
+    #[error("an archive is what it is: this can be done with a Redis only")]
+    AtRest,
     /// Redis answered with something that is not a stream's entries.
     #[error("Redis answered with something that is not a stream's entries")]
     Shape,
@@ -108,6 +115,15 @@ pub trait Source: Send {
     /// # Errors
     /// When the source cannot be read.
     fn has(&mut self, key: &str) -> Result<bool, ReadError>;
+
+    /// Has a Redis do something.
+    ///
+    /// # Errors
+    /// When it does not, or the source is none.
+    fn run(&mut self, command: &::redis::Cmd) -> Result<::redis::Value, ReadError> {
+        let _ = command;
+        Err(ReadError::AtRest)
+    }
 }
 
 /// Reads recordings.
@@ -199,6 +215,22 @@ impl Reader {
             .map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone()))
     }
 
+    /// Has the Redis do something.
+    ///
+    /// # Errors
+    /// When it does not, or recordings are read from elsewhere.
+    pub fn run(&mut self, command: &::redis::Cmd) -> Result<::redis::Value, ReadError> {
+        self.source.run(command)
+    }
+
+    /// Whether there is such a stream.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn has(&mut self, key: &str) -> Result<bool, ReadError> {
+        self.source.has(key)
+    }
+
     /// The session that `wanted` means: its id, `last`, or a beginning or end of an
     /// id that no other session has.
     ///
@@ -225,6 +257,11 @@ impl Reader {
                     continue;
                 }
                 let session = entry.text("session");
+                // One that came back from an archive is not the last for that.
+                let came_back = entry.fields.iter().any(|(name, _)| name == ARCHIVED_ID);
+                if wanted == "last" && came_back {
+                    continue;
+                }
                 if wanted == "last" {
                     return Ok(session);
                 }

@@ -90,6 +90,7 @@ impl Store {
             stall: Duration::from_secs(5),
             live_entries: 1_000_000,
             evidence: config::Evidence::default(),
+            retention: interceptor_user::config::Retention::default(),
         };
         Recorder::start(
             &config,

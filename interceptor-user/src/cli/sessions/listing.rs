@@ -180,9 +180,14 @@ impl Listing {
             };
             // Newest first, so a close is met before its opening.
             let id = entry.text("session");
-            if entry.text("event") != "open" {
-                self.closes.insert(id, entry);
-                continue;
+            match entry.text("event").as_str() {
+                "open" => {}
+                "close" => {
+                    self.closes.insert(id, entry);
+                    continue;
+                }
+                // What became of a recording later is not what happened in the session.
+                _ => continue,
             }
             let session = Session {
                 close: self.closes.remove(&id),

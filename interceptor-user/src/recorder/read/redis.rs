@@ -83,6 +83,10 @@ impl Source for FromRedis {
     fn has(&mut self, key: &str) -> Result<bool, ReadError> {
         Ok(redis::cmd("EXISTS").arg(key).query(&mut self.connection)?)
     }
+
+    fn run(&mut self, command: &redis::Cmd) -> Result<Value, ReadError> {
+        Ok(command.query(&mut self.connection)?)
+    }
 }
 
 /// Reads `[[id, [field, value, …]], …]`.

@@ -1,0 +1,482 @@
+//! Closed sessions out of Redis, byte for byte, and back.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a test that panics has failed; the store's other tests use the rest of it"
+)]
+
+#[path = "recording/store.rs"]
+mod store;
+#[path = "recording/talker.rs"]
+mod talker;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use interceptor_tests::daemon::program;
+use interceptor_tests::s3::{KEY_ID, S3, SECRET_KEY};
+use interceptor_user::recorder::read::StreamEntry;
+use serde_json::{Value, json};
+
+use store::Store;
+use talker::{Talker, say, together};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A Redis with closed sessions, an open one, and a folder for an archive.
+struct Scene {
+    store: Store,
+    closed: Vec<String>,
+    open: String,
+}
+
+impl Scene {
+    async fn new(sessions: usize, commands: u64) -> Result<Self> {
+        let store = Store::start()?;
+        let (recorder, task) = store.recorder(64 << 20)?;
+        let mut closed = together(&recorder, sessions, commands, Duration::ZERO).await;
+        closed.sort();
+        let mut talker = Talker::new();
+        say(&recorder, talker.open()).await;
+        say(&recorder, talker.command()).await;
+        task.close(SOON).await?;
+        let config = json!({ "recorder": { "redis": store.url() } });
+        store.place.file("interceptor.yaml", &config.to_string())?;
+        Ok(Self {
+            store,
+            closed,
+            open: talker.id(),
+        })
+    }
+
+    fn folder(&self) -> String {
+        self.store.place.path("archive").display().to_string()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(program()?);
+        command
+            .arg("--config")
+            .arg(self.store.place.path("interceptor.yaml"))
+            .args(arguments);
+        Ok(command)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(self.command(arguments)?.output()?)
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String> {
+        done(&self.run(arguments)?)
+    }
+
+    fn entries(&self, stream: &str) -> Result<Vec<StreamEntry>> {
+        let mut reader = self.store.reader()?;
+        let key = match stream.len() {
+            36 => reader.session_key(stream),
+            _ => reader.key(stream),
+        };
+        Ok(reader.after(&key, "0-0", 1_000_000)?)
+    }
+}
+
+fn done(output: &Output) -> Result<String> {
+    ensure!(
+        output.status.success(),
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn objects(folder: &str) -> Result<Vec<PathBuf>> {
+    let found = Command::new("find").args([folder, "-type", "f"]).output()?;
+    let text = done(&found)?;
+    Ok(text.lines().map(PathBuf::from).collect())
+}
+
+fn without_ids(entries: &[StreamEntry]) -> Vec<Vec<(String, Vec<u8>)>> {
+    let fields = entries.iter().map(|entry| entry.fields.clone());
+    fields
+        .map(|fields| {
+            let kept = fields.into_iter().filter(|(name, _)| name != "archived_id");
+            kept.collect()
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_leave_redis_and_come_back_as_they_were() -> Result<()> {
+    let scene = Scene::new(5, 60).await?;
+    let folder = scene.folder();
+    let before: Vec<_> = scene
+        .closed
+        .iter()
+        .map(|session| scene.entries(session))
+        .collect::<Result<_>>()?;
+    let listed_before = scene.entries("sessions")?;
+    let shown_before = scene.ask(&["replay", &scene.closed[0], "--format", "json"])?;
+
+    let told = scene.ask(&["archive", "--all", "--to", &folder, "--json"])?;
+    assert_eq!(told.lines().count(), 5, "{told}");
+    for session in &scene.closed {
+        assert_eq!(scene.entries(session)?, [], "{session} is still there");
+    }
+    assert_eq!(scene.entries(&scene.open)?.len(), 2, "what is open stays");
+    let listed = scene.entries("sessions")?;
+    let events: Vec<String> = listed.iter().map(|entry| entry.text("event")).collect();
+    assert_eq!(
+        events,
+        [
+            "open", "removed", "removed", "removed", "removed", "removed"
+        ]
+    );
+    let removed = &listed[1];
+    assert_eq!(removed.text("events"), "62");
+    assert_eq!(removed.text("by"), "archive");
+    assert_eq!(removed.text("archive"), folder);
+    let of_it = before
+        .iter()
+        .find(|entries| entries[61].text("chain") == removed.text("chain"));
+    assert!(
+        of_it.is_some(),
+        "the removal says what the chain's head was"
+    );
+    let sha = Command::new("sha256sum")
+        .args(
+            objects(&folder)?
+                .iter()
+                .filter(|path| path.to_string_lossy().contains(&removed.text("session"))),
+        )
+        .output()?;
+    assert!(done(&sha)?.starts_with(&removed.text("sha256")));
+
+    // The archive, read by the commands that know Redis.
+    let from = ["--archive", folder.as_str()];
+    let shown =
+        scene.ask(&[&["replay", &scene.closed[0], "--format", "json"], &from[..]].concat())?;
+    assert_eq!(shown, shown_before);
+    let list = scene.ask(&[&["sessions", "list", "--json"], &from[..]].concat())?;
+    let ids: Vec<String> = list
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["session"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    let mut sorted = ids.clone();
+    sorted.sort();
+    assert_eq!(sorted, scene.closed);
+    let one = scene.ask(&[&["sessions", "show", "last", "--json"], &from[..]].concat())?;
+    let one: Value = serde_json::from_str(&one)?;
+    assert_eq!(one["kinds"]["command"], 60);
+    assert_eq!(one["closed"], true);
+    assert_eq!(
+        scene
+            .ask(&["archive", "list", "--from", &folder])?
+            .lines()
+            .count(),
+        6
+    );
+    scene.ask(&["archive", "check", "--from", &folder])?;
+
+    // And back.
+    for session in &scene.closed {
+        scene.ask(&["archive", "restore", session, "--from", &folder])?;
+    }
+    for (session, before) in scene.closed.iter().zip(&before) {
+        assert_eq!(
+            &scene.entries(session)?,
+            before,
+            "{session} is not as it was"
+        );
+    }
+    let listed = scene.entries("sessions")?;
+    for session in &scene.closed {
+        let of = |entries: &[StreamEntry]| -> Vec<StreamEntry> {
+            let is_its = |entry: &&StreamEntry| {
+                entry.text("session") == *session
+                    && ["open", "close"].contains(&entry.text("event").as_str())
+            };
+            entries.iter().filter(is_its).cloned().collect()
+        };
+        assert_eq!(without_ids(&of(&listed)), without_ids(&of(&listed_before)));
+    }
+    let again = scene.entries("sessions")?.len();
+    scene.ask(&["archive", "restore", &scene.closed[0], "--from", &folder])?;
+    assert_eq!(
+        scene.entries("sessions")?.len(),
+        again,
+        "done again, it changes nothing"
+    );
+    assert_eq!(
+        scene.ask(&["replay", &scene.closed[0], "--format", "json"])?,
+        shown_before
+    );
+
+    // What came back goes again, and is the same: the object that is there will do.
+    let told = scene.ask(&["archive", "--all", "--to", &folder, "--json"])?;
+    assert!(
+        told.lines().all(|line| line.contains("\"was_there\":true")),
+        "{told}"
+    );
+    Ok(())
+}
+
+/// A session of which anything is wrong is where it was afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_redis_that_is_not_whole_in_the_archive() -> Result<()> {
+    let scene = Scene::new(4, 20).await?;
+    let folder = scene.folder();
+
+    let open = scene.run(&["archive", "--session", &scene.open, "--to", &folder])?;
+    assert!(
+        !open.status.success() && said(&open).contains("it is open"),
+        "{}",
+        said(&open)
+    );
+
+    // A recording that somebody changed.
+    let broken = &scene.closed[0];
+    let key = format!("interceptor:session:{{{broken}}}");
+    let third = scene.entries(broken)?[2].id.clone();
+    scene.store.run(&["XDEL", &key, &third])?;
+    let told = scene.run(&["archive", "--session", broken, "--to", &folder])?;
+    assert!(!told.status.success());
+    assert!(said(&told).contains("broken at event 2"), "{}", said(&told));
+    assert_eq!(scene.entries(broken)?.len(), 21);
+    assert_eq!(
+        objects(&folder)?,
+        [""; 0].map(PathBuf::from),
+        "half of it is in the archive"
+    );
+
+    // A question that waits.
+    let held = &scene.closed[1];
+    let facts = json!({
+        "id": "q1", "state": "open", "session": held, "exchange": 1, "agent": "bot", "uid": 0,
+        "principal": {}, "process": {}, "target": "t", "origin": "o", "host": "h",
+        "protocol": "postgres", "rule": "r", "message": "m", "text": "t", "parameters": null,
+        "meta": {}, "digest": "d", "asks": [], "mode": "ticket", "on_timeout": "deny",
+        "asked_at": 0, "expires_at": 99_999_999_999_i64, "timeout_s": 60, "answers": []
+    });
+    let facts = facts.to_string();
+    scene
+        .store
+        .run(&["HSET", "interceptor:approval:{q1}", "json", &facts])?;
+    let asked = [
+        "XADD",
+        "interceptor:approvals",
+        "*",
+        "kind",
+        "asked",
+        "id",
+        "q1",
+        "state",
+        "open",
+    ];
+    scene.store.run(&asked)?;
+    let told = scene.run(&["archive", "--session", held, "--to", &folder])?;
+    assert!(
+        said(&told).contains("waits for an answer"),
+        "{}",
+        said(&told)
+    );
+    assert_eq!(scene.entries(held)?.len(), 22);
+
+    // A place that cannot be written to.
+    let file = scene.store.place.file("file", "")?;
+    let told = scene.run(&["archive", "--all", "--to", file.to_str().context("path")?])?;
+    assert!(!told.status.success());
+
+    // The others go.
+    let told = scene.run(&["archive", "--all", "--to", &folder])?;
+    assert!(!told.status.success(), "one of them was not archived");
+    for (session, left) in scene.closed.iter().zip([21, 22, 0, 0]) {
+        assert_eq!(scene.entries(session)?.len(), left, "{session}");
+    }
+
+    // An object that is damaged comes not back, and is found.
+    let object = objects(&folder)?.pop().context("no object")?;
+    let mut bytes = std::fs::read(&object)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, &bytes)?;
+    let damaged = object
+        .file_stem()
+        .context("stem")?
+        .to_string_lossy()
+        .into_owned();
+    assert!(
+        !scene
+            .run(&["archive", "check", "--from", &folder])?
+            .status
+            .success()
+    );
+    assert!(
+        !scene
+            .run(&["archive", "restore", &damaged, "--from", &folder])?
+            .status
+            .success()
+    );
+    assert_eq!(scene.entries(&damaged)?, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_interrupted_can_do_it_again() -> Result<()> {
+    let scene = Scene::new(1, 400).await?;
+    let folder = scene.folder();
+    let session = &scene.closed[0];
+    let before = scene.entries(session)?;
+    scene.ask(&["archive", "--all", "--to", &folder, "--keep"])?;
+    assert_eq!(scene.entries(session)?, before, "it was to stay");
+    let first = std::fs::read(&objects(&folder)?[0])?;
+
+    // An upload that was cut off, without its rename.
+    let half = format!("{}#1", objects(&folder)?[0].display());
+    std::fs::write(&half, &first[..first.len() / 2])?;
+    std::fs::rename(&half, &objects(&folder)?[0])?;
+    scene.ask(&["archive", "--all", "--to", &folder])?;
+    scene.ask(&["archive", "check", "--from", &folder])?;
+
+    // A restoring that was cut off.
+    scene.ask(&["archive", "restore", session, "--from", &folder])?;
+    let key = format!("interceptor:session:{{{session}}}");
+    scene.store.run(&["XTRIM", &key, "MINID", &before[0].id])?;
+    for entry in &before[200..] {
+        scene.store.run(&["XDEL", &key, &entry.id])?;
+    }
+    // Redis remembers the highest ID of a stream, so what is there must be made anew.
+    scene.store.run(&["XSETID", &key, &before[199].id])?;
+    scene.ask(&["archive", "restore", session, "--from", &folder])?;
+    assert_eq!(scene.entries(session)?, before);
+
+    // Another recording under the same name.
+    scene.store.run(&["XDEL", &key, &before[10].id])?;
+    let told = scene.run(&["archive", "restore", session, "--from", &folder])?;
+    assert!(
+        said(&told).contains("is another one there"),
+        "{}",
+        said(&told)
+    );
+    Ok(())
+}
+
+/// Against a server that speaks S3 over HTTP, in one part and in several.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_an_archive_too() -> Result<()> {
+    let scene = Scene::new(2, 10).await?;
+    let s3 = S3::start(&scene.store.place)?;
+    // One that does not fit into one part of 8 MiB, however well it is packed.
+    let (recorder, task) = scene.store.recorder(64 << 20)?;
+    let mut large = Talker::new();
+    say(&recorder, large.open()).await;
+    let mut random = vec![0; 1 << 20];
+    for _ in 0..20 {
+        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+        say(&recorder, large.command().with_data(random.clone())).await;
+    }
+    say(&recorder, large.close()).await;
+    task.close(SOON).await?;
+    let before = scene.entries(&large.id())?;
+
+    let place = "s3://recordings/interceptor";
+    let ask = |arguments: &[&str]| -> Result<String> {
+        done(&scene.command(arguments)?.envs(s3.environment()).output()?)
+    };
+    let told = ask(&["archive", "--all", "--to", place, "--json"])?;
+    assert_eq!(told.lines().count(), 3, "{told}");
+    assert_eq!(scene.entries(&large.id())?, []);
+    assert!(
+        s3.log().contains("partNumber=3"),
+        "it went in parts:\n{}",
+        s3.log()
+    );
+    assert_eq!(
+        ask(&["archive", "list", "--from", place])?.lines().count(),
+        4
+    );
+    ask(&["archive", "check", "--from", place])?;
+    let shown = ask(&[
+        "sessions",
+        "show",
+        &large.id(),
+        "--json",
+        "--archive",
+        place,
+    ])?;
+    assert_eq!(
+        serde_json::from_str::<Value>(&shown)?["kinds"]["command"],
+        20
+    );
+    ask(&["archive", "restore", &large.id(), "--from", place])?;
+    assert!(scene.entries(&large.id())? == before);
+
+    // Nobody answers, or somebody refuses: nothing leaves Redis, and no key is told.
+    let refused = scene
+        .command(&["archive", "--all", "--to", "s3://no-such-bucket/x"])?
+        .envs(s3.environment())
+        .output()?;
+    assert!(!refused.status.success());
+    let text = said(&refused);
+    assert!(
+        !text.contains(SECRET_KEY) && !text.contains(KEY_ID),
+        "{text}"
+    );
+    assert!(scene.entries(&large.id())? == before);
+    Ok(())
+}
+
+/// Memory stays bounded, however long a session is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_session_needs_no_memory_of_its_size() -> Result<()> {
+    let scene = Scene::new(0, 0).await?;
+    let (recorder, task) = scene.store.recorder(64 << 20)?;
+    let mut talker = Talker::new();
+    say(&recorder, talker.open()).await;
+    let mut data = vec![0; 128 << 10];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut data)?;
+    for _ in 0..500 {
+        say(&recorder, talker.command().with_data(data.clone())).await;
+    }
+    say(&recorder, talker.close()).await;
+    task.close(SOON).await?;
+    let folder = scene.folder();
+    for arguments in [
+        &["archive", "--all", "--to", &folder][..],
+        &["archive", "restore", "last", "--from", &folder][..],
+    ] {
+        let output = Command::new("python3")
+            .args(["-c", PEAK])
+            .arg(program()?)
+            .arg("--config")
+            .arg(scene.store.place.path("interceptor.yaml"))
+            .args(arguments)
+            .output()?;
+        done(&output)?;
+        let kib: u64 = said(&output).trim().parse().context(said(&output))?;
+        assert!(kib < 60 << 10, "{arguments:?} took {kib} KiB, and the session is of 64 MiB");
+    }
+    Ok(())
+}
+
+/// Runs a command, and says how much memory it had at most, in KiB.
+const PEAK: &str = "import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(done.returncode)";
