@@ -34,6 +34,19 @@ pub struct Expected {
     pub heads: Vec<Signature>,
     /// It was taken out of the store by intention, which was signed.
     pub is_removed: bool,
+    /// The same, which was not signed: what it was then.
+    pub removal: Option<Removal>,
+}
+
+/// A removal that stands in `sessions` and is not signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// How many events there were.
+    pub events: u64,
+    /// The chain's value after them.
+    pub chain: Option<Head>,
+    /// Who did it, and where it is now.
+    pub told: String,
 }
 
 /// A close in `sessions`.
@@ -72,6 +85,16 @@ pub enum Note {
         host: String,
         /// Its first key.
         key: PublicKey,
+    },
+    /// A recording was taken out of the store, and nobody signed that.
+    #[error(
+        "session {session} was removed by {by}; who can write to the store can say so, and its archive proves it"
+    )]
+    Removed {
+        /// The session.
+        session: Uuid,
+        /// Who did it, and where it is now.
+        by: String,
     },
     /// Two statements have the same number.
     #[error(
@@ -115,6 +138,8 @@ pub struct Ledger {
     hosts: BTreeMap<Arc<str>, Host>,
     sessions: BTreeMap<Uuid, Expected>,
     findings: Vec<Finding>,
+    /// The stream's beginning was taken away, and that is on record.
+    trimmed: bool,
 }
 
 impl Ledger {
@@ -127,6 +152,7 @@ impl Ledger {
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             findings: Vec::new(),
+            trimmed: false,
         }
     }
 
@@ -151,8 +177,11 @@ impl Ledger {
             }
         };
         let event = text("event");
-        if event != "open" && event != "close" {
+        if !["open", "close", "removed", "restored", "trimmed"].contains(&event.as_str()) {
             return;
+        }
+        if event == "trimmed" {
+            self.trimmed = true;
         }
         let Ok(session) = Uuid::try_parse(&text("session")) else {
             return;
@@ -160,6 +189,23 @@ impl Ledger {
         let expected = self.sessions.entry(session).or_default();
         if event == "open" {
             expected.is_listed = true;
+            return;
+        }
+        if event == "restored" {
+            expected.removal = None;
+            return;
+        }
+        if event == "removed" {
+            let archive = text("archive");
+            let (by, host) = (text("by"), text("host"));
+            expected.removal = Some(Removal {
+                events: number(text("events").as_bytes()).unwrap_or(0),
+                chain: Head::from_hex(text("chain").as_bytes()),
+                told: match archive.as_str() {
+                    "" => format!("{by} on {host}"),
+                    archive => format!("{by} on {host}, to {archive}"),
+                },
+            });
             return;
         }
         // A later one that nobody signed does not stand for one that is signed.
@@ -305,6 +351,7 @@ impl Ledger {
     /// that there ever was.
     #[must_use]
     pub fn missing(&self, from_start: bool) -> Vec<Finding> {
+        let from_start = from_start && !self.trimmed;
         let all: HashSet<(u64, Head)> = self
             .hosts
             .values()
@@ -347,6 +394,12 @@ impl Ledger {
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
+        for (session, expected) in &self.sessions {
+            if let Some(removal) = expected.removal.as_ref().filter(|_| !expected.is_removed) {
+                let (session, by) = (*session, removal.told.clone());
+                notes.push(Note::Removed { session, by });
+            }
+        }
         for (name, host) in &self.hosts {
             if let Some(key) = host.unpinned {
                 let host = name.to_string();

@@ -237,7 +237,7 @@ impl<'a> SessionCheck<'a> {
     fn completeness(&mut self) {
         let expected = self.expected;
         let events = self.chain.events();
-        if events == 0 && expected.is_removed {
+        if events == 0 && (expected.is_removed || was_removed(expected)) {
             return;
         }
         let last = expected.heads.last().filter(|head| head.events > events);
@@ -302,4 +302,23 @@ fn stranger(fields: &[(String, Vec<u8>)]) -> Option<String> {
         seen.push(name);
     }
     None
+}
+
+/// Whether what was removed is all that there was: the removal says no less than what was
+/// signed, and no other than the close.
+fn was_removed(expected: &Expected) -> bool {
+    expected.removal.as_ref().is_some_and(|removal| {
+        let is_all = expected
+            .heads
+            .last()
+            .is_none_or(|head| head.events < removal.events || head_is(head, removal));
+        let is_closed = expected
+            .close
+            .is_none_or(|close| close.events == removal.events && close.chain == removal.chain);
+        is_all && is_closed
+    })
+}
+
+fn head_is(head: &super::ledger::Signature, removal: &super::ledger::Removal) -> bool {
+    head.events == removal.events && Some(head.chain) == removal.chain
 }

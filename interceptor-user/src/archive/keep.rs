@@ -128,8 +128,8 @@ pub fn keep(
     })
 }
 
-/// Removes a session from Redis: first it is said, then its recording goes, then its
-/// entries in `sessions`.
+/// Removes a session's recording from Redis: first it is said, then it goes. Its entries in
+/// `sessions` stay, since they are statements of its host, each of which names the one before.
 ///
 /// # Errors
 /// When it is not what was archived, or Redis does not do it.
@@ -149,18 +149,11 @@ pub fn remove(
             say(reader, listed, removal, &end)?;
         }
         reader.run(cmd("UNLINK").arg(&key))?;
-    } else if !listed.removed {
+    } else if listed.removed {
+        // What was said is done.
+    } else {
         // Somebody else did that, and `verify` is to find it.
         return Err(stays(session, Stays::Unknown));
-    }
-    let sessions = reader.key("sessions");
-    let mut delete = cmd("XDEL");
-    delete.arg(sessions);
-    for id in &listed.entries {
-        delete.arg(id);
-    }
-    if !listed.entries.is_empty() {
-        reader.run(&delete)?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 //! What is read is `sessions`, in its order. An entry's `event` is
 //!
 //! * `open`, `close` and whatever else is said of a session while it is in Redis;
-//! * `removed`: from here on it is there no more, and the entries above are gone with it;
-//! * `restored`: it is there again; entries that came back have new IDs, and `archived_id`
-//!   says what theirs was.
+//! * `removed`: from here on its recording is there no more;
+//! * `restored`: it is there again; where its entries were trimmed away meanwhile, they have
+//!   new IDs, and `archived_id` says what theirs was.
 //!
 //! A session without a close is open, even where its host has not been heard of for long:
 //! it may be cut off, and bring what it has yet to say.
@@ -102,6 +102,9 @@ impl Ledger {
 
     fn enter(&mut self, entry: &StreamEntry) {
         let session = entry.text("session");
+        if session.is_empty() {
+            return;
+        }
         let at = millis(&entry.id);
         let listed = self.sessions.entry(session.clone()).or_default();
         listed.session = session;
@@ -136,11 +139,11 @@ impl Ledger {
         listed.entries.push(entry.id.clone());
     }
 
-    /// Those with anything left in Redis, in the order in which they opened.
+    /// Those with a recording in Redis, in the order in which they opened.
     pub fn sessions(&self) -> impl Iterator<Item = &Listed> {
         self.sessions
             .values()
-            .filter(|listed| !listed.entries.is_empty())
+            .filter(|listed| !listed.entries.is_empty() && !listed.removed)
     }
 
     /// What is known of one.
@@ -251,7 +254,11 @@ mod tests {
         assert_eq!(of(&ledger).since_ms(), Some(20));
         assert_eq!(of(&ledger).entries, ["10-0", "20-0"]);
 
-        // As it stands in Redis once it is removed: its entries are gone.
+        ledger.enter(&entry("30-0", "removed", &[]));
+        assert!(of(&ledger).removed);
+        assert_eq!(ledger.sessions().count(), 0);
+
+        // Its entries are trimmed away, and come back.
         let mut ledger = Ledger::default();
         ledger.enter(&entry("30-0", "removed", &[]));
         assert!(of(&ledger).removed);

@@ -162,7 +162,8 @@ fn bring(
     for name in &bring.session {
         let session = reader.resolve(name)?;
         let listed = ledger.of(&session);
-        wanted.push(listed.with_context(|| format!("`sessions` does not know {session}"))?);
+        let listed = listed.filter(|listed| !listed.removed);
+        wanted.push(listed.with_context(|| format!("session {session} is not recorded there"))?);
     }
     let is_named = !wanted.is_empty();
     if !is_named {

@@ -25,7 +25,12 @@ pub(super) struct Place {
 impl Place {
     /// Whether it is where this host records to.
     pub(super) fn is_own(&self) -> bool {
-        self.redis.is_none()
+        self.redis.is_none() && self.archive.is_none()
+    }
+
+    /// Whether it is an archive, which has sessions and not all that hosts stated.
+    pub(super) fn is_archive(&self) -> bool {
+        self.archive.is_some()
     }
 
     /// Opens it.

@@ -83,6 +83,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let reader = args.place.open(&config)?;
     let mut verifier = Verifier {
         reader,
+        is_archive: args.place.is_archive(),
         ledger: Ledger::new(trust, ed25519),
         after: String::new(),
         agent: args.agent,
@@ -128,6 +129,7 @@ fn trust(list: Option<&PathBuf>, folder: &std::path::Path) -> anyhow::Result<Tru
 
 struct Verifier {
     reader: Reader,
+    is_archive: bool,
     ledger: Ledger,
     /// The last entry of `sessions` that was read.
     after: String,
@@ -156,7 +158,7 @@ impl Verifier {
         self.report.findings.extend(bad);
         self.report.one = Some((session, outcome.clone()));
         self.report.add(outcome);
-        self.report.findings.extend(self.ledger.missing(false));
+        self.missing(false);
         self.finish();
         Ok(())
     }
@@ -191,7 +193,7 @@ impl Verifier {
             self.own(own)?;
         }
         self.report.findings.extend(self.ledger.findings());
-        self.report.findings.extend(self.ledger.missing(from == 0));
+        self.missing(from == 0);
         self.finish();
         Ok(())
     }
@@ -218,6 +220,14 @@ impl Verifier {
             },
         });
         Ok(())
+    }
+
+    /// Statements that are missing. An archive has those of its sessions' closes alone.
+    fn missing(&mut self, from_start: bool) {
+        if !self.is_archive {
+            let missing = self.ledger.missing(from_start);
+            self.report.findings.extend(missing);
+        }
     }
 
     fn finish(&mut self) {
