@@ -193,6 +193,17 @@ impl Default for Check {
 }
 
 impl Check {
+    /// Checks what follows the event numbered `seq`, at which the chain's value is
+    /// taken for what it says.
+    #[must_use]
+    pub fn behind(seq: u64, head: Head) -> Self {
+        Self {
+            hasher: Hasher::default(),
+            head,
+            next_seq: seq.saturating_add(1),
+        }
+    }
+
     /// Checks the next event.
     ///
     /// # Errors
@@ -223,7 +234,7 @@ impl Check {
         self.head
     }
 
-    /// How many events were right.
+    /// How many events were right, or were taken for right.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.next_seq

@@ -314,9 +314,15 @@ impl Reader {
     /// A session's recording, from its beginning.
     #[must_use]
     pub fn session(&mut self, session: &str) -> Pages<'_> {
+        self.session_behind(session, "0-0")
+    }
+
+    /// A session's recording, behind the entry with ID `after`.
+    #[must_use]
+    pub fn session_behind(&mut self, session: &str, after: &str) -> Pages<'_> {
         Pages {
             key: self.session_key(session),
-            after: "0-0".to_owned(),
+            after: after.to_owned(),
             count: FIRST_PAGE,
             reader: self,
         }
@@ -349,6 +355,18 @@ impl Pages<'_> {
             let each = (bytes / page.len()).max(1);
             // At most twice the last page, since what follows may be larger.
             self.count = (PAGE_BYTES / each).clamp(1, (2 * self.count).min(LARGEST_PAGE));
+        }
+        Ok(page)
+    }
+
+    /// What comes next, waiting for it up to a second.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or nothing ever comes to it.
+    pub fn wait(&mut self) -> Result<Vec<StreamEntry>, ReadError> {
+        let page = self.reader.follow(&self.key, &self.after)?;
+        if let Some(last) = page.last() {
+            self.after.clone_from(&last.id);
         }
         Ok(page)
     }

@@ -133,6 +133,18 @@ impl Following {
     }
 }
 
+impl Following {
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(&mut self) -> Result<std::process::ExitStatus> {
+        let mut status = None;
+        interceptor_tests::eventually("its end", interceptor_tests::daemon::SOON, || {
+            status = self.child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        status.context("not ended")
+    }
+}
+
 impl Drop for Following {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -11,4 +11,5 @@
 
 mod listing;
 mod made;
+mod replaying;
 mod searching;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use interceptor_engine::chain::Check;
+use interceptor_engine::chain::{Check, Head};
 use interceptor_engine::event::FlowTime;
 use interceptor_engine::replay::http::har::Har;
 use interceptor_engine::replay::json::Json;
@@ -30,12 +30,19 @@ use self::show::{Only, Show, Writer};
 use super::Global;
 use super::place::Place;
 use crate::config::Config;
-use crate::recorder::read::{Reader, StreamEntry};
+use crate::recorder::read::{Pages, Reader, StreamEntry};
+
+/// Events in which a terminal is looked for before something is shown.
+const SOON: usize = 10_000;
+
+/// Events before the time to begin at that are read: a result that is shown may have
+/// begun there.
+const LEAD: usize = 500;
 
 /// Shows what happened in a session, in its own time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded."
+    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n  interceptor replay last --follow\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded."
 )]
 pub struct Args {
     /// The session: its id, a beginning or end of it, or `last`
@@ -58,6 +65,9 @@ pub struct Args {
     /// Do not wait
     #[arg(long, conflicts_with = "speed")]
     instant: bool,
+    /// Go on with what happens, until the session closes
+    #[arg(long, conflicts_with = "output")]
+    follow: bool,
     /// Rows of a result that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
@@ -101,6 +111,11 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     if args.channel.is_some() && !matches!(format, Format::Text | Format::Asciicast) {
         bail!("--channel chooses what text and asciicast show");
     }
+    if args.follow && matches!(format, Format::Har | Format::Asciicast) {
+        return super::used_wrongly(&anyhow::anyhow!(
+            "--follow goes with --format text, json and sql: the others have an end"
+        ));
+    }
     let in_time = args.speed.is_some() || format == Format::Text;
     let in_time = in_time && !args.instant && args.output.is_none();
     let writer = match format {
@@ -137,7 +152,10 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         .channel
         .filter(|_| format == Format::Text)
         .map(Only::new);
-    match play(&mut reader, &mut show) {
+    // Statements that are executed later, and pictures, lean on all that was before.
+    let skips = matches!(show.writer(), Writer::Text(..) | Writer::Json(_));
+    let from = args.from.filter(|_| skips).unwrap_or_default();
+    match play(&mut reader, &mut show, from, args.follow) {
         Ok(whole) => Ok(if whole {
             ExitCode::SUCCESS
         } else {
@@ -159,7 +177,12 @@ fn text(
     let timeline = Timeline::new(args.rows);
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     if on_terminal && !dumb {
-        match terminals(reader, session)?.choose(args.channel) {
+        let enough = match args.channel {
+            Some(_) => usize::MAX,
+            None => SOON,
+        };
+        let found = terminals(reader, session, enough)?;
+        match found.choose(args.channel) {
             Ok(terminal) => {
                 let player = Player::new(terminal.clone(), timeline);
                 return Ok(Writer::Play(Box::new(player)));
@@ -173,7 +196,7 @@ fn text(
 }
 
 fn cast(reader: &mut Reader, session: &str, args: &Args) -> anyhow::Result<Writer> {
-    let all = terminals(reader, session)?;
+    let all = terminals(reader, session, usize::MAX)?;
     let terminal = all.choose(args.channel)?;
     let from = args.from.unwrap_or_default();
     // One that is said to be infinite is none.
@@ -183,15 +206,18 @@ fn cast(reader: &mut Reader, session: &str, args: &Args) -> anyhow::Result<Write
     ))))
 }
 
-/// The terminals of a session, for which all of it is read.
-fn terminals(reader: &mut Reader, session: &str) -> anyhow::Result<Terminals> {
+/// The terminals of a session, for which all of it is read; or `enough` events, where
+/// what was found by then is to be shown soon.
+fn terminals(reader: &mut Reader, session: &str, enough: usize) -> anyhow::Result<Terminals> {
     let mut found = Terminals::default();
+    let mut read = 0;
     let mut pages = reader.session(session);
     loop {
         let page = pages.next_page()?;
-        if page.is_empty() {
+        if page.is_empty() || read >= enough {
             return Ok(found);
         }
+        read += page.len();
         for StreamEntry { fields, .. } in page {
             // What cannot be read is told of when it is shown.
             let Ok(entry) = Raw::from_fields(fields).read() else {
@@ -205,17 +231,27 @@ fn terminals(reader: &mut Reader, session: &str) -> anyhow::Result<Terminals> {
     }
 }
 
-/// Shows all of it; whether the recording is as it was recorded.
-fn play(reader: &mut Reader, show: &mut Show) -> anyhow::Result<bool> {
+/// Shows all of it, or what is from `from` on; whether that is as it was recorded.
+fn play(
+    reader: &mut Reader,
+    show: &mut Show,
+    from: FlowTime,
+    follow: bool,
+) -> anyhow::Result<bool> {
     let session = show.session().to_owned();
-    let mut pages = reader.session(&session);
-    let mut check = Check::default();
+    let (mut check, mut pages) = begin(reader, &session, from)?;
     let mut whole = true;
+    let mut closed = false;
     show.begin()?;
     loop {
-        let page = pages.next_page()?;
+        let mut page = pages.next_page()?;
         if page.is_empty() {
-            break;
+            if closed || !follow {
+                break;
+            }
+            // Whoever looks on has everything by now.
+            show.pause()?;
+            page = pages.wait()?;
         }
         for StreamEntry { fields, .. } in page {
             let raw = Raw::from_fields(fields);
@@ -226,7 +262,10 @@ fn play(reader: &mut Reader, show: &mut Show) -> anyhow::Result<bool> {
                 warn(&broken.to_string());
             }
             match raw.read() {
-                Ok(entry) => show.entry(&entry)?,
+                Ok(entry) => {
+                    closed |= entry.kind == "close";
+                    show.entry(&entry)?;
+                }
                 Err(error) => {
                     whole = false;
                     warn(&error.to_string());
@@ -236,6 +275,38 @@ fn play(reader: &mut Reader, show: &mut Show) -> anyhow::Result<bool> {
     }
     show.end()?;
     Ok(whole)
+}
+
+/// Where to begin, so that what is from `from` on is shown with what belongs to it: a
+/// little before, and what stands there is taken for the chain's beginning.
+fn begin<'a>(
+    reader: &'a mut Reader,
+    session: &str,
+    from: FlowTime,
+) -> anyhow::Result<(Check, Pages<'a>)> {
+    if from > FlowTime(0) {
+        let key = reader.session_key(session);
+        let opening = reader.after(&key, "0-0", 1)?;
+        // An entry's ID has the time at which it happened.
+        let opened = opening.first().and_then(|entry| {
+            let at = entry.text("at").parse::<u64>().ok()?;
+            let millis: u64 = entry.id.split('-').next()?.parse().ok()?;
+            Some(millis.saturating_sub(at / 1000))
+        });
+        if let Some(opened) = opened {
+            let first = format!("{}-0", opened.saturating_add(from.0 / 1000));
+            let before = reader.before(&key, Some(&first), LEAD)?;
+            if before.len() == LEAD
+                && let Some(entry) = before.last()
+                && let Ok(seq) = entry.text("seq").parse()
+                && let Some(head) = Head::from_hex(entry.text("chain").as_bytes())
+            {
+                let pages = reader.session_behind(session, &entry.id);
+                return Ok((Check::behind(seq, head), pages));
+            }
+        }
+    }
+    Ok((Check::default(), reader.session(session)))
 }
 
 #[allow(

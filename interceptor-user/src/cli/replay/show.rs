@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
+use std::time::Instant;
 
 use interceptor_engine::event::FlowTime;
 use interceptor_engine::replay::http::har::Har;
@@ -73,6 +74,8 @@ pub(super) struct Show {
     writer: Writer,
     pace: Pace,
     in_time: bool,
+    /// Since when what is shown last is there.
+    shown: Instant,
     screen: Option<Screen>,
     /// Of which channel; all where none is said.
     pub(super) only: Option<Only>,
@@ -94,6 +97,7 @@ impl Show {
             writer,
             pace,
             in_time,
+            shown: Instant::now(),
             screen: None,
             only: None,
         }
@@ -103,7 +107,11 @@ impl Show {
         &self.session
     }
 
-    /// Something is told beside what is shown.
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Something is told beside what is shown, or nothing more is there yet.
     pub(super) fn pause(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -210,11 +218,13 @@ impl Show {
     }
 
     fn wait(&mut self, at: FlowTime) -> io::Result<()> {
-        let wait = self.pace.wait(at);
+        // What was waited for already, because it had not happened yet, counts.
+        let wait = self.pace.wait(at).saturating_sub(self.shown.elapsed());
         if self.in_time && !wait.is_zero() {
             self.out.flush()?;
             std::thread::sleep(wait);
         }
+        self.shown = Instant::now();
         Ok(())
     }
 }
