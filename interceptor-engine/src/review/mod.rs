@@ -8,7 +8,7 @@ pub mod backtest;
 pub mod learn;
 mod opened;
 
-pub use backtest::{Backtest, Change, Summary};
+pub use backtest::{Backtest, Finding, Summary};
 pub use learn::Learner;
 pub use opened::Opened;
 

@@ -9,7 +9,7 @@ use interceptor_policy::{DefaultVerdict, MaskKey, Moment, RuleSet, Source, Stand
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Backtest, Learner, Opened};
+use super::{Backtest, Finding, Learner, Opened};
 use crate::event::FlowTime;
 use crate::http::{Bounds, HttpSession, Outbox, Settings};
 use crate::journal::Journal;
@@ -97,7 +97,7 @@ const ASKED: &[(&str, &str, &str, &str)] = &[
 ];
 
 fn backtest(yaml: &str, entries: &[Entry]) -> (Vec<(u64, String, &'static str)>, super::Summary) {
-    let mut backtest = Backtest::new(rules(yaml));
+    let mut backtest = Backtest::new(rules(yaml), yaml);
     let mut changes = Vec::new();
     for entry in entries {
         if entry.kind == "open" {
@@ -109,7 +109,8 @@ fn backtest(yaml: &str, entries: &[Entry]) -> (Vec<(u64, String, &'static str)>,
     changes.extend(backtest.end());
     let changes = changes
         .into_iter()
-        .map(|change| (change.exchange, change.was, change.would))
+        .filter(Finding::differs)
+        .map(|change| (change.exchange, change.was, change.would.unwrap()))
         .collect();
     (changes, backtest.summary().clone())
 }
@@ -166,6 +167,10 @@ rules:
     assert_eq!(changed, [1, 2]);
 }
 
+fn differing(findings: Vec<Finding>) -> usize {
+    findings.iter().filter(|finding| finding.differs()).count()
+}
+
 #[test]
 fn what_is_learned_allows_it_again_and_no_other_method_or_path() {
     let entries = recorded(NOTHING, ASKED);
@@ -181,16 +186,16 @@ fn what_is_learned_allows_it_again_and_no_other_method_or_path() {
     assert!(file.contains("/v1/users/*"), "{file}");
     let block = |_: Option<&str>| DefaultVerdict::Block;
     let judged = |asked: &[(&str, &str, &str, &str)]| {
-        let mut backtest = Backtest::new(rules(&file));
+        let mut backtest = Backtest::new(rules(&file), &file);
         let mut changes = 0;
         for entry in &recorded(NOTHING, asked) {
             if entry.kind == "open" {
                 assert!(backtest.begin("s", entry, &block));
             } else {
-                changes += backtest.entry(entry).len();
+                changes += differing(backtest.entry(entry));
             }
         }
-        changes + backtest.end().len()
+        changes + differing(backtest.end())
     };
     assert_eq!(judged(ASKED), 0, "{file}");
     assert_eq!(
@@ -206,4 +211,71 @@ fn what_is_learned_allows_it_again_and_no_other_method_or_path() {
         judged(&[("GET", "https://other.example/v1/users/17", "", "")]),
         1
     );
+}
+
+#[test]
+fn what_was_asked_over_ssh_is_judged_anew_as_far_as_it_is_on_record() {
+    let open = Entry {
+        meta: json!({"protocol": "ssh", "agent": "bot", "origin": "127.0.0.1:22"}),
+        ..opening()
+    };
+    let asked = |line: &str, meta: serde_json::Value| {
+        let mut meta = meta;
+        meta["verdict"] = "allow".into();
+        meta["rules"] = json!([]);
+        Entry {
+            kind: "command".to_owned(),
+            exchange: Some(1),
+            line: line.to_owned(),
+            meta,
+            ..Entry::default()
+        }
+    };
+    let yaml = "
+version: 1
+rules:
+  - { name: no-rm, match: { ssh: { program: rm } }, verdict: block }
+  - { name: no-secret, match: { ssh: { sftp: { operation: read, path: '/**/secret' } } }, verdict: block }
+  - { name: no-db, match: { ssh: { kind: local_forward, forward: { port: 5432 } } }, verdict: kill }
+";
+    for (entry, expected) in [
+        (
+            asked("rm x", json!({"ssh": "exec", "command": "r''m x"})),
+            Ok("block"),
+        ),
+        (
+            asked("ls", json!({"ssh": "shell", "command": "ls", "sure": true})),
+            Ok("allow"),
+        ),
+        (asked("a shell", json!({"ssh": "shell"})), Ok("allow")),
+        (asked("shell", json!({"ssh": "shell"})), Err("metadata")),
+        (asked("exec", json!({"ssh": "exec"})), Err("metadata")),
+        (
+            asked("x", json!({"ssh": "exec", "command": "rm [redacted]"})),
+            Err("hidden"),
+        ),
+        (
+            asked(
+                "sftp",
+                json!({"ssh": "sftp", "operation": ["read"], "paths": ["/a/secret"]}),
+            ),
+            Ok("block"),
+        ),
+        (
+            asked(
+                "a connection from the server to db:5432",
+                json!({"ssh": "local_forward"}),
+            ),
+            Ok("kill"),
+        ),
+    ] {
+        let mut backtest = Backtest::new(rules(yaml), yaml);
+        assert!(backtest.begin("s", &open, &|_| DefaultVerdict::Allow));
+        assert!(backtest.entry(&entry).is_empty());
+        let found = backtest.end().pop().unwrap();
+        match expected {
+            Ok(would) => assert_eq!(found.would, Some(would), "{entry:?}"),
+            Err(why) => assert!(found.unjudged.unwrap().contains(why), "{entry:?}"),
+        }
+    }
 }

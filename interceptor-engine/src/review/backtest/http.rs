@@ -11,7 +11,7 @@ use interceptor_policy::{MaskKey, Scope, Standing};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Judged, Opened, Outcome};
+use super::{Judged, METADATA, Opened, Outcome, Reads, Unjudged, is_hidden};
 use crate::event::{Event, FlowTime, Kind};
 use crate::http::{Bounds, HttpSession, Outbox, Settings};
 use crate::journal::Journal;
@@ -25,6 +25,7 @@ const OPEN_LIMIT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Judge {
     session: HttpSession,
+    reads: Reads,
     open: BTreeMap<u64, Open>,
 }
 
@@ -36,12 +37,16 @@ struct Open {
     line: String,
     was: String,
     was_by: Option<String>,
+    /// Why it is not judged.
+    unjudged: Option<&'static str>,
+    /// Whether it had a body, as far as its head says.
+    has_body: bool,
     request: Vec<u8>,
     response: Vec<u8>,
 }
 
 impl Judge {
-    pub(super) fn new(scope: Scope, standing: Standing, opened: &Opened) -> Self {
+    pub(super) fn new(scope: Scope, standing: Standing, opened: &Opened, reads: Reads) -> Self {
         let tls = opened.subject.target.tls;
         Self {
             session: HttpSession::new(Settings {
@@ -57,6 +62,7 @@ impl Judge {
                 grpc: None,
                 bounds: Bounds::default(),
             }),
+            reads,
             open: BTreeMap::new(),
         }
     }
@@ -107,16 +113,30 @@ impl Judge {
         let Some(was) = entry.meta_text("verdict") else {
             return Outcome::Nothing;
         };
-        let head = self.open.len() < OPEN_LIMIT;
-        let Some(head) = head.then(|| asked(&entry.meta)).flatten() else {
-            return Outcome::TooLittle;
+        if self.open.len() >= OPEN_LIMIT {
+            return Unjudged::of(
+                entry,
+                "too many exchanges of the session have no end on record",
+            );
+        }
+        let Some(head) = asked(&entry.meta) else {
+            return Unjudged::of(entry, METADATA);
         };
+        let hidden = ["headers", "query"].into_iter().any(|list| {
+            let pairs = pairs(&entry.meta, list).into_iter();
+            pairs
+                .into_iter()
+                .any(|(name, value)| is_hidden(&value) && self.reads.names(&name))
+        });
+        let hidden = hidden || is_hidden(entry.meta_text("path").unwrap_or_default());
         let open = Open {
             at: entry.at,
             head,
             line: entry.line.clone(),
             was: was.to_owned(),
             was_by: None,
+            unjudged: hidden.then_some("a value in it is hidden on record, and a rule reads it"),
+            has_body: entry.meta_number("size").is_some_and(|size| size > 0),
             request: Vec::new(),
             response: Vec::new(),
         };
@@ -128,6 +148,15 @@ impl Judge {
         let Some(open) = self.open.remove(&number) else {
             return Outcome::Nothing;
         };
+        if let Some(why) = open.unjudged.or_else(|| self.lacks(&open)) {
+            return Outcome::TooLittle(Box::new(Unjudged {
+                exchange: number,
+                line: open.line,
+                was: open.was,
+                was_by: open.was_by,
+                why,
+            }));
+        }
         let mut out = Outbox::default();
         let empty = open.request.is_empty();
         let id = self
@@ -161,6 +190,27 @@ impl Judge {
             applied: said.applied,
             masked: said.masked,
         }))
+    }
+}
+
+impl Judge {
+    /// Why the request's body cannot be judged, where a rule may read it.
+    fn lacks(&self, open: &Open) -> Option<&'static str> {
+        let reads = |name: &&str| self.reads.names(name);
+        if !["body", "graphql", "mcp", "detect", "pattern"]
+            .iter()
+            .any(|name| reads(name))
+        {
+            return None;
+        }
+        if open.request.is_empty() {
+            return open
+                .has_body
+                .then_some("its body is not on record, and a rule reads bodies");
+        }
+        let text = String::from_utf8_lossy(&open.request);
+        is_hidden(&text)
+            .then_some("a value in its body is hidden on record, and a rule reads bodies")
     }
 }
 

@@ -1,30 +1,32 @@
 //! Recorded sessions judged anew under other rules.
 //!
 //! * [`postgres`]: a statement is read again and judged;
+//! * [`ssh`]: a command line, a line of a shell, an operation on a file or a forward is;
 //! * [`http`]: an exchange goes through a session of its own, as it went through the
 //!   one that recorded it.
 //!
-//! Judged is what is on record: what masks hid in a recorded statement stays
-//! hidden, and where rules asked that only metadata be recorded there is nothing
-//! to judge. Sessions are taken one after the other, so what rules remember of
+//! Judged is what is on record. Where rules asked that only metadata be recorded there
+//! is nothing to judge; and what was hidden, or whose body is not on record, is not
+//! judged where these rules read that. Both are said of each exchange, never guessed. Sessions are taken one after the other, so what rules remember of
 //! sessions that ran at the same time can come out in another order than it did.
 //! A person's answer is not foreseen: a hold is a hold.
 
 mod http;
 mod postgres;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use interceptor_policy::{DefaultVerdict, Memory, Protocol, RuleSet};
+use interceptor_policy::{DefaultVerdict, Memory, Protocol, RuleSet, Verdict};
 
 use super::Opened;
 use crate::pg::sql::Classifier;
 use crate::replay::Entry;
 
-/// A verdict that would have been another.
+/// How an exchange was judged, and would be.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Change {
+pub struct Finding {
     /// The session.
     pub session: String,
     /// The exchange.
@@ -41,10 +43,21 @@ pub struct Change {
     pub was: String,
     /// The rule that gave it, where one is on record.
     pub was_by: Option<String>,
-    /// What the other rules say.
-    pub would: &'static str,
+    /// What the other rules say; `None` where it cannot be judged.
+    pub would: Option<&'static str>,
     /// The rule that says so, where one does.
     pub would_by: Option<String>,
+    /// Why it cannot be judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unjudged: Option<&'static str>,
+}
+
+impl Finding {
+    /// Whether the verdict would have been another.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        self.would.is_some_and(|would| would != self.was)
+    }
 }
 
 /// What it all came to.
@@ -68,6 +81,7 @@ pub struct Summary {
 #[derive(Debug)]
 pub struct Backtest {
     rules: Arc<RuleSet>,
+    reads: Reads,
     classifier: Classifier,
     memory: Memory,
     summary: Summary,
@@ -79,8 +93,8 @@ struct Session {
     id: String,
     opened: Opened,
     judge: Judge,
-    /// A change whose rule on record may still come.
-    last: Option<Change>,
+    /// A finding whose rule on record may still come.
+    last: Option<Finding>,
 }
 
 /// What judges a session's commands.
@@ -88,6 +102,18 @@ struct Session {
 enum Judge {
     Postgres(Box<postgres::Judge>),
     Http(Box<http::Judge>),
+    Ssh(Box<ssh::Judge>),
+}
+
+/// What the rules read, as far as their text tells: lower case.
+#[derive(Clone, Debug, Default)]
+struct Reads(Arc<str>);
+
+impl Reads {
+    /// Whether a rule may read what has this name.
+    fn names(&self, name: &str) -> bool {
+        self.0.contains(&name.to_ascii_lowercase())
+    }
 }
 
 /// How a command was judged, and would be.
@@ -105,11 +131,12 @@ struct Judged {
 }
 
 impl Backtest {
-    /// A test of these rules.
+    /// A test of these rules, whose files have this text.
     #[must_use]
-    pub fn new(rules: Arc<RuleSet>) -> Self {
+    pub fn new(rules: Arc<RuleSet>, text: &str) -> Self {
         Self {
             rules,
+            reads: Reads(text.to_ascii_lowercase().into()),
             classifier: Classifier::default(),
             memory: Memory::new(),
             summary: Summary::default(),
@@ -133,7 +160,11 @@ impl Backtest {
         let standing = self.memory.standing(&opened.subject.principal, opened.at);
         let judge = match opened.subject.protocol {
             Protocol::Postgres => Judge::Postgres(Box::new(postgres::Judge::new(scope, standing))),
-            Protocol::Http => Judge::Http(Box::new(http::Judge::new(scope, standing, &opened))),
+            Protocol::Http => {
+                let reads = self.reads.clone();
+                Judge::Http(Box::new(http::Judge::new(scope, standing, &opened, reads)))
+            }
+            Protocol::Ssh => Judge::Ssh(Box::new(ssh::Judge::new(scope, standing))),
             _ => return false,
         };
         self.summary.sessions += 1;
@@ -146,44 +177,43 @@ impl Backtest {
         true
     }
 
-    /// Takes the session's next entry; gives the changes that are certain now.
-    pub fn entry(&mut self, entry: &Entry) -> Vec<Change> {
+    /// Takes the session's next entry; gives the findings that are certain now.
+    pub fn entry(&mut self, entry: &Entry) -> Vec<Finding> {
         let Some(session) = self.session.as_mut() else {
             return Vec::new();
         };
-        let outcome = match &mut session.judge {
-            Judge::Postgres(judge) => {
-                if entry.kind == "verdict" {
-                    // The refusal of the command before it, with its rule.
-                    if let Some(change) = session.last.as_mut()
-                        && entry.exchange == Some(change.exchange)
-                        && let Some(rule) = entry.meta_text("rule")
-                    {
-                        change.was_by = Some(rule.to_owned());
-                    }
-                    return Vec::new();
-                }
-                judge.entry(entry, &mut self.classifier, &session.opened)
+        if entry.kind == "verdict" && !matches!(session.judge, Judge::Http(_)) {
+            // The refusal of the command before it, with its rule.
+            if let Some(finding) = session.last.as_mut()
+                && entry.exchange == Some(finding.exchange)
+                && let Some(rule) = entry.meta_text("rule")
+            {
+                finding.was_by = Some(rule.to_owned());
             }
+            return Vec::new();
+        }
+        let outcome = match &mut session.judge {
+            Judge::Postgres(judge) => judge.entry(entry, &mut self.classifier, &session.opened),
+            Judge::Ssh(judge) => judge.entry(entry, &session.opened),
             Judge::Http(judge) => judge.entry(entry),
         };
         self.summary.take(session, outcome).into_iter().collect()
     }
 
-    /// The session is over; gives its last changes.
-    pub fn end(&mut self) -> Vec<Change> {
+    /// The session is over; gives its last findings.
+    pub fn end(&mut self) -> Vec<Finding> {
         let Some(mut session) = self.session.take() else {
             return Vec::new();
         };
-        let mut changes = Vec::new();
+        let mut findings = Vec::new();
         while let Judge::Http(judge) = &mut session.judge
             && let Some(open) = judge.any_open()
         {
             let outcome = judge.rest(open);
-            changes.extend(self.summary.take(&mut session, outcome));
+            findings.extend(self.summary.take(&mut session, outcome));
         }
-        changes.extend(session.last);
-        changes
+        findings.extend(session.last);
+        findings
     }
 
     /// What it came to so far.
@@ -199,55 +229,110 @@ enum Outcome {
     /// It asks for nothing, or not for all of it yet.
     Nothing,
     /// There is too little on record to judge.
-    TooLittle,
+    TooLittle(Box<Unjudged>),
     /// A command was judged.
     Judged(Box<Judged>),
 }
 
+/// A command that cannot be judged.
+#[derive(Debug)]
+struct Unjudged {
+    exchange: u64,
+    line: String,
+    was: String,
+    was_by: Option<String>,
+    why: &'static str,
+}
+
+impl Unjudged {
+    fn of(entry: &Entry, why: &'static str) -> Outcome {
+        Outcome::TooLittle(Box::new(Self {
+            exchange: entry.exchange.unwrap_or_default(),
+            line: entry.line.clone(),
+            was: entry.meta_text("verdict").unwrap_or_default().to_owned(),
+            was_by: None,
+            why,
+        }))
+    }
+}
+
+/// A verdict's word, and the rule that gave it.
+fn words(verdict: &Verdict) -> (&'static str, Option<String>) {
+    let (word, rule) = match verdict {
+        Verdict::Allow(_) => ("allow", None),
+        Verdict::Hold(hold) => ("hold", hold.reason.rule.as_deref()),
+        Verdict::Block(refusal) => ("block", refusal.rule.as_deref()),
+        Verdict::Kill(refusal) => ("kill", refusal.rule.as_deref()),
+    };
+    (word, rule.map(str::to_owned))
+}
+
+/// Nothing of what was asked is on record.
+const METADATA: &str = "only metadata of it is on record";
+
+/// Whether a text has what stands on record in the place of a hidden value.
+fn is_hidden(text: &str) -> bool {
+    text.contains("[redacted]") || text.contains("[credential]")
+}
+
 impl Summary {
-    /// Counts what an entry led to; gives the change before it, to which nothing is
+    /// Counts what an entry led to; gives the finding before it, to which nothing is
     /// added any more.
-    fn take(&mut self, session: &mut Session, outcome: Outcome) -> Option<Change> {
-        match outcome {
-            Outcome::Nothing => None,
-            Outcome::TooLittle => {
+    fn take(&mut self, session: &mut Session, outcome: Outcome) -> Option<Finding> {
+        let finding = match outcome {
+            Outcome::Nothing => return None,
+            Outcome::TooLittle(unjudged) => {
                 self.not_judged += 1;
-                None
+                Finding {
+                    was_by: unjudged.was_by,
+                    unjudged: Some(unjudged.why),
+                    ..session.finding(unjudged.exchange, unjudged.line, unjudged.was)
+                }
             }
-            Outcome::Judged(judged) => {
-                let change = self.count(session, *judged);
-                std::mem::replace(&mut session.last, change)
-            }
-        }
+            Outcome::Judged(judged) => self.count(session, *judged),
+        };
+        session.last.replace(finding)
     }
 
-    /// Counts a command, and says what would change.
-    fn count(&mut self, session: &Session, judged: Judged) -> Option<Change> {
+    /// Counts a command, and says what was found.
+    fn count(&mut self, session: &Session, judged: Judged) -> Finding {
         self.judged += 1;
         self.masked += u64::from(judged.masked);
         for rule in judged.applied {
             *self.applied.entry(rule).or_default() += 1;
         }
-        if judged.was == judged.would {
-            return None;
+        let finding = Finding {
+            was_by: judged.was_by,
+            would: Some(judged.would),
+            would_by: judged.would_by,
+            ..session.finding(judged.exchange, judged.line, judged.was)
+        };
+        if finding.differs() {
+            let what = format!("{} to {}", finding.was, judged.would);
+            *self.changed.entry(what).or_default() += 1;
         }
-        let what = format!("{} to {}", judged.was, judged.would);
-        *self.changed.entry(what).or_default() += 1;
-        let target = &session.opened.subject.target;
-        Some(Change {
-            session: session.id.clone(),
-            exchange: judged.exchange,
-            opened: session.opened.at_wall.clone(),
-            agent: session.opened.subject.principal.agent.clone(),
+        finding
+    }
+}
+
+impl Session {
+    fn finding(&self, exchange: u64, line: String, was: String) -> Finding {
+        let target = &self.opened.subject.target;
+        Finding {
+            session: self.id.clone(),
+            exchange,
+            opened: self.opened.at_wall.clone(),
+            agent: self.opened.subject.principal.agent.clone(),
             target: target
                 .name
                 .clone()
                 .unwrap_or_else(|| target.origin.to_string()),
-            line: judged.line,
-            was: judged.was,
-            was_by: judged.was_by,
-            would: judged.would,
-            would_by: judged.would_by,
-        })
+            line,
+            was,
+            was_by: None,
+            would: None,
+            would_by: None,
+            unjudged: None,
+        }
     }
 }

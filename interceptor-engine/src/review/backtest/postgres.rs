@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use interceptor_policy::operation::{PgOperation, Sql, Statement};
-use interceptor_policy::{Operation, Scope, Standing, Verdict};
+use interceptor_policy::{Operation, Scope, Standing};
 
-use super::{Judged, Opened, Outcome};
+use super::{Judged, METADATA, Opened, Outcome, Unjudged, is_hidden, words};
 use crate::pg::sql::{self, Classified, Classifier, Effect};
 use crate::replay::Entry;
 
@@ -41,10 +41,22 @@ impl Judge {
             // Prepared and never run.
             return Outcome::Nothing;
         };
-        if entry.data.is_empty() || entry.meta_text("message") == Some("F") {
-            return Outcome::TooLittle;
+        if entry.meta_text("message") == Some("F") {
+            return Unjudged::of(
+                entry,
+                "it is a function call, which the record names and not more",
+            );
+        }
+        if entry.data.is_empty() {
+            return Unjudged::of(entry, METADATA);
         }
         let text = entry.command();
+        if is_hidden(&text) && self.scope.is_text_dependent() {
+            return Unjudged::of(
+                entry,
+                "a value in it is hidden on record, and a rule reads its text",
+            );
+        }
         let classified = classifier.classify(&text);
         let sql = self.meaning(&classified);
         let operation = Operation::Postgres(PgOperation {
@@ -56,19 +68,14 @@ impl Judge {
         });
         let now = opened.at.after(entry.at.0);
         let judgement = self.scope.judge(&operation, &mut self.standing, now);
-        let (would, would_by) = match &judgement.verdict {
-            Verdict::Allow(_) => ("allow", None),
-            Verdict::Hold(hold) => ("hold", hold.reason.rule.as_deref()),
-            Verdict::Block(refusal) => ("block", refusal.rule.as_deref()),
-            Verdict::Kill(refusal) => ("kill", refusal.rule.as_deref()),
-        };
+        let (would, would_by) = words(&judgement.verdict);
         Outcome::Judged(Box::new(Judged {
             exchange,
             line: entry.line.clone(),
             was: was.to_owned(),
             was_by: None,
             would,
-            would_by: would_by.map(str::to_owned),
+            would_by,
             applied: judgement.applied.iter().map(ToString::to_string).collect(),
             masked: judgement.masks.is_some(),
         }))

@@ -2,8 +2,10 @@
 //!
 //! * [`show`] writes what there is to show, and waits in between;
 //! * [`screen`] is the terminal of whoever looks at a recorded one;
-//! * [`time`] reads times.
+//! * [`time`] reads times;
+//! * [`against`] says what other rules would have done.
 
+mod against;
 mod screen;
 mod show;
 mod time;
@@ -42,7 +44,7 @@ const LEAD: usize = 500;
 /// Shows what happened in a session, in its own time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n  interceptor replay last --follow\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded."
+    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n  interceptor replay last --follow\n  interceptor replay last --against rules\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded.\nWith --against: 0 the same verdicts, 1 others."
 )]
 pub struct Args {
     /// The session: its id, a beginning or end of it, or `last`
@@ -68,6 +70,12 @@ pub struct Args {
     /// Go on with what happens, until the session closes
     #[arg(long, conflicts_with = "output")]
     follow: bool,
+    /// Say what these rules (a file, or a folder of them) would have done; only where it differs
+    #[arg(long, value_name = "RULES", conflicts_with_all = ["speed", "from", "format", "output", "follow", "channel"])]
+    against: Vec<PathBuf>,
+    /// With `--against`: every exchange
+    #[arg(long, requires = "against")]
+    all: bool,
     /// Rows of a result that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
@@ -101,6 +109,10 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
     let mut reader = args.place.open(&config)?;
     let session = reader.resolve(&args.session)?;
+    if !args.against.is_empty() {
+        let paths = &args.against;
+        return against::judge(global, &config, &mut reader, &session, paths, args.all);
+    }
 
     let on_terminal = args.output.is_none() && io::stdout().is_terminal();
     let format = if global.json {

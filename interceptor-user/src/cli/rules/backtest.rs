@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use interceptor_engine::replay::escape;
-use interceptor_engine::review::{Backtest, Change};
+use interceptor_engine::review::{Backtest, Finding};
 use serde_json::json;
 
 use super::super::Global;
 use super::recorded::{self, Which};
-use super::{count, load, print, print_json};
+use super::{by, count, default_of, files, load_from, print, print_json, text_of};
 use crate::config::Config;
 
 /// Which rules, and which sessions.
@@ -30,18 +30,14 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
-    let rules = load(global, &args.paths)?;
-    let default = |target: Option<&str>| {
-        target
-            .and_then(|name| config.targets.iter().find(|target| target.name == name))
-            .and_then(|target| target.default)
-            .unwrap_or(config.intercept.default)
-    };
-    let mut backtest = Backtest::new(rules);
-    let mut changes: Vec<Change> = Vec::new();
+    let sources = files::sources(global, &args.paths)?;
+    let rules = load_from(&sources)?;
+    let default = default_of(&config);
+    let mut backtest = Backtest::new(rules, &text_of(&sources));
+    let mut changes: Vec<Finding> = Vec::new();
     let mut changed = 0_usize;
-    let mut keep = |more: Vec<Change>| {
-        for change in more {
+    let mut keep = |more: Vec<Finding>| {
+        for change in more.into_iter().filter(Finding::differs) {
             changed += 1;
             if changes.len() < args.limit {
                 changes.push(change);
@@ -63,17 +59,12 @@ pub(super) fn run(global: &Global, args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let mut text = String::new();
         for change in &changes {
-            let by = |rule: &Option<String>| {
-                rule.as_ref()
-                    .map(|rule| format!(" ({rule})"))
-                    .unwrap_or_default()
-            };
             text.push_str(&format!(
                 "{}{} -> {}{}  {} at {}  {}/{}\n    {}\n",
                 change.was,
-                by(&change.was_by),
-                change.would,
-                by(&change.would_by),
+                by(change.was_by.as_deref()),
+                change.would.unwrap_or_default(),
+                by(change.would_by.as_deref()),
                 escape::line(&change.agent),
                 escape::line(&change.target),
                 change.session,

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::flow::rules;
 
 /// Reads the rule files below `paths`, or, without any, below the configured ones.
-pub(super) fn sources(global: &Global, paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+pub(in crate::cli) fn sources(global: &Global, paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     let configured;
     let paths = match paths {
         [] => {

@@ -2,7 +2,7 @@
 
 mod backtest;
 mod explain;
-mod files;
+pub(super) mod files;
 mod learn;
 mod list;
 mod recorded;
@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use interceptor_policy::operation::http::HttpRequest;
 use interceptor_policy::operation::sample::Sample;
-use interceptor_policy::{Diagnostics, RuleSet};
+use interceptor_policy::{DefaultVerdict, Diagnostics, RuleSet, Source};
 use serde_json::json;
 
 use super::Global;
+use crate::config::Config;
 
 /// Checks, tests and explains rules.
 ///
@@ -150,10 +151,41 @@ fn check(global: &Global, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
 
 /// The rules, or what is wrong with them as one error.
 fn load(global: &Global, paths: &[PathBuf]) -> anyhow::Result<Arc<RuleSet>> {
-    let sources = files::sources(global, paths)?;
-    RuleSet::load(&sources)
+    load_from(&files::sources(global, paths)?)
+}
+
+/// The same, of files that are read already.
+pub(super) fn load_from(sources: &[Source]) -> anyhow::Result<Arc<RuleSet>> {
+    RuleSet::load(sources)
         .map(Arc::new)
         .map_err(|faults| anyhow::anyhow!("the rules are refused\n{faults}"))
+}
+
+/// All that stands in rule files.
+pub(super) fn text_of(sources: &[Source]) -> String {
+    let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+    texts.join("\n")
+}
+
+/// What decides at a target where no rule does, as it is configured now.
+pub(super) fn default_of(config: &Config) -> impl Fn(Option<&str>) -> DefaultVerdict {
+    let of_all = config.intercept.default;
+    let targets: Vec<(String, Option<DefaultVerdict>)> = config
+        .targets
+        .iter()
+        .map(|target| (target.name.clone(), target.default))
+        .collect();
+    move |target| {
+        target
+            .and_then(|name| targets.iter().find(|(one, _)| one == name))
+            .and_then(|(_, default)| *default)
+            .unwrap_or(of_all)
+    }
+}
+
+/// A rule's name behind a verdict.
+pub(super) fn by(rule: Option<&str>) -> String {
+    rule.map(|rule| format!(" ({rule})")).unwrap_or_default()
 }
 
 /// A written request, read as traffic is; what could never be sent as HTTP (a
@@ -196,7 +228,7 @@ fn as_json(faults: &Diagnostics) -> serde_json::Value {
         .collect()
 }
 
-fn count(number: usize, what: &str) -> String {
+pub(super) fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }
@@ -210,7 +242,7 @@ fn print_json(value: &serde_json::Value) -> std::io::Result<()> {
 }
 
 /// Rows in columns; the last one is as wide as it is.
-fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
