@@ -30,7 +30,7 @@ pub use operation::{HttpOperation, Operation, PgOperation, SshRequest};
 pub use principal::Principal;
 pub use rule::{Rule, RuleSet, RuleVerdict, Source};
 pub use scope::{HttpNeeds, Scope};
-pub use state::{Memory, Moment, Standing};
+pub use state::{Memory, Moment, Remembered, Standing};
 pub use target::{DefaultVerdict, Protocol, Target};
 pub use verdict::{Judgement, Limits, Permit, RecordLevel, Refusal, Verdict};
 

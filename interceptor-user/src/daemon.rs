@@ -5,19 +5,24 @@
 //! born in the cgroup that the programs know; last the admin socket, through
 //! which agents begin. On the way down sessions end first and are recorded;
 //! what is pinned in the kernel stays, so that agents are refused, never direct.
+//!
+//! Where a daemon runs already, this one takes over from it ([`handover`]): what may fail
+//! or take long comes first, then the other one stops accepting, and this one begins.
 
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use interceptor_common::ABI;
 use interceptor_engine::pg::sql::Classifier;
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{MaskKey, Memory};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -31,10 +36,12 @@ use crate::flow::House;
 use crate::flow::listener::{self, Redirected};
 use crate::flow::registry::Registry;
 use crate::flow::rules::RulesInForce;
+use crate::handover::take::Taking;
+use crate::handover::{self, Life, State};
 use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
-use crate::recorder::{Alert, Host, Recorder, RecorderTask};
+use crate::recorder::{Adopted, Alert, Host, Recorder, RecorderTask};
 use crate::secrets::{self, Secret};
 use crate::tls::Authority;
 
@@ -60,6 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
     folder(&config.runtime_dir, 0o755)?;
     folder(&config.state_dir, 0o700)?;
+    let mut taking = handover::take::ask(&config.runtime_dir)?;
     let rules = RulesInForce::load(&config.rules)?;
     for warning in rules.current().warnings().iter() {
         warn!("{warning}");
@@ -77,10 +85,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 rules: rules.current().digest().to_owned(),
                 state_dir: config.state_dir.clone(),
                 runtime_dir: config.runtime_dir.clone(),
+                adopted: taking.as_mut().and_then(adopted),
             },
         )
     })?;
-    let up = up(config, rules, recorder, hostname, started).await;
+    let up = up(config, rules, recorder, hostname, started, taking).await;
     let house = match up {
         Ok(house) => house,
         Err(error) => {
@@ -88,9 +97,49 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    let path = handover::socket_path(&house.config.runtime_dir);
+    let next = handover::give::wait(&house, &path)?;
+    house.life.sockets.close_rest();
     notify_ready();
-    wait_for_the_end(&house).await?;
-    down(&house, recorder_task).await
+    match wait_for_the_end(&house, next).await? {
+        End::Told => down(&house, recorder_task).await,
+        End::HandedOver => drain(&house, recorder_task).await,
+    }
+}
+
+/// The private Redis of the daemon before.
+fn adopted(taking: &mut Taking) -> Option<Arc<Adopted>> {
+    let redis = taking.offer.redis.clone()?;
+    let lifeline = taking.descriptor("redis")?;
+    Some(Arc::new(Adopted {
+        redis,
+        lifeline: Mutex::new(Some(lifeline)),
+    }))
+}
+
+/// Loads the kernel programs, in place of those of the daemon before.
+fn kernel(config: &Config, taking: Option<&mut Taking>) -> anyhow::Result<Kernel> {
+    let options = kernel::Options::from_config(config);
+    let Some(taking) = taking else {
+        return Ok(Kernel::load(&options)?);
+    };
+    let Some(lock) = taking.descriptor("lock") else {
+        // One without interception.
+        return Ok(Kernel::load(&options)?);
+    };
+    let own = taking.offer.agents_cgroup.as_ref();
+    anyhow::ensure!(
+        own.and_then(|path| path.file_name()) == Some(config.intercept.cgroup.as_ref()),
+        "the daemon that runs has its agents in {}, and `intercept.cgroup` is {:?}: stop it first",
+        own.map_or_else(String::new, |path| path.display().to_string()),
+        config.intercept.cgroup
+    );
+    let handed = kernel::Handed {
+        lock: lock.into(),
+        listeners_cgroup: taking.offer.proxy_cgroup.clone().unwrap_or_default(),
+        same_layout: taking.offer.abi == Some(ABI),
+    };
+    Ok(Kernel::take_over(&options, handed)?)
 }
 
 async fn up(
@@ -99,6 +148,7 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
+    mut taking: Option<Taking>,
 ) -> anyhow::Result<Arc<House>> {
     let authority = Authority::open_or_create_for(&config.state_dir, &config.permitted)
         .context("opening the local certificate authority")?;
@@ -109,45 +159,77 @@ async fn up(
         .context("opening the authority for SSH host keys")?;
     ssh.publish(&config.runtime_dir)
         .context("publishing the authority for SSH host keys")?;
-    let (kernel, runs) = if config.intercept.kernel {
-        let kernel = Kernel::load(&kernel::Options::from_config(&config))?;
-        let runs = Runs::open(&kernel, &config.runtime_dir)?;
-        (Some(Arc::new(kernel)), Some(Arc::new(runs)))
-    } else {
-        (None, None)
+    let kernel = match config.intercept.kernel {
+        true => Some(Arc::new(kernel(&config, taking.as_mut())?)),
+        false => None,
     };
     let targets = TargetTable::new(config.targets.clone());
     targets.refresh().await;
-    let desk = desk(&config, &recorder, &host).await?;
+    let answers = answers(&config).await?;
+    let key = MaskKey(host_key(&config.state_dir, "mask.key")?);
+    let life = Arc::new(Life::default());
+    let clock = match &taking {
+        Some(taking) => taking.clock()?,
+        None => (started, time::OffsetDateTime::now_utc().unix_timestamp()),
+    };
+    let lives_on = taking
+        .as_ref()
+        .is_none_or(|taking| taking.offer.abi.is_none_or(|abi| abi == ABI));
+    let before = taking.as_ref().map(|taking| taking.offer.pid);
+    // From here on the daemon before accepts nothing; what follows is quick.
+    let mut state = match taking {
+        Some(taking) => tokio::task::block_in_place(|| taking.go(&life.sockets))?,
+        None => State::default(),
+    };
+    let runs = match &kernel {
+        Some(kernel) => Some(Arc::new(Runs::open(kernel, &config.runtime_dir)?)),
+        None => None,
+    };
+    if let Some(runs) = &runs {
+        state.take_executables(runs);
+    }
+    let desk = desk(&config, &recorder, &host, answers, &state)?;
+    let memory = Memory::new();
+    memory.recall(state.memory);
+    let dns = crate::dns::Resolver::default();
+    let now = Instant::now();
+    dns.names.take_over(state.names, now);
+    dns.take_over(state.asked, now);
     let house = Arc::new(House {
-        key: MaskKey(host_key(&config.state_dir, "mask.key")?),
+        key,
         desk,
         targets,
         kernel,
         runs,
         rules,
-        memory: Memory::new(),
-        started: (started, time::OffsetDateTime::now_utc().unix_timestamp()),
+        memory,
+        started: clock,
         recorder,
-        front: Front::new(Arc::new(authority)),
-        dns: crate::dns::Resolver::default(),
+        front: Front {
+            runtime_dir: Some(config.runtime_dir.as_path().into()),
+            ..Front::new(Arc::new(authority))
+        },
+        dns,
         http: crate::http::Common::default(),
         ssh,
         catalogs: Catalogs::new(crate::net::Dialer::default()),
         classifier: Arc::new(Classifier::new(CLASSIFIER_BYTES)),
         flows: Registry::default(),
+        life,
         host,
         config,
     });
     let mut port = None;
     let mut attachments = None;
     if let Some(kernel) = &house.kernel {
-        let redirected = Redirected::bind(kernel)?;
+        let redirected = Redirected::bind(kernel, &house.life.sockets)?;
         port = Some(redirected.port);
         redirected.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
-        tokio::spawn(report_refusals(Arc::clone(&house), kernel.refusals()?));
-        tokio::spawn(sweep(Arc::clone(&house)));
+        house
+            .life
+            .while_serving(report_refusals(Arc::clone(&house), kernel.refusals()?));
+        house.life.while_serving(sweep(Arc::clone(&house)));
         attachments = attach(&house)?;
     }
     for one in &house.config.listeners {
@@ -160,6 +242,13 @@ async fn up(
         attachments,
     };
     admin::serve(&house, daemon, &house.config.admin.socket)?;
+    house
+        .life
+        .while_serving(handover::drain::keep_merged(Arc::clone(&house)));
+    if !lives_on {
+        // Its sessions' packets are refused by now: the kernel's records are laid out anew.
+        handover::drain::end_all(&house.config.runtime_dir, Duration::ZERO).await;
+    }
     let fresh = Arc::clone(&house);
     tokio::spawn(async move { fresh.targets.keep_fresh().await });
     tokio::spawn(watch_rules(Arc::clone(&house)));
@@ -170,24 +259,36 @@ async fn up(
         redis = house.recorder.place(),
         port,
         socket = %house.config.admin.socket.display(),
+        took_over_from = before,
         "ready"
     );
     Ok(house)
 }
 
-/// Where people are asked, with what the daemon before this one left open.
-async fn desk(config: &Config, recorder: &Recorder, host: &str) -> anyhow::Result<Desk> {
-    let answers = match &config.approvals.key {
-        None => None,
-        Some(key) => Some(Key::new(
+/// What answers that come by way of Redis are signed with.
+async fn answers(config: &Config) -> anyhow::Result<Option<Key>> {
+    match &config.approvals.key {
+        None => Ok(None),
+        Some(key) => Ok(Some(Key::new(
             &secrets::resolve(key)
                 .await
                 .context("reading approvals.key")?,
-        )),
-    };
+        ))),
+    }
+}
+
+/// Where people are asked, with what the daemon before this one left open.
+fn desk(
+    config: &Config,
+    recorder: &Recorder,
+    host: &str,
+    answers: Option<Key>,
+    state: &State,
+) -> anyhow::Result<Desk> {
     let own = hex::encode(host_key(&config.state_dir, "approvals.key")?);
     let (mirror, changes) = Mirror::new();
     let desk = Desk::new(mirror);
+    desk.take_over(state.tickets.clone(), state.held.clone());
     let settings = approval::store::Settings {
         client: recorder.client(),
         prefix: config.recorder.prefix.clone(),
@@ -200,7 +301,15 @@ async fn desk(config: &Config, recorder: &Recorder, host: &str) -> anyhow::Resul
     Ok(desk)
 }
 
-async fn wait_for_the_end(house: &House) -> anyhow::Result<()> {
+/// Why a daemon takes nothing new any more.
+enum End {
+    /// It was told to end.
+    Told,
+    /// Another one does.
+    HandedOver,
+}
+
+async fn wait_for_the_end(house: &House, mut next: oneshot::Receiver<u32>) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -209,15 +318,54 @@ async fn wait_for_the_end(house: &House) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(house),
+            Ok(_) = &mut next => return Ok(End::HandedOver),
         }
     }
     info!("ending");
+    Ok(End::Told)
+}
+
+/// Keeps the sessions that are left, until the last one ends or the time is over.
+async fn drain(house: &Arc<House>, recorder: RecorderTask) -> anyhow::Result<()> {
+    let until = Instant::now() + house.config.drain;
+    let answering = handover::drain::serve(house, until)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut clock = tokio::time::interval(Duration::from_millis(100));
+    let why = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Some("the daemon is ending"),
+            _ = interrupt.recv() => break Some("the daemon is ending"),
+            () = house.life.ended() => break Some("the daemon is ending"),
+            () = tokio::time::sleep_until(until.into()) => {
+                break Some("the time for sessions of a daemon that was replaced is over");
+            }
+            _ = hangup.recv() => reload(house),
+            _ = clock.tick() => if house.life.is_idle() && house.flows.is_empty() {
+                break None;
+            },
+        }
+    };
+    if let Some(why) = why {
+        info!(flows = house.flows.len(), "ending what is left: {why}");
+        end_sessions(house, why).await;
+    }
+    handover::drain::tell_the_last(house).await;
+    crate::dns::Resolver::end(house).await;
+    recorder.leave_private();
+    let closed = recorder
+        .close(FLUSH)
+        .await
+        .context("what was still to be recorded did not reach Redis");
+    drop(answering);
+    closed?;
+    info!("the last session of this daemon has ended");
     Ok(())
 }
 
-async fn down(house: &House, recorder: RecorderTask) -> anyhow::Result<()> {
-    house.desk.end();
-    house.flows.kill_all("the daemon is ending");
+async fn end_sessions(house: &House, why: &str) {
+    house.flows.kill_all(why);
     let drained = tokio::time::timeout(DRAIN, async {
         while !house.flows.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -231,7 +379,19 @@ async fn down(house: &House, recorder: RecorderTask) -> anyhow::Result<()> {
             "some sessions did not end in time"
         );
     }
-    let _ = std::fs::remove_file(&house.config.admin.socket);
+}
+
+async fn down(house: &Arc<House>, recorder: RecorderTask) -> anyhow::Result<()> {
+    house.desk.end();
+    let others = handover::drain::end_all(&house.config.runtime_dir, DRAIN + FLUSH);
+    let ((), ()) = tokio::join!(end_sessions(house, "the daemon is ending"), others);
+    crate::dns::Resolver::end(house).await;
+    for socket in [
+        &house.config.admin.socket,
+        &handover::socket_path(&house.config.runtime_dir),
+    ] {
+        let _ = std::fs::remove_file(socket);
+    }
     recorder
         .close(FLUSH)
         .await
@@ -256,6 +416,10 @@ fn reload(house: &House) {
                 digest = rules.digest(),
                 "new rules in force"
             );
+            if !house.life.is_serving() {
+                // The daemon that serves tells it.
+                return;
+            }
             house.recorder.alert(Alert {
                 severity: Severity::Info,
                 kind: "rules",
@@ -314,7 +478,8 @@ fn attach(house: &Arc<House>) -> anyhow::Result<Option<Arc<Attachments>>> {
     };
     tokio::task::block_in_place(|| look(&attachments, house));
     let (again, house) = (Arc::clone(&attachments), Arc::clone(house));
-    tokio::spawn(async move {
+    let life = Arc::clone(&house.life);
+    life.while_serving(async move {
         let mut clock = tokio::time::interval(ATTACH_INTERVAL);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -473,8 +638,11 @@ fn notify_ready() {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
-    let sent = std::os::unix::net::UnixDatagram::unbound()
-        .and_then(|socket| socket.send_to(b"READY=1\n", &path));
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
+        // One that took over was not started by systemd, which is to watch it now.
+        let said = format!("MAINPID={}\nREADY=1\n", std::process::id());
+        socket.send_to(said.as_bytes(), &path)
+    });
     if let Err(error) = sent {
         warn!(%error, "systemd could not be told that the daemon is ready");
     }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod dns;
 pub mod flow;
+pub mod handover;
 pub mod http;
 pub mod kernel;
 pub mod net;

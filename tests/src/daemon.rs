@@ -93,6 +93,22 @@ impl Daemon {
         self.wait_until_ready()
     }
 
+    /// Starts another one while this one runs, which takes over; gives the old one.
+    ///
+    /// # Errors
+    /// When it does not take over within a minute.
+    pub fn take_over(&self) -> Result<Server> {
+        let folder = self.config.parent().unwrap_or(Path::new("/"));
+        let mut next = launch(&self.config, &self.log, folder)?;
+        let pid = i64::from(next.pid().as_raw());
+        next.wait_until(|| {
+            let status = self.ask(&["status", "--json"]).unwrap_or_default();
+            serde_json::from_str::<Value>(&status)
+                .is_ok_and(|status| status.get("pid").and_then(Value::as_i64) == Some(pid))
+        })?;
+        Ok(std::mem::replace(&mut *self.server(), next))
+    }
+
     fn wait_until_ready(&self) -> Result<()> {
         self.server().wait_until(|| {
             self.command(&["status"])

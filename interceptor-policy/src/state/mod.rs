@@ -10,6 +10,7 @@
 //! one whose ban runs. Where there is no such one either, the new session has
 //! no memory, and a scope whose rules ask for any refuses it everything.
 
+mod handed;
 mod past;
 mod score;
 mod window;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
+pub use handed::Remembered;
 pub(crate) use past::Past;
 pub(crate) use score::Score;
 

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Moment;
 use super::window::Window;
 use crate::matcher::history::Rate;
@@ -12,7 +14,7 @@ use crate::matcher::history::Rate;
 const KEPT: usize = 1024;
 
 /// What one holder did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Past {
     tags: HashMap<Arc<str>, u64>,
     rules: HashMap<Arc<str>, u64>,
@@ -20,6 +22,22 @@ pub(crate) struct Past {
 }
 
 impl Past {
+    /// Tags and rules of another record of the same holder; the later time counts.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.tags, &other.tags),
+            (&mut self.rules, &other.rules),
+        ] {
+            for (name, at) in theirs {
+                let at = Moment {
+                    monotonic: *at,
+                    unix: 0,
+                };
+                keep(mine, name, at);
+            }
+        }
+    }
+
     /// When an exchange left this tag last.
     pub(crate) fn tagged(&self, tag: &str) -> Option<u64> {
         self.tags.get(tag).copied()

@@ -1,9 +1,11 @@
 //! A score that halves with time.
 
+use serde::{Deserialize, Serialize};
+
 use super::Moment;
 
 /// Points, and when they were that many.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Score {
     points: f64,
     at: u64,

@@ -8,11 +8,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Most times that are kept one by one.
 const EXACT: u64 = 1024;
 
 /// A sliding window. Times are microseconds of the monotonic clock.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// A time, and how many count by it; oldest first.
     kept: VecDeque<(u64, u64)>,

@@ -71,11 +71,11 @@ pub(super) fn answer(
             Ok(serde_json::to_value(Detached { runs })?)
         }
         _ => {
-            let flows = house.flows.list();
+            let flows = super::server::flows(house)?;
             let sessions = |run: &str| {
                 flows
                     .iter()
-                    .filter(|flow| flow.run.as_deref() == Some(run))
+                    .filter(|flow| flow.get("run").and_then(|one| one.as_str()) == Some(run))
                     .count()
             };
             Ok(serde_json::to_value(Agents {

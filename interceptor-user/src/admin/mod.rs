@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::agents::selector::Selector;
 use crate::approval::Facts;
-use crate::flow::registry::FlowFacts;
+use crate::handover::drain::Draining;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,9 @@ pub struct Status {
     pub rules: usize,
     /// Flows under way.
     pub flows: usize,
+    /// Daemons before this one that still have sessions.
+    #[serde(default)]
+    pub draining: Vec<Draining>,
     /// Agents' runs under way.
     pub runs: usize,
     /// Questions that people are asked, and tickets.
@@ -139,13 +142,6 @@ pub struct Status {
 pub struct Questions {
     /// Oldest first.
     pub questions: Vec<Facts>,
-}
-
-/// The answer to [`Request::Flows`].
-#[derive(Debug, Serialize)]
-pub struct Flows {
-    /// The flows under way, oldest first.
-    pub flows: Vec<FlowFacts>,
 }
 
 /// The answer where something was not done.

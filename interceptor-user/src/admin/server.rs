@@ -1,7 +1,7 @@
 //! Answering.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use super::{Flows, Placed, Questions, Request, Status, agents};
+use super::{Placed, Questions, Request, Status, agents};
 use crate::agents::attached::Attachments;
 use crate::approval::Facts;
 use crate::approval::people::Person;
 use crate::flow::House;
+use crate::handover::drain;
 use crate::tls::authority::Trust;
 
 /// Longest request.
@@ -43,18 +44,23 @@ pub struct Daemon {
 /// When the socket cannot be made.
 pub fn serve(house: &Arc<House>, daemon: Daemon, socket: &Path) -> anyhow::Result<()> {
     // The lock on the runtime folder says that nobody else listens here.
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", socket.display()));
+    let make = || {
+        match std::fs::remove_file(socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        _ => {}
-    }
-    let listener =
-        UnixListener::bind(socket).with_context(|| format!("listening at {}", socket.display()))?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))
-        .with_context(|| format!("opening {} to all users", socket.display()))?;
-    let house = Arc::clone(house);
-    tokio::spawn(async move {
+        let listener = std::os::unix::net::UnixListener::bind(socket)?;
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+        Ok(listener)
+    };
+    let name = format!("admin {}", socket.display());
+    let listener: UnixListener = house
+        .life
+        .sockets
+        .unix(&name, make)
+        .with_context(|| format!("listening at {}", socket.display()))?;
+    let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
+    life.while_serving(async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -81,6 +87,10 @@ async fn one(house: Arc<House>, daemon: Daemon, stream: UnixStream) -> std::io::
     BufReader::new(read.take(REQUEST_LIMIT))
         .read_line(&mut line)
         .await?;
+    let Some(_answering) = house.life.request() else {
+        // Closed without a word: whoever asks asks again, and asks the next daemon.
+        return Ok(());
+    };
     let answer = match serde_json::from_str::<Request>(&line) {
         // Attaching looks through the cgroup tree, and may have to wait for processes to stop.
         Ok(request) => {
@@ -117,6 +127,7 @@ fn answer(
         }
         anyhow::bail!("a process under interception may not ask the daemon for anything");
     }
+    let runtime_dir = &house.config.runtime_dir;
     let is_operator = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     match request {
         Request::Exec { agent, labels } => {
@@ -148,10 +159,9 @@ fn answer(
             agents::answer(house, daemon.attachments.as_ref(), request, uid, pid)
         }
         Request::Kill { session } => {
-            anyhow::ensure!(
-                house.flows.kill(session, "an operator ended the session"),
-                "no session {session} is under way"
-            );
+            let killed = house.flows.kill(session, "an operator ended the session")
+                || drain::ask_any(runtime_dir, &drain::Request::Kill { session }).is_some();
+            anyhow::ensure!(killed, "no session {session} is under way");
             info!(%session, uid, "a session was killed");
             Ok(json!({"ok": true}))
         }
@@ -159,9 +169,7 @@ fn answer(
             let person = Person::of_process(uid, pid, &house.config.approvals);
             questions(house, request, &person, is_operator)
         }
-        Request::Flows {} => Ok(serde_json::to_value(Flows {
-            flows: house.flows.list(),
-        })?),
+        Request::Flows {} => Ok(json!({ "flows": flows(house)? })),
         Request::Reload {} => {
             let changed = house.rules.reload()?;
             Ok(json!({"ok": true, "changed": changed}))
@@ -187,7 +195,7 @@ fn questions(
     };
     match request {
         Request::Question { id } => {
-            let facts = house.desk.show(&id)?;
+            let (facts, _) = question(house, id)?;
             anyhow::ensure!(is_asked(&facts), "none of your groups is asked");
             Ok(serde_json::to_value(facts)?)
         }
@@ -196,8 +204,21 @@ fn questions(
             approves,
             reason,
         } => {
-            let facts = house.desk.show(&id)?;
+            let (facts, elsewhere) = question(house, id)?;
             anyhow::ensure!(is_asked(&facts), "none of your groups is asked");
+            if let Some(socket) = elsewhere {
+                info!(question = facts.id, by = person.name, approves, "answered");
+                let answer = drain::Request::Answer {
+                    id: facts.id,
+                    digest: facts.digest,
+                    by: person.name.clone(),
+                    uid: Some(person.uid),
+                    groups: person.groups.iter().map(ToString::to_string).collect(),
+                    approves,
+                    reason,
+                };
+                return drain::ask(&socket, &answer);
+            }
             let answer = Answer {
                 by: person.name.as_str().into(),
                 uid: Some(person.uid),
@@ -210,10 +231,45 @@ fn questions(
             info!(question = facts.id, by = person.name, approves, "answered");
             Ok(serde_json::to_value(facts)?)
         }
-        _ => Ok(serde_json::to_value(Questions {
-            questions: house.desk.list().into_iter().filter(is_asked).collect(),
-        })?),
+        _ => {
+            let mut questions = house.desk.list();
+            questions.extend(drain::questions(&house.config.runtime_dir));
+            questions.retain(is_asked);
+            questions.sort_by(|a, b| (a.asked_at, &a.id).cmp(&(b.asked_at, &b.id)));
+            Ok(serde_json::to_value(Questions { questions })?)
+        }
     }
+}
+
+/// A question, of this daemon or of one that ends its sessions; where that one is.
+fn question(house: &House, id: String) -> anyhow::Result<(Facts, Option<PathBuf>)> {
+    let unknown = match house.desk.show(&id) {
+        Ok(facts) => return Ok((facts, None)),
+        Err(error) => error,
+    };
+    let asked = drain::Request::Question { id };
+    match drain::ask_any(&house.config.runtime_dir, &asked) {
+        Some((socket, facts)) => Ok((serde_json::from_value(facts)?, Some(socket))),
+        None => Err(unknown.into()),
+    }
+}
+
+/// The flows under way, those of daemons that end their sessions too, oldest first.
+pub(super) fn flows(house: &House) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut flows = Vec::new();
+    for flow in house.flows.list() {
+        flows.push(serde_json::to_value(flow)?);
+    }
+    for more in drain::ask_all(&house.config.runtime_dir, &drain::Request::Flows {}) {
+        if let serde_json::Value::Array(more) = more {
+            flows.extend(more);
+        }
+    }
+    flows.sort_by(|a, b| {
+        let session = |flow: &serde_json::Value| flow.get("session").map(ToString::to_string);
+        session(a).cmp(&session(b))
+    });
+    Ok(flows)
 }
 
 /// Whether a process is under interception; one that cannot be asked about is taken for
@@ -233,7 +289,9 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         .and_then(|kernel| kernel.counters().ok())
         .unwrap_or_default();
     let recorder = house.recorder.status();
+    let draining = drain::list(&house.config.runtime_dir);
     Status {
+        draining,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: daemon.started.elapsed().as_secs(),

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Executables that are larger are not read.
@@ -15,8 +16,8 @@ const LARGEST: u64 = 2 << 30;
 const KEPT: usize = 1_024;
 
 /// What tells two versions of a file apart without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Key {
     device: u64,
     inode: u64,
     size: u64,
@@ -25,10 +26,14 @@ struct Key {
     changed: (i64, i64),
 }
 
+/// A digest; empty as long as it was not made. Who makes it holds the lock, so that many
+/// connections of a new program at once have it read once.
+type Made = Mutex<Option<Arc<str>>>;
+
 /// Digests by what tells files apart.
 #[derive(Debug, Default)]
-pub(super) struct Executables {
-    known: Mutex<HashMap<Key, Arc<str>>>,
+pub(crate) struct Executables {
+    known: Mutex<HashMap<Key, Arc<Made>>>,
 }
 
 impl Executables {
@@ -47,18 +52,40 @@ impl Executables {
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
         };
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(digest) = known().get(&key) {
-            return Ok(digest.clone());
+        let made = {
+            let mut known = lock(&self.known);
+            if known.len() >= KEPT && !known.contains_key(&key) {
+                known.clear();
+            }
+            Arc::clone(known.entry(key).or_default())
+        };
+        let mut made = lock(&made);
+        match &*made {
+            Some(digest) => Ok(Arc::clone(digest)),
+            None => Ok(Arc::clone(made.insert(digest(&mut file)?.into()))),
         }
-        let digest: Arc<str> = digest(&mut file)?.into();
-        let mut known = known();
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(key, digest.clone());
-        Ok(digest)
     }
+
+    /// What was made, for the next daemon.
+    pub(crate) fn hand_over(&self) -> Vec<(Key, Arc<str>)> {
+        let known = lock(&self.known);
+        // One that is being made is made again.
+        let made = known
+            .iter()
+            .filter_map(|(key, made)| Some((*key, made.try_lock().ok()?.clone()?)));
+        made.collect()
+    }
+
+    /// What the daemon before made.
+    pub(crate) fn take_over(&self, made: Vec<(Key, Arc<str>)>) {
+        let made = made.into_iter().take(KEPT);
+        lock(&self.known)
+            .extend(made.map(|(key, digest)| (key, Arc::new(Mutex::new(Some(digest))))));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn digest(file: &mut File) -> io::Result<String> {

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::executable::Executables;
+pub(crate) use self::executable::Key as ExecutableKey;
 pub(crate) use self::names::check_labels;
 use self::names::check_name;
 pub use self::names::name_of_command;
@@ -179,7 +180,7 @@ pub struct Runs {
     folder: PathBuf,
     /// By id of the cgroup.
     known: Mutex<HashMap<u64, Known>>,
-    executables: Executables,
+    pub(crate) executables: Executables,
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! found again by its digest when the same principal asks for the very same.
 //! Everything is bounded: more questions than that are refused, never forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,8 @@ struct Table {
     /// Tickets by digest.
     tickets: HashMap<String, String>,
     closed: VecDeque<Facts>,
+    /// Open questions of a daemon before this one, which answers them itself.
+    elsewhere: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -335,12 +337,16 @@ impl Desk {
         }
     }
 
-    /// Takes over questions of the daemon before this one, as tickets.
-    pub fn restore(&self, questions: Vec<Facts>) {
+    /// Takes over questions of the daemon before this one, as tickets; how many were taken.
+    pub fn restore(&self, questions: Vec<Facts>) -> usize {
         let now = now();
+        let mut taken = 0;
         let mut table = self.lock();
         for mut facts in questions {
-            if facts.expires_at <= now || table.open.contains_key(&facts.id) {
+            if facts.expires_at <= now
+                || table.open.contains_key(&facts.id)
+                || table.elsewhere.contains(&facts.id)
+            {
                 continue;
             }
             HoldMode::Ticket.name().clone_into(&mut facts.mode);
@@ -365,7 +371,31 @@ impl Desk {
                 facts,
             };
             table.open.insert(entry.facts.id.clone(), entry);
+            taken += 1;
         }
+        taken
+    }
+
+    /// Takes over the tickets of the daemon before this one; what its flows still wait for
+    /// is its own.
+    pub fn take_over(&self, tickets: Vec<Facts>, held: Vec<String>) {
+        self.lock().elsewhere.extend(held);
+        self.restore(tickets);
+    }
+
+    /// Gives the tickets away, since each is good for one use; also the names of the
+    /// questions that flows wait for, which stay.
+    #[must_use]
+    pub fn hand_over(&self) -> (Vec<Facts>, Vec<String>) {
+        let mut table = self.lock();
+        table.tickets.clear();
+        let (held, tickets): (HashMap<_, _>, HashMap<_, _>) = std::mem::take(&mut table.open)
+            .into_iter()
+            .partition(|(_, entry)| entry.waiter.is_some());
+        let names = held.keys().cloned().collect();
+        table.open = held;
+        let tickets = tickets.into_values().map(|entry| entry.facts).collect();
+        (tickets, names)
     }
 
     /// The daemon ends: what is open stays open for the next one.

@@ -363,13 +363,10 @@ fn restore(settings: &Settings, desk: &Desk, connection: &mut Connection) -> Red
         }
         from = format!("({last}");
     }
-    if !found.is_empty() {
-        info!(
-            questions = found.len(),
-            "questions that were left open are tickets now"
-        );
+    let questions = desk.restore(found);
+    if questions > 0 {
+        info!(questions, "questions that were left open are tickets now");
     }
-    desk.restore(found);
     // Answers to those may stand behind them.
     Ok(oldest.unwrap_or(last))
 }

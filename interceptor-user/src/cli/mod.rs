@@ -17,12 +17,15 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod upgrade;
 mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::recorder::{KEEP, keep_until_alone};
 
 /// A control point in the path of every connection an agent makes.
 #[derive(Debug, Parser)]
@@ -73,7 +76,11 @@ pub enum Command {
     Ca(ca::Args),
     Doctor(doctor::Args),
     Status(status::Args),
+    Upgrade(upgrade::Args),
     Completions(completions::Args),
+    /// Keeps a private Redis (the daemon starts this)
+    #[command(name = KEEP, hide = true)]
+    KeepRedis,
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
@@ -97,7 +104,14 @@ pub fn main() -> ExitCode {
         Command::Ca(args) => ca::run(&cli.global, args),
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
+        Command::Upgrade(args) => upgrade::run(&cli.global, args),
         Command::Completions(args) => completions::run(&cli.global, args),
+        Command::KeepRedis => {
+            crate::telemetry::start();
+            keep_until_alone()
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
     };
     match done {
         Ok(code) => code,

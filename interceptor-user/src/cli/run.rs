@@ -13,7 +13,8 @@ use crate::{daemon, telemetry};
 /// Without a configuration: rules from ./rules or /etc/interceptor/rules, Redis on
 /// its standard port or a private one, and agents that are started with
 /// `interceptor exec`. Ends at SIGTERM and SIGINT; SIGHUP reads the rules again,
-/// which a change of their files does too.
+/// which a change of their files does too. Where a daemon of the same configuration runs,
+/// this one takes over from it: see `interceptor upgrade`.
 ///
 /// Example: interceptor run --config /etc/interceptor/interceptor.yaml
 #[derive(Debug, clap::Args)]

@@ -25,6 +25,7 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let draining = status.draining.clone();
     let refused: u64 = status.refused.values().sum();
     let rows = [
         ("version", status.version),
@@ -67,6 +68,13 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
     ];
     for (name, value) in rows {
         writeln!(out, "{name:<8} {value}")?;
+    }
+    for one in draining {
+        writeln!(
+            out,
+            "draining pid {}, version {}: {} sessions, ended in {} s at the latest",
+            one.pid, one.version, one.flows, one.seconds_left
+        )?;
     }
     for (reason, count) in &status.refused {
         writeln!(out, "         refused for {reason}: {count}")?;

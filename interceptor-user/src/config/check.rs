@@ -43,6 +43,10 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
             key: raw.approvals.key.as_ref().and_then(|key| check.secret(key)),
             groups: raw.approvals.groups,
         },
+        drain: match &raw.drain {
+            Some(drain) => check.duration(drain).unwrap_or(fallback.drain),
+            None => fallback.drain,
+        },
         state_dir: check.path_or(raw.state_dir.as_ref(), fallback.state_dir),
         runtime_dir,
     }

@@ -54,6 +54,8 @@ pub struct Config {
     pub dns: Dns,
     /// Who answers questions.
     pub approvals: Approvals,
+    /// How long sessions may go on under a daemon that another one has replaced.
+    pub drain: Duration,
     /// Sockets, pins and pid file; gone after a reboot. Default `/run/interceptor`.
     pub runtime_dir: PathBuf,
     /// Keys and state that stay. Default `/var/lib/interceptor`.
@@ -439,6 +441,7 @@ impl Default for Config {
             },
             dns: Dns::default(),
             approvals: Approvals::default(),
+            drain: Duration::from_secs(60 * 60),
             runtime_dir,
             state_dir: PathBuf::from("/var/lib/interceptor"),
         }

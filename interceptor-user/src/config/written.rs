@@ -34,6 +34,7 @@ pub(super) struct Config {
     pub(super) dns: Dns,
     #[serde(default)]
     pub(super) approvals: Approvals,
+    pub(super) drain: Option<Spanned<String>>,
     pub(super) runtime_dir: Option<Spanned<String>>,
     pub(super) state_dir: Option<Spanned<String>>,
 }

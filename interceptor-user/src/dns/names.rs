@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use crate::handover::Told;
+
 /// How long an answer counts. Programs keep addresses for longer than they were told to.
 const KEPT: Duration = Duration::from_secs(60 * 60);
 /// Most answers that are kept.
@@ -14,10 +16,10 @@ const MOST: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// Names by who asked for them, and what was answered.
 #[derive(Debug)]
-pub struct Names(Mutex<Told>);
+pub struct Names(Mutex<Answered>);
 
 /// Name and moment, by cgroup and address.
-type Told = LruCache<(u64, IpAddr), (Arc<str>, Instant)>;
+type Answered = LruCache<(u64, IpAddr), (Arc<str>, Instant)>;
 
 impl Default for Names {
     fn default() -> Self {
@@ -38,6 +40,30 @@ impl Names {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (name, since) = all.get(&(cgroup, address.to_canonical()))?;
         (now.saturating_duration_since(*since) < KEPT).then(|| Arc::clone(name))
+    }
+}
+
+impl Names {
+    /// What was answered, for the next daemon; the oldest first.
+    #[must_use]
+    pub fn hand_over(&self, now: Instant) -> Vec<Told> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told =
+            |((cgroup, address), (name, since)): (&(u64, IpAddr), &(Arc<str>, Instant))| Told {
+                cgroup: *cgroup,
+                address: *address,
+                name: name.to_string(),
+                age: now.saturating_duration_since(*since),
+            };
+        all.iter().rev().map(told).collect()
+    }
+
+    /// Takes over what the daemon before answered.
+    pub fn take_over(&self, told: Vec<Told>, now: Instant) {
+        for one in told {
+            let since = now.checked_sub(one.age).unwrap_or(now);
+            self.told(one.cgroup, one.address, &one.name.into(), since);
+        }
     }
 }
 

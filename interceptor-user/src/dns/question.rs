@@ -12,6 +12,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 
 use crate::config::{Dns, Named};
+use crate::handover;
 
 /// A question as it was read.
 #[derive(Clone, Debug)]
@@ -104,6 +105,36 @@ impl Asked {
         Self {
             minute: (now, 0),
             hour: (now, HashMap::new()),
+        }
+    }
+
+    /// What was counted, for the next daemon.
+    #[must_use]
+    pub fn hand_over(&self, cgroup: u64, now: Instant) -> handover::Asked {
+        let below = self.hour.1.iter();
+        handover::Asked {
+            cgroup,
+            minute: (now.saturating_duration_since(self.minute.0), self.minute.1),
+            hour: now.saturating_duration_since(self.hour.0),
+            below: below
+                .map(|(domain, names)| (domain.clone(), names.iter().copied().collect()))
+                .collect(),
+        }
+    }
+
+    /// What the daemon before counted.
+    #[must_use]
+    pub fn take_over(asked: handover::Asked, now: Instant) -> Self {
+        let since = |age| now.checked_sub(age).unwrap_or(now);
+        let below = asked.below.into_iter();
+        Self {
+            minute: (since(asked.minute.0), asked.minute.1),
+            hour: (
+                since(asked.hour),
+                below
+                    .map(|(domain, names)| (domain, names.into_iter().collect()))
+                    .collect(),
+            ),
         }
     }
 

@@ -21,6 +21,7 @@ use super::{Names, upstream};
 use crate::config::Target;
 use crate::flow::House;
 use crate::flow::serve::{self, Flow};
+use crate::handover;
 use crate::kernel;
 use crate::net::Socket;
 
@@ -74,7 +75,8 @@ impl Resolver {
     /// Answers questions that come as datagrams, until the task is dropped.
     pub fn accept(house: &Arc<House>, socket: UdpSocket) {
         let (house, socket) = (Arc::clone(house), Arc::new(socket));
-        tokio::spawn(async move {
+        let life = Arc::clone(&house.life);
+        life.while_serving(async move {
             let mut buffer = [0; 4096];
             loop {
                 let Ok((read, from)) = socket.recv_from(&mut buffer).await else {
@@ -120,6 +122,43 @@ impl Resolver {
             for events in over {
                 serve::record(&house, events).await;
             }
+        }
+    }
+
+    /// Puts the end of every session on record, once what is being asked is answered.
+    pub async fn end(house: &House) {
+        let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
+        let quiet = house.dns.at_once.acquire_many(all);
+        let _quiet = tokio::time::timeout(IDLE / 6, quiet).await;
+        let over: Vec<Vec<Event>> = lock(&house.dns.askers)
+            .values()
+            .filter_map(|asker| lock(asker).session.take().map(Session::close))
+            .collect();
+        for events in over {
+            serve::record(house, events).await;
+        }
+    }
+
+    /// What was counted of each run, for the next daemon.
+    #[must_use]
+    pub fn hand_over(&self, now: Instant) -> Vec<handover::Asked> {
+        let askers = lock(&self.askers);
+        let asked = askers
+            .iter()
+            .map(|(cgroup, asker)| lock(asker).asked.hand_over(*cgroup, now));
+        asked.collect()
+    }
+
+    /// Goes on counting where the daemon before stopped.
+    pub fn take_over(&self, asked: Vec<handover::Asked>, now: Instant) {
+        for one in asked {
+            let cgroup = one.cgroup;
+            let asker = Asker {
+                asked: Asked::take_over(one, now),
+                last: now,
+                session: None,
+            };
+            lock(&self.askers).insert(cgroup, Arc::new(Mutex::new(asker)));
         }
     }
 

@@ -15,11 +15,16 @@ use super::House;
 use super::serve::{self, Arrival};
 use crate::config::Listener;
 use crate::dns::Resolver;
+use crate::handover::Sockets;
 use crate::kernel::Kernel;
 use crate::recorder::Alert;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// Their names for the next daemon.
+const TCP4: &str = "redirected tcp4";
+const TCP6: &str = "redirected tcp6";
+const UDP: [&str; 2] = ["redirected udp4", "redirected udp6"];
 /// Tries to find a port that is free in both families.
 const TRIES: u32 = 64;
 
@@ -40,7 +45,10 @@ impl Redirected {
     ///
     /// # Errors
     /// When no socket can be bound, or the kernel does not take it.
-    pub fn bind(kernel: &Kernel) -> anyhow::Result<Self> {
+    pub fn bind(kernel: &Kernel, sockets: &Sockets) -> anyhow::Result<Self> {
+        if sockets.has(TCP4) {
+            return Self::take(kernel, sockets);
+        }
         let mut last = None;
         for _ in 0..TRIES {
             let v4 = listen((Ipv4Addr::LOCALHOST, 0).into()).context("listening on 127.0.0.1")?;
@@ -58,19 +66,57 @@ impl Redirected {
             match v6.and_then(|v6| Ok((v6, ask_at((Ipv6Addr::LOCALHOST, port).into())?))) {
                 Ok((v6, socket)) => {
                     questions.push(socket);
-                    return Self::adopt(kernel, port, v4, Some(v6), questions);
+                    return Self::adopt(kernel, sockets, port, v4, Some(v6), questions);
                 }
                 Err(error) if in_use(&error) => last = Some(error),
                 Err(error) => {
                     warn!(%error, "no IPv6 on this host: agents' connections over it are refused");
-                    return Self::adopt(kernel, port, v4, None, questions);
+                    return Self::adopt(kernel, sockets, port, v4, None, questions);
                 }
             }
         }
         Err(last.map_or_else(|| anyhow::anyhow!("no port"), Into::into))
     }
 
+    /// The sockets of the daemon before this one.
+    fn take(kernel: &Kernel, sockets: &Sockets) -> anyhow::Result<Self> {
+        let none = || Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+        let context = "taking the listeners of the daemon before";
+        let v4 = sockets.tcp(TCP4, none).context(context)?;
+        let port = v4.local_addr().context(context)?.port();
+        let v6 = match sockets.has(TCP6) {
+            true => Some(sockets.tcp(TCP6, none).context(context)?),
+            false => None,
+        };
+        let mut questions = Vec::new();
+        for name in UDP {
+            if sockets.has(name) {
+                let none = || Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+                questions.push(sockets.udp(name, none).context(context)?);
+            }
+        }
+        Self::marked(kernel, port, v4, v6, questions)
+    }
+
+    /// Has the next daemon find them.
     fn adopt(
+        kernel: &Kernel,
+        sockets: &Sockets,
+        port: u16,
+        v4: TcpListener,
+        v6: Option<TcpListener>,
+        questions: Vec<UdpSocket>,
+    ) -> anyhow::Result<Self> {
+        let v4 = sockets.tcp(TCP4, || Ok(v4))?;
+        let v6 = v6.map(|v6| sockets.tcp(TCP6, || Ok(v6))).transpose()?;
+        let named = UDP.into_iter().zip(questions);
+        let questions = named
+            .map(|(name, socket)| sockets.udp(name, || Ok(socket)))
+            .collect::<std::io::Result<_>>()?;
+        Self::marked(kernel, port, v4, v6, questions)
+    }
+
+    fn marked(
         kernel: &Kernel,
         port: u16,
         v4: TcpListener,
@@ -99,14 +145,14 @@ impl Redirected {
             Resolver::accept(house, socket);
         }
         for listener in std::iter::once(self.v4).chain(self.v6) {
-            let house = Arc::clone(house);
-            tokio::spawn(async move {
+            let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
+            life.while_serving(async move {
                 loop {
                     let Some(tcp) = next(&listener).await else {
                         continue;
                     };
-                    let house = Arc::clone(&house);
-                    tokio::spawn(async move { redirected(house, tcp).await });
+                    let flow = redirected(Arc::clone(&house), tcp);
+                    house.life.connection(flow);
                 }
             });
         }
@@ -144,21 +190,23 @@ async fn redirected(house: Arc<House>, tcp: TcpStream) {
 /// # Errors
 /// When the address cannot be bound.
 pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
-    let socket = listen(listener.listen)
+    let name = format!("listener {}", listener.listen);
+    let socket = house
+        .life
+        .sockets
+        .tcp(&name, || listen(listener.listen))
         .with_context(|| format!("listening on {} for {}", listener.listen, listener.target))?;
     info!(address = %listener.listen, target = %listener.target, "listening");
-    let house = Arc::clone(house);
+    let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
     let listener = Arc::new(listener.clone());
-    tokio::spawn(async move {
+    life.while_serving(async move {
         loop {
             let Some(tcp) = next(&socket).await else {
                 continue;
             };
-            let house = Arc::clone(&house);
-            let listener = Arc::clone(&listener);
-            tokio::spawn(async move {
-                serve::accepted(house, tcp, Arrival::Explicit(listener)).await;
-            });
+            let arrival = Arrival::Explicit(Arc::clone(&listener));
+            let flow = serve::accepted(Arc::clone(&house), tcp, arrival);
+            house.life.connection(flow);
         }
     });
     Ok(())

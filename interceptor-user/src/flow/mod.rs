@@ -26,6 +26,7 @@ use interceptor_policy::{MaskKey, Memory, Moment};
 use crate::agents::Runs;
 use crate::approval::Desk;
 use crate::config::{Config, TargetTable};
+use crate::handover::Life;
 use crate::kernel::Kernel;
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
@@ -68,6 +69,8 @@ pub struct House {
     pub key: MaskKey,
     /// The flows under way.
     pub flows: registry::Registry,
+    /// Whether this daemon takes what is new, and what the next one takes over.
+    pub life: Arc<Life>,
     /// This host's name.
     pub host: String,
 }

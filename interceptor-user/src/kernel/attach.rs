@@ -11,14 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{Map, MapData, MapError, RingBuf};
+use aya::maps::{Map, MapError};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use interceptor_common::ABI;
 use tracing::{debug, info};
 
 use super::sys::{self, AttachType};
-use super::{Kernel, KernelError, OLDEST_KERNEL, Options, attached, cgroup, pins};
+use super::{Handed, Kernel, KernelError, OLDEST_KERNEL, Options, attached, cgroup, pins};
 
 /// The programs, compiled; `cargo xtask ebpf` rebuilds them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -72,12 +72,16 @@ const fn hook(name: &'static str, attach_type: AttachType) -> Hook {
     Hook { name, attach_type }
 }
 
-pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
+pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, KernelError> {
     check_kernel()?;
     if !pins::shares_mounts_with_init() {
         return Err(KernelError::PrivateMounts);
     }
-    let lock = pins::lock(&options.runtime_dir)?;
+    let same_layout = handed.as_ref().is_some_and(|handed| handed.same_layout);
+    let (lock, born_in) = match handed {
+        Some(handed) => (handed.lock, Some(handed.listeners_cgroup)),
+        None => (pins::lock(&options.runtime_dir)?, None),
+    };
     let root = cgroup::root()?;
     let agents = cgroup::child(&root, &options.cgroup)?;
     cgroup::make(&agents)?;
@@ -110,6 +114,12 @@ pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
                 .map_err(KernelError::io("keeping a program for", &agents))?,
         );
     }
+    let mut proxy_links = vec![attach_proxy(&ebpf, &proxy)?];
+    // An accepted socket is of the cgroup that its listener was born in.
+    let listeners_cgroup = born_in.unwrap_or_else(|| proxy.clone());
+    if listeners_cgroup != proxy && listeners_cgroup.is_dir() {
+        proxy_links.push(attach_proxy(&ebpf, &listeners_cgroup)?);
+    }
     // The maps before the hooks: what cannot be read must not be in force.
     let kernel = Kernel {
         settings: Mutex::new(map(&mut ebpf, "SETTINGS")?),
@@ -117,17 +127,23 @@ pub(super) fn load(options: &Options) -> Result<Kernel, KernelError> {
         origins: map(&mut ebpf, "ORIGINS")?,
         queries: map(&mut ebpf, "QUERIES")?,
         counters: map(&mut ebpf, "COUNTERS")?,
-        refusals: Mutex::new(Some(map::<RingBuf<MapData>>(&mut ebpf, "REFUSALS")?)),
-        _proxy_link: attach_proxy(&ebpf, &proxy)?,
+        refusals: Mutex::new(Some(
+            ebpf.take_map("REFUSALS")
+                .ok_or(KernelError::Missing { name: "REFUSALS" })?,
+        )),
+        _proxy_links: proxy_links,
+        listeners_cgroup,
         agents_cgroup: agents.clone(),
         cgroup_root: root,
         proxy_cgroup: proxy,
         folder: folder.clone(),
         programs,
-        _lock: lock,
+        lock: Mutex::new(Some(lock)),
     };
-    // Nobody listens yet; an older daemon's port may be somebody else's by now.
-    kernel.set_port(0)?;
+    if !same_layout {
+        // Nobody listens yet; an older daemon's port may be somebody else's by now.
+        kernel.set_port(0)?;
+    }
     for (hook, program) in HOOKS.iter().zip(&kernel.programs) {
         attach(
             hook,

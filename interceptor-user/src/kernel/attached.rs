@@ -88,7 +88,10 @@ impl Kernel {
         }
         let own = cgroup::of_process(std::process::id())?;
         let own = self.cgroup_root.join(own.trim_start_matches('/'));
-        if overlap(path, &own) || overlap(path, &self.proxy_cgroup) {
+        if overlap(path, &own)
+            || overlap(path, &self.proxy_cgroup)
+            || overlap(path, &self.listeners_cgroup)
+        {
             return Err(refuse(
                 "it holds, or is below, this daemon's own cgroup, whose connections would be redirected to itself",
             ));

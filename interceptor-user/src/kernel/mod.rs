@@ -28,7 +28,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 pub use interceptor_common::Reason;
 use interceptor_common::{
     ABI, AF_INET, AF_INET6, COUNTER_ACCEPTED, COUNTER_LOST, COUNTER_REDIRECTED, COUNTER_SUPPRESSED,
@@ -79,6 +79,17 @@ impl Options {
             max_flows: 65_536,
         }
     }
+}
+
+/// What a daemon that runs hands over.
+#[derive(Debug)]
+pub struct Handed {
+    /// Its lock on the runtime folder.
+    pub lock: File,
+    /// The cgroup that its listeners were born in.
+    pub listeners_cgroup: PathBuf,
+    /// Whether its maps are laid out as ours: its listeners are then known already.
+    pub same_layout: bool,
 }
 
 /// Why interception could not be set up, or asked.
@@ -259,11 +270,15 @@ pub struct Kernel {
     origins: SkStorage<MapData, OriginRecord>,
     queries: HashMap<MapData, QueryKey, OriginRecord>,
     counters: PerCpuArray<MapData, u64>,
-    refusals: Mutex<Option<RingBuf<MapData>>>,
-    /// Moves records into accepted sockets; ends with this process, as those do.
-    _proxy_link: OwnedFd,
+    /// Where its reader begins is read when it is opened, and a daemon before this one
+    /// may read until it has stopped: so it is opened when it is first asked for.
+    refusals: Mutex<Option<Map>>,
+    /// Move records into accepted sockets; end with this process, as those do.
+    _proxy_links: Vec<OwnedFd>,
+    /// The cgroup that the listeners were born in.
+    listeners_cgroup: PathBuf,
     /// Keeps a second daemon off the same pins.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 // aya's maps say nothing of themselves.
@@ -330,7 +345,38 @@ impl Kernel {
     /// When anything is missing. What was in force before still is; a hook that was
     /// attached in the attempt stays and refuses.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        attach::load(options)
+        attach::load(options, None)
+    }
+
+    /// Does the same where a daemon runs that hands over; its hooks have our programs from
+    /// here on, and its listeners are still the ones that they know.
+    ///
+    /// # Errors
+    /// As for [`Kernel::load`].
+    pub fn take_over(options: &Options, handed: Handed) -> Result<Self, KernelError> {
+        attach::load(options, Some(handed))
+    }
+
+    /// A copy of the lock, for the next daemon; `None` once that has it.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_ref()
+            .map(|file| file.try_clone().map(OwnedFd::from))
+            .transpose()
+    }
+
+    /// Leaves the lock to the next daemon: were that to die, another may start.
+    pub fn release(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The cgroup that the listeners were born in.
+    #[must_use]
+    pub fn listeners_cgroup(&self) -> &Path {
+        &self.listeners_cgroup
     }
 
     /// Marks a listening socket as the proxy's. Needed for `127.0.0.1` and for
@@ -403,13 +449,13 @@ impl Kernel {
     /// # Errors
     /// When it was taken before, or the ring cannot be waited on.
     pub fn refusals(&self) -> Result<Refusals, KernelError> {
-        let ring = self
+        let map = self
             .refusals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .ok_or(KernelError::RefusalsTaken)?;
-        Refusals::new(ring)
+        Refusals::new(RingBuf::try_from(map).map_err(KernelError::map("opening a map"))?)
     }
 
     /// What the programs counted.

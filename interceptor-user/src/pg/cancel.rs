@@ -94,7 +94,7 @@ impl CancelRegistry {
     ///
     /// # Errors
     /// When that server cannot be reached any more.
-    pub(super) async fn forward(
+    pub(crate) async fn forward(
         &self,
         origin: &Origin,
         request: &CancelRequest<'_>,

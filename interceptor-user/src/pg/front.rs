@@ -6,6 +6,7 @@
 //! No secret and no payload is in any error.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::negotiate::{self, Agent, Service, StartupFacts, Wish};
 use super::upstream;
 use super::wire;
 use crate::config::{Target, TlsMode};
+use crate::handover::drain;
 use crate::net::{Dialer, Origin, Socket};
 use crate::tls::downstream::DownstreamTlsError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -33,6 +35,8 @@ pub struct Front {
     pub cancels: CancelRegistry,
     /// Dials services.
     pub dialer: Dialer,
+    /// Where daemons that end their last sessions are asked for theirs.
+    pub runtime_dir: Option<Arc<Path>>,
     /// How long the opening of a flow may take; PostgreSQL's own
     /// `authentication_timeout` is a minute.
     pub patience: Duration,
@@ -46,6 +50,7 @@ impl Front {
             authority,
             cancels: CancelRegistry::default(),
             dialer: Dialer::default(),
+            runtime_dir: None,
             patience: Duration::from_secs(60),
         }
     }
@@ -299,7 +304,11 @@ async fn cancel(front: &Front, origin: &Origin, raw: &[u8]) -> Result<Opened, Fa
     let Ok((_, StartupPacket::Cancel(request))) = startup::packet(raw, startup::LENGTH_MAX) else {
         return Err(Fault::Malformed(PgError::StartupLayout));
     };
-    let known = front.cancels.forward(origin, &request).await?;
+    let mut known = front.cancels.forward(origin, &request).await?;
+    if !known && let Some(runtime_dir) = &front.runtime_dir {
+        // Its session may be one that the daemon before this one still has.
+        known = drain::cancel(runtime_dir, origin, &request).await;
+    }
     Ok(Opened::Cancelled(Cancelled {
         process_id: request.process_id,
         known,

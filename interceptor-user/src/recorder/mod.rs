@@ -25,6 +25,7 @@ mod resp;
 mod store;
 mod writer;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 pub use fault::Fault;
+pub(crate) use private::{KEEP, keep_until_alone};
 pub use private::{PrivateError, URL_FILE};
 
 use crate::config;
@@ -58,6 +60,7 @@ pub struct Recorder {
     place: Arc<str>,
     client: Client,
     stall: Duration,
+    private: Arc<Mutex<Option<PrivateRedis>>>,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -100,6 +103,17 @@ pub struct Host {
     pub state_dir: PathBuf,
     /// A private server's socket and URL go below it.
     pub runtime_dir: PathBuf,
+    /// The private server of a daemon that hands over.
+    pub adopted: Option<Arc<Adopted>>,
+}
+
+/// A private server that a daemon before this one started.
+#[derive(Debug)]
+pub struct Adopted {
+    /// What is known of it.
+    pub redis: crate::handover::Redis,
+    /// What keeps it; taken once.
+    pub lifeline: Mutex<Option<OwnedFd>>,
 }
 
 /// How the recorder is.
@@ -127,7 +141,6 @@ pub struct RecorderTask {
     recorder: Recorder,
     done: tokio::sync::oneshot::Receiver<()>,
     abandoned: Arc<AtomicBool>,
-    private: Option<PrivateRedis>,
 }
 
 impl std::fmt::Debug for RecorderTask {
@@ -169,6 +182,7 @@ impl Recorder {
             place: client.get_connection_info().addr().to_string().into(),
             client: client.clone(),
             stall: config.stall,
+            private: Arc::new(Mutex::new(private)),
         };
         let writer = Writer {
             queue,
@@ -197,7 +211,6 @@ impl Recorder {
             recorder: recorder.clone(),
             done,
             abandoned,
-            private,
         };
         Ok((recorder, task))
     }
@@ -239,6 +252,27 @@ impl Recorder {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts(version, rules);
     }
 
+    /// The private server, for the daemon that takes over, and what keeps it running.
+    ///
+    /// # Errors
+    /// When that cannot be copied.
+    pub fn private(&self) -> std::io::Result<Option<(crate::handover::Redis, OwnedFd)>> {
+        let private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(private) = &*private else {
+            return Ok(None);
+        };
+        let kept = private.lifeline()?.map(|(keeper, lifeline)| {
+            let url = private.url().to_owned();
+            (crate::handover::Redis { url, keeper }, lifeline)
+        });
+        Ok(kept)
+    }
+
+    fn take_private(&self) -> Option<PrivateRedis> {
+        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        private.take()
+    }
+
     /// How it is.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -259,6 +293,11 @@ impl Recorder {
 }
 
 impl RecorderTask {
+    /// Leaves a private server to the daemon that has taken over.
+    pub fn leave_private(&self) {
+        drop(self.recorder.take_private());
+    }
+
     /// Takes nothing more, and waits up to `patience` until everything is in Redis;
     /// then stops a private server.
     ///
@@ -268,7 +307,7 @@ impl RecorderTask {
         self.recorder.queue.close();
         let finished = tokio::time::timeout(patience, self.done).await.is_ok();
         self.abandoned.store(true, Ordering::Relaxed);
-        if let Some(private) = self.private {
+        if let Some(private) = self.recorder.take_private() {
             let _ = tokio::task::spawn_blocking(move || private.stop()).await;
         }
         match self.recorder.queue.bytes() {
@@ -298,6 +337,18 @@ fn connectable(
             .map_err(|error| Fault::of(&error))
             .context("recorder.redis is not a URL of a Redis")?;
         return Ok((client, None));
+    }
+    if let Some(adopted) = &host.adopted
+        && let Some(lifeline) = adopted
+            .lifeline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    {
+        let redis = &adopted.redis;
+        let private = PrivateRedis::adopt(redis.url.clone(), redis.keeper, lifeline);
+        let client = Client::open(private.url()).map_err(|error| Fault::of(&error))?;
+        return Ok((client, Some(private)));
     }
     let client = Client::open(DEFAULT_URL).map_err(|error| Fault::of(&error))?;
     if store::answers(&client, Duration::from_secs(1)).is_ok() {

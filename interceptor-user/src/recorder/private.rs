@@ -5,20 +5,22 @@
 //! the same host reaches neither. Its data stays in the state folder, in Redis's
 //! append-only file.
 //!
-//! A thread keeps it: starts it again when it dies, and stops it at the end. The
-//! kernel stops it when that thread is gone with the daemon.
+//! A process of its own keeps it: starts it again when it dies, and stops it when the last
+//! daemon is gone that holds the other end of its standard input. So it outlives a daemon
+//! that hands over to the next, and no other.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redis::Client;
+use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::store::answers;
@@ -69,6 +71,9 @@ pub enum PrivateError {
     /// One that an earlier daemon started does not go away.
     #[error("a private redis-server of an earlier daemon still runs and does not stop")]
     Leftover,
+    /// The process that keeps it says why.
+    #[error("{0}")]
+    Keeper(String),
     /// It does not answer.
     #[error("the private redis-server does not answer")]
     Silent(#[source] Fault),
@@ -78,12 +83,29 @@ pub enum PrivateError {
 #[derive(Debug)]
 pub(super) struct PrivateRedis {
     url: String,
-    stop: mpsc::Sender<()>,
-    keeper: JoinHandle<()>,
+    keeper: Keeper,
+}
+
+/// Who keeps it.
+#[derive(Debug)]
+enum Keeper {
+    /// A process, as long as anybody holds the other end of its standard input.
+    Process {
+        pid: u32,
+        lifeline: OwnedFd,
+        /// `None` where a daemon before this one started it.
+        child: Option<Child>,
+    },
+    /// A thread of a test's.
+    #[cfg(test)]
+    Thread {
+        stop: mpsc::Sender<()>,
+        thread: std::thread::JoinHandle<()>,
+    },
 }
 
 /// What starting it takes.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Plan {
     program: PathBuf,
     data: PathBuf,
@@ -95,9 +117,64 @@ struct Plan {
 impl PrivateRedis {
     /// Starts it, and waits until it answers.
     pub(super) fn start(state_dir: &Path, runtime_dir: &Path) -> Result<Self, PrivateError> {
-        Self::start_program("redis-server".into(), state_dir, runtime_dir)
+        let plan = Plan::new("redis-server".into(), state_dir, runtime_dir)?;
+        let own = std::env::current_exe().map_err(files(Path::new("/proc/self/exe")))?;
+        let mut child = Command::new(&own)
+            .arg(KEEP)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Not at a Ctrl-C, but behind the daemon's last events.
+            .process_group(0)
+            .spawn()
+            .map_err(files(&own))?;
+        let silent = || PrivateError::Silent(Fault::Away("its keeper ended".to_owned()));
+        let (Some(mut lifeline), Some(said)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(silent());
+        };
+        let mut line = serde_json::to_vec(&plan).map_err(|_| silent())?;
+        line.push(b'\n');
+        lifeline.write_all(&line).map_err(|_| silent())?;
+        let mut said_line = String::new();
+        let _ = io::BufReader::new(said).read_line(&mut said_line);
+        match serde_json::from_str::<Result<(), String>>(&said_line) {
+            Ok(Ok(())) => Ok(Self {
+                url: plan.url(),
+                keeper: Keeper::Process {
+                    pid: child.id(),
+                    lifeline: lifeline.into(),
+                    child: Some(child),
+                },
+            }),
+            Ok(Err(error)) => {
+                let _ = child.wait();
+                Err(PrivateError::Keeper(error))
+            }
+            Err(_) => Err(silent()),
+        }
     }
 
+    /// The one that another daemon had.
+    pub(super) fn adopt(url: String, pid: u32, lifeline: OwnedFd) -> Self {
+        Self {
+            url,
+            keeper: Keeper::Process {
+                pid,
+                lifeline,
+                child: None,
+            },
+        }
+    }
+
+    /// What another daemon needs to adopt it: its keeper, and a copy of what keeps that.
+    pub(super) fn lifeline(&self) -> io::Result<Option<(u32, OwnedFd)>> {
+        match &self.keeper {
+            Keeper::Process { pid, lifeline, .. } => Ok(Some((*pid, lifeline.try_clone()?))),
+            #[cfg(test)]
+            Keeper::Thread { .. } => Ok(None),
+        }
+    }
+
+    #[cfg(test)]
     fn start_program(
         program: PathBuf,
         state_dir: &Path,
@@ -108,12 +185,15 @@ impl PrivateRedis {
 
         let (stop, stopped) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
-        let keeper = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("private-redis".to_owned())
             .spawn(move || keep(&plan, &stopped, &ready))
             .map_err(files(Path::new("a thread")))?;
         match is_ready.recv() {
-            Ok(Ok(())) => Ok(Self { url, stop, keeper }),
+            Ok(Ok(())) => Ok(Self {
+                url,
+                keeper: Keeper::Thread { stop, thread },
+            }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(PrivateError::Silent(Fault::Away(
                 "its keeper ended".to_owned(),
@@ -127,10 +207,68 @@ impl PrivateRedis {
 
     /// Stops it, and waits until it has.
     pub(super) fn stop(self) {
-        // The keeper also stops when nobody holds the other end.
-        drop(self.stop);
-        let _ = self.keeper.join();
+        match self.keeper {
+            Keeper::Process {
+                pid,
+                lifeline,
+                child,
+            } => {
+                drop(lifeline);
+                wait_until_gone(pid, child);
+            }
+            #[cfg(test)]
+            Keeper::Thread { stop, thread } => {
+                // The keeper also stops when nobody holds the other end.
+                drop(stop);
+                let _ = thread.join();
+            }
+        }
     }
+}
+
+/// Waits for a keeper that nobody holds any more, and for as long as it may take.
+fn wait_until_gone(pid: u32, mut child: Option<Child>) {
+    let asked = Instant::now();
+    let stat = format!("/proc/{pid}/stat");
+    while asked.elapsed() < STOP_PATIENCE * 2 {
+        let gone = match &mut child {
+            Some(child) => !matches!(child.try_wait(), Ok(None)),
+            // One that nobody waits for is over as well.
+            None => std::fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z ")),
+        };
+        if gone {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The hidden command that keeps a private server.
+pub(crate) const KEEP: &str = "keep-redis";
+
+/// Keeps a server until standard input ends, having read from it what to start.
+///
+/// # Errors
+/// When nothing can be read from there.
+pub(crate) fn keep_until_alone() -> io::Result<()> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    let plan: Plan = serde_json::from_str(&line)?;
+    let (stop, stopped) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        let said = is_ready.recv().unwrap_or(Ok(()));
+        let said = said.map_err(|error: PrivateError| format!("{error}"));
+        let mut out = io::stdout().lock();
+        let _ = serde_json::to_writer(&mut out, &said);
+        let _ = out.write_all(b"\n").and_then(|()| out.flush());
+        drop(out);
+        // Nobody writes: it ends with the last daemon.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(stop);
+    });
+    keep(&plan, &stopped, &ready);
+    Ok(())
 }
 
 impl Plan {

@@ -100,6 +100,7 @@ impl Store {
                 rules: "none".to_owned(),
                 state_dir: self.place.path("state"),
                 runtime_dir: self.place.path("run"),
+                adopted: None,
             },
         )
     }

@@ -1,0 +1,351 @@
+//! From one daemon to the next without a refused connect or a session that ends.
+//!
+//! A daemon that starts where another one runs takes over from it: the lock on the
+//! runtime folder, the sockets that agents and operators connect to, what is remembered
+//! of principals. The sockets are the same ones, with the kernel's mark on them, and what
+//! connects meanwhile waits in their backlog. The old daemon keeps its sessions, under
+//! rules that it still reads again when they change, and ends with the last of them.
+//!
+//! * [`wire`]: messages and descriptors over a Unix socket that is root's alone;
+//! * [`give`]: the old daemon's side;
+//! * [`take`]: the new one's;
+//! * [`drain`]: what a daemon that only ends its sessions is still asked.
+//!
+//! What this room does not do: it carries no session over. A session's state, keys
+//! included, stays where it is.
+
+pub mod drain;
+pub mod give;
+pub mod take;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use interceptor_policy::Remembered;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::agents::{ExecutableKey, Runs};
+use crate::approval::Facts;
+
+/// Changes with what is said below; daemons of different numbers do not hand over.
+const PROTOCOL: u32 = 1;
+
+/// Where a daemon waits for the next one.
+#[must_use]
+pub fn socket_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("handover.sock")
+}
+
+/// What the new daemon says first.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    protocol: u32,
+    version: String,
+    pid: u32,
+}
+
+/// What the old daemon offers; its descriptors follow, in the order of their names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Offer {
+    protocol: u32,
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The layout that it shares with its kernel programs; `None` without interception.
+    pub abi: Option<u32>,
+    /// The agents' cgroup.
+    pub agents_cgroup: Option<PathBuf>,
+    /// The cgroup that the listeners were born in.
+    pub proxy_cgroup: Option<PathBuf>,
+    /// Start of the clock that rules count by, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub clock: u64,
+    /// The same moment in seconds since 1970.
+    pub unix: i64,
+    /// The private Redis, where it has one.
+    pub redis: Option<Redis>,
+    descriptors: Vec<String>,
+}
+
+/// A private Redis that goes from daemon to daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Redis {
+    /// Where it answers, password included.
+    pub url: String,
+    /// The process that keeps it.
+    pub keeper: u32,
+}
+
+/// What was in the old daemon's head when it stopped accepting.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// What rules remember of principals.
+    pub memory: Remembered,
+    /// What agents were told that names are.
+    pub names: Vec<Told>,
+    /// What they have asked.
+    pub asked: Vec<Asked>,
+    /// Tickets that are open, or answered and not used.
+    pub tickets: Vec<Facts>,
+    /// Questions that flows of the old daemon wait for.
+    pub held: Vec<String>,
+    /// Digests of executables.
+    #[serde(default)]
+    executables: Vec<(ExecutableKey, Arc<str>)>,
+}
+
+impl State {
+    /// Gives the digests of executables to who needs them.
+    pub fn take_executables(&mut self, runs: &Runs) {
+        runs.executables
+            .take_over(std::mem::take(&mut self.executables));
+    }
+}
+
+/// A name that an agent was told.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Who asked.
+    pub cgroup: u64,
+    /// What was answered.
+    pub address: IpAddr,
+    /// What was asked for.
+    pub name: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
+/// Questions for names that were counted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who asked.
+    pub cgroup: u64,
+    /// Age of the current minute, and questions in it.
+    pub minute: (Duration, u32),
+    /// Age of the current hour.
+    pub hour: Duration,
+    /// Names below each domain in it, as they are kept.
+    pub below: BTreeMap<String, Vec<u64>>,
+}
+
+/// Whether this daemon takes what is new, or only ends what it has.
+#[derive(Debug, Default)]
+pub struct Life {
+    stopped: CancellationToken,
+    ended: CancellationToken,
+    /// What runs only as long as it takes what is new.
+    loops: TaskTracker,
+    /// Requests that are being answered.
+    requests: TaskTracker,
+    /// Connections, from accept to their end.
+    connections: TaskTracker,
+    /// Whether nothing more is going to be remembered.
+    last: AtomicBool,
+    /// Told when the next daemon has heard all of it.
+    told: Notify,
+    /// What the next daemon takes over.
+    pub sockets: Sockets,
+}
+
+impl Life {
+    /// Whether it still takes what is new.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        !self.stopped.is_cancelled()
+    }
+
+    /// Runs a task until it takes nothing new any more: the task is then dropped where it
+    /// waits, so it must wait only where nothing is lost by that.
+    pub fn while_serving(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopped = self.stopped.clone();
+        self.loops.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Runs a connection to its end.
+    pub fn connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.connections.spawn(task);
+    }
+
+    /// A request that is to be answered here; `None` where the next daemon has to.
+    #[must_use]
+    pub fn request(&self) -> Option<TaskTrackerToken> {
+        let token = self.requests.token();
+        self.is_serving().then_some(token)
+    }
+
+    /// Takes nothing new from now on; waits until whatever did has stopped.
+    async fn stop(&self) {
+        self.stopped.cancel();
+        self.loops.close();
+        self.loops.wait().await;
+        self.requests.close();
+        self.requests.wait().await;
+    }
+
+    /// Whether no connection is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Asks a daemon that only ends its sessions to end them now.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Waits until that is asked.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// Sockets by name, so that the next daemon finds its own again.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// From the daemon before; whoever listens takes its own.
+    given: Mutex<BTreeMap<String, OwnedFd>>,
+    /// For the next one.
+    kept: Mutex<BTreeMap<String, OwnedFd>>,
+}
+
+impl Sockets {
+    /// Those that another daemon gave.
+    fn given(&self, given: BTreeMap<String, OwnedFd>) {
+        *lock(&self.given) = given;
+    }
+
+    /// Whether one of that name was given and not taken yet.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        lock(&self.given).contains_key(name)
+    }
+
+    /// The TCP listener of that name, or else a new one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn tcp(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<TcpListener>,
+    ) -> io::Result<TcpListener> {
+        let listener = match self.take(name) {
+            Some(given) => TcpListener::from_std(given.into())?,
+            None => make()?,
+        };
+        self.keep(name, listener.as_fd().try_clone_to_owned()?);
+        Ok(listener)
+    }
+
+    /// The UDP socket of that name, or else a new one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn udp(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<UdpSocket>,
+    ) -> io::Result<UdpSocket> {
+        let socket = match self.take(name) {
+            Some(given) => UdpSocket::from_std(given.into())?,
+            None => make()?,
+        };
+        self.keep(name, socket.as_fd().try_clone_to_owned()?);
+        Ok(socket)
+    }
+
+    /// The Unix listener of that name, or else a new one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn unix(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<StdUnixListener>,
+    ) -> io::Result<UnixListener> {
+        let listener: StdUnixListener = match self.take(name) {
+            Some(given) => given.into(),
+            None => make()?,
+        };
+        listener.set_nonblocking(true)?;
+        self.keep(name, listener.as_fd().try_clone_to_owned()?);
+        UnixListener::from_std(listener)
+    }
+
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        lock(&self.given).remove(name)
+    }
+
+    fn keep(&self, name: &str, socket: OwnedFd) {
+        lock(&self.kept).insert(name.to_owned(), socket);
+    }
+
+    /// Closes what nobody took: the configuration has it no more.
+    pub fn close_rest(&self) {
+        lock(&self.given).clear();
+    }
+
+    /// Lets go of what the next daemon has now. One that is open here would take
+    /// connections that nobody accepts, once the next one is gone.
+    fn let_go(&self) {
+        lock(&self.kept).clear();
+    }
+
+    fn copies(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        lock(&self.kept)
+            .iter()
+            .map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)))
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a peer may hand over, or be handed to: root, and the daemon's own user.
+fn may(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, which all processes share.
+fn monotonic() -> io::Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let now = Duration::from(now);
+    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Listens at a path for root and the daemon's own user alone.
+fn listen_privately(path: &Path) -> io::Result<StdUnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = StdUnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Shared by everything that runs.
+pub type SharedLife = Arc<Life>;
