@@ -223,8 +223,13 @@ impl Check {
         if head != claimed {
             return broken(Fault::Mismatch);
         }
+        // A gap stands for every event that it says is missing.
+        let last = gap_end(&stored.fields).unwrap_or(seq);
+        if last < seq {
+            return broken(Fault::Mismatch);
+        }
         self.head = head;
-        self.next_seq += 1;
+        self.next_seq = last.saturating_add(1);
         Ok(())
     }
 
@@ -234,7 +239,7 @@ impl Check {
         self.head
     }
 
-    /// How many events were right, or were taken for right.
+    /// How many events were right or were taken for right, with those that gaps stand for.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.next_seq
@@ -251,6 +256,15 @@ pub fn verify<'a>(events: impl IntoIterator<Item = Stored<'a>>) -> Result<Head, 
         check.event(&event)?;
     }
     Ok(check.head())
+}
+
+/// The last event that a gap stands for.
+fn gap_end(fields: &Fields<'_>) -> Option<u64> {
+    if fields.kind != b"gap" {
+        return None;
+    }
+    let meta: serde_json::Value = serde_json::from_slice(fields.meta).ok()?;
+    meta.get("to")?.as_u64()
 }
 
 /// A decimal number, written in the one way that the recorder writes it.

@@ -256,7 +256,7 @@ async fn up(
     info!(
         rules = house.rules.current().rules().len(),
         digest = house.rules.current().digest(),
-        redis = house.recorder.place(),
+        redis = house.recorder.place().text(),
         port,
         socket = %house.config.admin.socket.display(),
         took_over_from = before,
@@ -290,7 +290,7 @@ fn desk(
     let desk = Desk::new(mirror);
     desk.take_over(state.tickets.clone(), state.held.clone());
     let settings = approval::store::Settings {
-        client: recorder.client(),
+        place: recorder.place().clone(),
         prefix: config.recorder.prefix.clone(),
         host: host.to_owned(),
         own: Key::new(&Secret::new(own)),

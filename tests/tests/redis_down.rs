@@ -9,9 +9,13 @@ use interceptor_tests::world::{Plan, alone, target};
 use interceptor_tests::{sshd, web};
 use serde_json::{Value, json};
 
-/// A queue that is soon full, and no long wait for room in it.
+/// A queue and a spool that are soon full, and no long wait for room.
 fn impatient(mut config: Value) -> Value {
-    let recorder = json!({ "queue_bytes": 1_048_576, "stall": "3s" });
+    let recorder = json!({
+        "queue_bytes": 1_048_576,
+        "stall": "3s",
+        "spool": { "max_bytes": 1_048_576 },
+    });
     if let Some(config) = config.as_object_mut() {
         config.insert("recorder".to_owned(), recorder);
     }
@@ -66,7 +70,11 @@ fn a_store_that_hangs_stops_sessions_with_a_reason_and_one_that_is_back_takes_ne
         config: |postgres, _| {
             json!({
                 "targets": [target(postgres)],
-                "recorder": { "queue_bytes": 1_048_576, "stall": "3s" },
+                "recorder": {
+                    "queue_bytes": 1_048_576,
+                    "stall": "3s",
+                    "spool": { "max_bytes": 1_048_576 },
+                },
             })
         },
         ..Plan::default()

@@ -125,10 +125,20 @@ pub struct Status {
     pub questions: usize,
     /// Where recordings go.
     pub redis: String,
-    /// Whether Redis took the last batch.
+    /// Whether Redis took the last frame.
     pub redis_connected: bool,
-    /// Bytes of events that wait for Redis.
+    /// Bytes of events that wait for Redis, in memory and in the spool.
     pub queued_bytes: usize,
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: u64,
+    /// How many it may take.
+    pub spool_max_bytes: u64,
+    /// Milliseconds that something waits for Redis without Redis taking anything.
+    pub recorder_lag_ms: u64,
+    /// Events that are on no record, since there was no room (`on_full: allow`).
+    pub missing_events: u64,
+    /// What keeps the recording from the spool or from Redis now.
+    pub recorder_fault: Option<String>,
     /// Port that agents' connects are redirected to; `None` without interception.
     pub port: Option<u16>,
     /// Connects that the kernel redirected since the programs were first loaded.

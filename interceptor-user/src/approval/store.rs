@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use interceptor_policy::approval::Answer;
 use redis::streams::{StreamRangeReply, StreamReadOptions, StreamReadReply};
-use redis::{Client, Commands as _, Connection, RedisResult};
+use redis::{Commands as _, RedisResult};
 use tracing::{info, warn};
 
 use super::desk::{self, Desk};
 use super::facts::{Facts, State};
 use super::signature::{Key, SignedAnswer};
+use crate::recorder::place::{Link, Place};
 
 /// Changes that may wait for Redis.
 const QUEUE: usize = 16_384;
@@ -58,7 +59,7 @@ struct Change {
 #[derive(Debug)]
 pub struct Settings {
     /// The Redis that is recorded to.
-    pub client: Client,
+    pub place: Place,
     /// First part of every key.
     pub prefix: String,
     /// This host's name.
@@ -132,13 +133,6 @@ pub fn run(settings: Settings, changes: Changes, desk: Desk) -> std::io::Result<
     Ok(())
 }
 
-fn connect(client: &Client, wait: Duration) -> RedisResult<Connection> {
-    let connection = client.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE + wait))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    Ok(connection)
-}
-
 /// The key of the stream.
 #[must_use]
 pub fn stream_key(prefix: &str) -> String {
@@ -157,7 +151,7 @@ fn write(settings: &Settings, changes: &Changes) {
         loop {
             let done = match &mut connection {
                 Some(connection) => put(settings, connection, &change),
-                None => connect(&settings.client, Duration::ZERO).and_then(|fresh| {
+                None => settings.place.connect(PATIENCE).and_then(|fresh| {
                     let fresh = connection.insert(fresh);
                     put(settings, fresh, &change)
                 }),
@@ -174,51 +168,53 @@ fn write(settings: &Settings, changes: &Changes) {
     }
 }
 
-fn put(settings: &Settings, connection: &mut Connection, change: &Change) -> RedisResult<()> {
+fn put(settings: &Settings, connection: &mut Link, change: &Change) -> RedisResult<()> {
     let facts = &change.facts;
     let json = serde_json::to_string(facts).unwrap_or_default();
     let signature = own_signature(&settings.own, facts, &json);
     let key = question_key(&settings.prefix, &facts.id);
     let last = facts.answers.last();
-    redis::pipe()
-        .atomic()
-        .hset_multiple(
-            &key,
-            &[
-                ("state", facts.state.name()),
-                ("agent", &facts.agent),
-                ("target", &facts.target),
-                ("rule", &facts.rule),
-                ("message", &facts.message),
-                ("text", &facts.text),
-                ("digest", &facts.digest),
-                ("host", &facts.host),
-                ("json", &json),
-                ("signature", &signature),
-            ],
-        )
-        .ignore()
-        .expire_at(&key, facts.expires_at.saturating_add(KEEP_SECONDS))
-        .ignore()
-        .xadd_maxlen(
-            stream_key(&settings.prefix),
-            redis::streams::StreamMaxlen::Approx(ENTRIES),
-            "*",
-            &[
-                ("kind", change.kind),
-                ("id", &facts.id),
-                ("state", facts.state.name()),
-                ("host", &facts.host),
-                ("agent", &facts.agent),
-                ("target", &facts.target),
-                ("rule", &facts.rule),
-                ("by", last.map_or("", |answer| answer.by.as_str())),
-                ("digest", &facts.digest),
-                ("line", &change.line),
-            ],
-        )
-        .ignore()
-        .exec(connection)
+    let mut pipe = redis::pipe();
+    pipe.hset_multiple(
+        &key,
+        &[
+            ("state", facts.state.name()),
+            ("agent", &facts.agent),
+            ("target", &facts.target),
+            ("rule", &facts.rule),
+            ("message", &facts.message),
+            ("text", &facts.text),
+            ("digest", &facts.digest),
+            ("host", &facts.host),
+            ("json", &json),
+            ("signature", &signature),
+        ],
+    )
+    .expire_at(&key, facts.expires_at.saturating_add(KEEP_SECONDS))
+    .xadd_maxlen(
+        stream_key(&settings.prefix),
+        redis::streams::StreamMaxlen::Approx(ENTRIES),
+        "*",
+        &[
+            ("kind", change.kind),
+            ("id", &facts.id),
+            ("state", facts.state.name()),
+            ("host", &facts.host),
+            ("agent", &facts.agent),
+            ("target", &facts.target),
+            ("rule", &facts.rule),
+            ("by", last.map_or("", |answer| answer.by.as_str())),
+            ("digest", &facts.digest),
+            ("line", &change.line),
+        ],
+    );
+    if !settings.place.is_cluster() {
+        return pipe.atomic().exec(connection);
+    }
+    // A Cluster has them on two servers; who finds the hash without its entry finds
+    // the question all the same.
+    pipe.cmd_iter()
+        .try_for_each(|command| command.exec(connection))
 }
 
 fn own_signature(key: &Key, facts: &Facts, json: &str) -> String {
@@ -242,7 +238,9 @@ fn read(settings: &Settings, desk: &Desk) {
     let mut last: Option<String> = None;
     loop {
         let wait = Duration::from_millis(WAIT_MS as u64);
-        let end = connect(&settings.client, wait)
+        let end = settings
+            .place
+            .connect(PATIENCE + wait)
             .and_then(|mut connection| follow(settings, desk, &mut connection, &mut last));
         if let Err(error) = end {
             warn!(kind = ?error.kind(), "answers cannot be read from Redis; trying again");
@@ -255,7 +253,7 @@ fn read(settings: &Settings, desk: &Desk) {
 fn follow(
     settings: &Settings,
     desk: &Desk,
-    connection: &mut Connection,
+    connection: &mut Link,
     last: &mut Option<String>,
 ) -> RedisResult<()> {
     if last.is_none() {
@@ -337,7 +335,7 @@ fn take(settings: &Settings, desk: &Desk, field: &dyn Fn(&str) -> String) {
 }
 
 /// What this host's daemon before this one left open; where to read on from.
-fn restore(settings: &Settings, desk: &Desk, connection: &mut Connection) -> RedisResult<String> {
+fn restore(settings: &Settings, desk: &Desk, connection: &mut Link) -> RedisResult<String> {
     let key = stream_key(&settings.prefix);
     let since = desk::now().saturating_sub(LOOK_BACK_SECONDS).max(0) * 1000;
     let mut from = since.to_string();
@@ -371,11 +369,7 @@ fn restore(settings: &Settings, desk: &Desk, connection: &mut Connection) -> Red
     Ok(oldest.unwrap_or(last))
 }
 
-fn left_open(
-    settings: &Settings,
-    connection: &mut Connection,
-    id: &str,
-) -> RedisResult<Option<Facts>> {
+fn left_open(settings: &Settings, connection: &mut Link, id: &str) -> RedisResult<Option<Facts>> {
     let (json, signature): (Option<String>, Option<String>) = redis::cmd("HMGET")
         .arg(question_key(&settings.prefix, id))
         .arg("json")

@@ -18,6 +18,7 @@ use crate::approval::signature::{Key, SignedAnswer};
 use crate::approval::store::{question_key, stream_key};
 use crate::approval::{Facts, State};
 use crate::config::Config;
+use crate::recorder::place::{Link, Place};
 use crate::recorder::{Fault, url_to_read};
 use crate::secrets;
 
@@ -88,13 +89,11 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         None => Way::Socket,
         Some(given) => {
             let given = (!given.is_empty()).then_some(given.as_str());
-            let url = url_to_read(given, &config.recorder, &config.runtime_dir);
-            let client = redis::Client::open(url)
-                .map_err(|_| anyhow::anyhow!("this is not a URL of a Redis"))?;
-            let connection = client
-                .get_connection_with_timeout(Duration::from_secs(5))
+            let url = url_to_read(given, &config.recorder, &config.runtime_dir)?;
+            let connection = Place::open(&url)?
+                .connect(Duration::from_secs(5))
                 .map_err(|error| anyhow::anyhow!("Redis does not answer: {}", Fault::of(&error)))?;
-            Way::Redis(Box::new(connection))
+            Way::Redis(connection)
         }
     };
     match args.what.unwrap_or(What::List) {
@@ -124,7 +123,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
 /// How questions are asked about and answered.
 enum Way {
     Socket,
-    Redis(Box<redis::Connection>),
+    Redis(Link),
 }
 
 impl Way {
@@ -322,11 +321,7 @@ fn redis_says(error: redis::RedisError) -> anyhow::Error {
     anyhow::anyhow!("Redis does not do as asked: {}", Fault::of(&error))
 }
 
-fn in_redis(
-    connection: &mut redis::Connection,
-    prefix: &str,
-    id: &str,
-) -> anyhow::Result<Option<Facts>> {
+fn in_redis(connection: &mut Link, prefix: &str, id: &str) -> anyhow::Result<Option<Facts>> {
     let json: Option<String> = connection
         .hget(question_key(prefix, id), "json")
         .map_err(redis_says)?;

@@ -100,7 +100,7 @@ struct Which {
 /// Whatever kept it from being done.
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
-    let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir);
+    let url = url_to_read(args.redis.as_deref(), &config.recorder, &config.runtime_dir)?;
     let redis = || Reader::open(&url, &config.recorder.prefix);
     let open = |place: Option<&str>| -> anyhow::Result<Arc<Place>> {
         Ok(Arc::new(Place::open(&archive_at(place, &config)?)?))

@@ -1,7 +1,6 @@
 //! `interceptor doctor`.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::ToSocketAddrs as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::agents::attached::forget_all;
 use crate::config::Config;
 use crate::kernel::health::{Finding, State, look};
 use crate::kernel::{Options, remove};
+use crate::recorder::{Place, url_to_read};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -106,59 +106,42 @@ fn examine(global: &Global) -> Vec<Finding> {
             "leave it out of the configuration to intercept",
         ));
     }
-    findings.push(redis(config.recorder.redis.as_deref()));
+    findings.push(redis(&config));
     findings.push(daemon(&config));
     findings
 }
 
-/// Whether something listens where Redis should be. It is not spoken to: what it can
-/// and may is the recorder's to find out.
-fn redis(url: Option<&str>) -> Finding {
+/// Whether Redis answers, as the recorder would ask it.
+fn redis(config: &Config) -> Finding {
     const NAME: &str = "redis";
-    let place = match url {
-        Some(url) => address(url),
-        None => Some("127.0.0.1:6379".to_owned()),
+    let configured = config.recorder.redis.is_some();
+    let place = url_to_read(None, &config.recorder, &config.runtime_dir)
+        .and_then(|url| Ok(Place::open(&url)?));
+    let place = match place {
+        Ok(place) => place,
+        Err(error) => {
+            return Finding::fail(
+                NAME,
+                format!("{error:#}"),
+                "mend `recorder` in the configuration",
+            );
+        }
     };
-    let Some(place) = place else {
-        return Finding::warn(
+    match (place.answers(PATIENCE), configured) {
+        (Ok(()), _) => Finding::ok(NAME, format!("answers at {}", place.text())),
+        (Err(fault), true) => Finding::fail(
             NAME,
-            "configured in a way that cannot be tried from here",
-            "`interceptor status` says whether the daemon reaches it",
-        );
-    };
-    let reached = place.to_socket_addrs().is_ok_and(|mut found| {
-        found.any(|to| std::net::TcpStream::connect_timeout(&to, PATIENCE).is_ok())
-    });
-    match (reached, url) {
-        (true, _) => Finding::ok(NAME, format!("answers at {place}")),
-        (false, Some(_)) => Finding::fail(
-            NAME,
-            format!("nothing answers at {place}"),
+            format!("at {}: {fault}", place.text()),
             "start it, or set `recorder.redis`",
         ),
-        (false, None) => Finding::warn(
+        (Err(_), false) => Finding::warn(
             NAME,
-            format!("nothing answers at {place}, so the daemon starts one of its own"),
+            format!(
+                "nothing answers at {}, so the daemon starts one of its own",
+                place.text()
+            ),
             "install and start Redis for recordings that last: apt-get install redis-server",
         ),
-    }
-}
-
-/// Host and port of a Redis URL, without what stands before the `@`.
-fn address(url: &str) -> Option<String> {
-    let (_, rest) = url
-        .strip_prefix("redis://")
-        .or_else(|| url.strip_prefix("rediss://"))
-        .map(|rest| ((), rest))?;
-    let rest = rest.split(['/', '?']).next()?;
-    let place = rest.rsplit('@').next()?;
-    let has_port = place
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.is_empty() && port.chars().all(|c| c.is_ascii_digit()));
-    match place {
-        "" => None,
-        _ if has_port => Some(place.to_owned()),
-        _ => Some(format!("{place}:6379")),
     }
 }
 
@@ -201,23 +184,6 @@ fn print(out: &mut impl io::Write, finding: &Finding, colours: bool) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_redis_urls_place_is_found_and_its_password_is_not_part_of_it() {
-        for (url, place) in [
-            ("redis://127.0.0.1:6380", Some("127.0.0.1:6380")),
-            (
-                "redis://:secret@redis.internal/2",
-                Some("redis.internal:6379"),
-            ),
-            ("rediss://user:p@ss@[::1]:7000/0", Some("[::1]:7000")),
-            ("redis://[::1]", Some("[::1]:6379")),
-            ("redis+sentinel://a,b/x", None),
-            ("redis://", None),
-        ] {
-            assert_eq!(address(url).as_deref(), place, "{url}");
-        }
-    }
 
     #[test]
     fn a_finding_is_one_line_and_its_fix_another_without_colours_in_a_file() {

@@ -43,7 +43,7 @@ impl Place {
                 prefix,
             ));
         }
-        let url = url_to_read(self.redis.as_deref(), &config.recorder, &config.runtime_dir);
+        let url = url_to_read(self.redis.as_deref(), &config.recorder, &config.runtime_dir)?;
         Ok(Reader::open(&url, prefix)?)
     }
 }

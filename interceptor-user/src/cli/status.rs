@@ -56,6 +56,18 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
             ),
         ),
         (
+            "spool",
+            format!(
+                "{} of {} bytes on disk{}",
+                status.spool_bytes,
+                status.spool_max_bytes,
+                match status.missing_events {
+                    0 => String::new(),
+                    missing => format!(", {missing} events not recorded"),
+                }
+            ),
+        ),
+        (
             "kernel",
             match status.port {
                 Some(port) => format!(
@@ -75,6 +87,9 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
             "draining pid {}, version {}: {} sessions, ended in {} s at the latest",
             one.pid, one.version, one.flows, one.seconds_left
         )?;
+    }
+    if let Some(fault) = &status.recorder_fault {
+        writeln!(out, "recorder {fault}")?;
     }
     for (reason, count) in &status.refused {
         writeln!(out, "         refused for {reason}: {count}")?;

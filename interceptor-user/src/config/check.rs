@@ -12,10 +12,10 @@ use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
 use super::faults::Report;
-use super::written::{self, Amount, Durability, SecretRef as WrittenSecret};
+use super::written::{self, Amount, SecretRef as WrittenSecret};
 use super::{
     Admin, Approvals, Config, DefaultVerdict, Dns, Evidence, Intercept, Listener, Named, Place,
-    Recorder, Target, TlsMode, Uninspected, UpstreamTls, units,
+    Recorder, RedisAddress, Spool, Target, TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 use interceptor_engine::http::grpc::Schemas;
@@ -458,16 +458,8 @@ impl Check<'_, '_> {
         fallback: Recorder,
         targets: &[Target],
     ) -> Recorder {
-        self.later(&raw.spool, "spool");
         self.later(&raw.seal_to, "seal_to");
-        if let Some(durability) = &raw.durability
-            && matches!(durability.value, Durability::BeforeForward)
-        {
-            self.unsupported(durability.referenced, "durability: before_forward");
-        }
-        if let Some(redis) = &raw.redis {
-            self.redis(redis);
-        }
+        let redis = self.redis(&raw).or(fallback.redis);
         let prefix = match &raw.prefix {
             Some(prefix) => self.name(prefix, "the first part of keys"),
             None => fallback.prefix,
@@ -488,7 +480,7 @@ impl Check<'_, '_> {
         let evidence = self.evidence(raw.evidence);
         Recorder {
             evidence,
-            redis: raw.redis.map(|redis| redis.value),
+            redis,
             prefix,
             queue_bytes,
             stall,
@@ -496,6 +488,10 @@ impl Check<'_, '_> {
                 .live_entries
                 .map_or(fallback.live_entries, |entries| entries.value),
             retention: self.retention(raw.retention, targets),
+            durability: raw
+                .durability
+                .map_or(fallback.durability, |durability| durability.value),
+            spool: self.spool(&raw.spool, fallback.spool),
         }
     }
 
@@ -511,7 +507,62 @@ impl Check<'_, '_> {
         }
     }
 
-    fn redis(&mut self, url: &Spanned<String>) {
+    fn spool(&mut self, raw: &written::Spool, fallback: Spool) -> Spool {
+        let max_bytes = raw.max_bytes.as_ref().and_then(|size| self.size(size));
+        Spool {
+            dir: raw.dir.as_ref().map(|dir| self.path(dir)),
+            max_bytes: max_bytes.map_or(fallback.max_bytes, |bytes| bytes as u64),
+            on_full: raw
+                .on_full
+                .as_ref()
+                .map_or(fallback.on_full, |one| one.value),
+        }
+    }
+
+    fn redis(&mut self, raw: &written::Recorder) -> Option<RedisAddress> {
+        let Some(url) = &raw.redis else {
+            let beside = raw.credentials.as_ref().map(|one| one.password.referenced);
+            if let Some(at) = beside.or(raw.tls.as_ref().map(|tls| tls.referenced)) {
+                self.error(
+                    at,
+                    "this is for a Redis that `redis` names, and it names none",
+                    "for example redis: rediss://redis.internal:6379",
+                );
+            }
+            return None;
+        };
+        self.redis_url(url);
+        let credentials = raw.credentials.as_ref().and_then(|credentials| {
+            let user = credentials.user.as_ref().map(|user| user.value.clone());
+            Some((user, self.secret(&credentials.password)?))
+        });
+        let mut files = Vec::new();
+        if let Some(tls) = &raw.tls {
+            if !url.value.starts_with("rediss") {
+                self.error(
+                    tls.referenced,
+                    "`tls` is for an address that begins with rediss",
+                    "for example rediss://redis.internal:6379",
+                );
+            }
+            let tls = &tls.value;
+            if tls.cert.is_some() != tls.key.is_some() {
+                self.error(url.referenced, "`cert` and `key` go together", "");
+            }
+            for (name, file) in [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
+                if let Some(file) = file {
+                    files.push((name, self.path(file)));
+                }
+            }
+        }
+        Some(RedisAddress {
+            url: url.value.clone(),
+            credentials,
+            files,
+        })
+    }
+
+    fn redis_url(&mut self, url: &Spanned<String>) {
         let at = url.referenced;
         let Some((scheme, rest)) = url.value.split_once("://") else {
             self.error(
@@ -522,12 +573,12 @@ impl Check<'_, '_> {
             return;
         };
         match scheme {
-            "redis" | "rediss" | "redis+unix" | "unix" => {}
-            "redis+sentinel" | "redis+cluster" => self.unsupported(at, scheme),
+            "redis" | "rediss" | "redis+unix" | "unix" | "redis+sentinel" | "rediss+sentinel"
+            | "redis+cluster" | "rediss+cluster" => {}
             _ => self.error(
                 at,
                 format!("{scheme:?} is no scheme of a Redis"),
-                "redis://, rediss:// or redis+unix://",
+                "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://",
             ),
         }
         let password = rest
@@ -540,7 +591,7 @@ impl Check<'_, '_> {
             self.error(
                 at,
                 "the address holds a password, and a secret is not written into this file",
-                "a Redis with a password is not supported yet: use one that only this machine reaches",
+                "credentials: { user: interceptor, password: { file: /etc/interceptor/redis.password } }",
             );
         }
     }

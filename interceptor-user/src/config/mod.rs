@@ -333,11 +333,11 @@ pub struct ClientCertificate {
 /// Where recordings go.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    /// `redis://…`; `None` for the standard port, or a private server where none answers.
-    pub redis: Option<String>,
+    /// `None` for the standard port, or a private server where none answers.
+    pub redis: Option<RedisAddress>,
     /// First part of every key.
     pub prefix: String,
-    /// How many bytes of events may wait for Redis.
+    /// How many bytes of events may wait for the spool.
     pub queue_bytes: usize,
     /// How long a flow waits for room in the queue before it is ended.
     pub stall: Duration,
@@ -347,6 +347,10 @@ pub struct Recorder {
     pub evidence: Evidence,
     /// How long recordings stay.
     pub retention: Retention,
+    /// What is recorded before the bytes that it explains go on.
+    pub durability: Durability,
+    /// Where events wait for Redis.
+    pub spool: Spool,
 }
 
 /// How recordings are signed, and by which keys they are believed.
@@ -364,6 +368,98 @@ impl Default for Evidence {
             heads_every: Duration::from_secs(60),
             trusted_keys: None,
         }
+    }
+}
+
+/// Where events wait for Redis.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    /// `None`: `spool` in the state folder.
+    pub dir: Option<PathBuf>,
+    /// Bytes that it may take on disk.
+    pub max_bytes: u64,
+    /// What happens when it takes them.
+    pub on_full: OnFull,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_bytes: 10 << 30,
+            on_full: OnFull::Block,
+        }
+    }
+}
+
+/// What happens when the spool is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// Nothing goes on that cannot be recorded.
+    #[default]
+    Block,
+    /// Sessions go on, and the record says how much of them is missing.
+    Allow,
+}
+
+/// When bytes go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// When the events that explain them are with the recorder.
+    #[default]
+    Buffered,
+    /// When those events are on stable storage.
+    BeforeForward,
+}
+
+/// A Redis, and what it is shown.
+#[derive(Clone, Debug)]
+pub struct RedisAddress {
+    /// `redis://…`; see [`crate::recorder::place`].
+    pub url: String,
+    /// Who the recorder logs on as, and its password.
+    pub credentials: Option<(Option<String>, SecretRef)>,
+    /// Options of the address: certificates' files by name.
+    pub files: Vec<(&'static str, PathBuf)>,
+}
+
+impl RedisAddress {
+    /// An address that needs nothing beside it.
+    #[must_use]
+    pub fn bare(url: String) -> Self {
+        Self {
+            url,
+            credentials: None,
+            files: Vec::new(),
+        }
+    }
+
+    /// All of it in one; holds the password, so it is shown to nobody.
+    ///
+    /// # Errors
+    /// When the password cannot be read.
+    pub fn url(&self) -> anyhow::Result<String> {
+        use anyhow::Context as _;
+        let encode = |text: &str| {
+            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                .to_string()
+        };
+        let mut url = self.url.clone();
+        if let Some((user, password)) = &self.credentials {
+            let password = crate::secrets::resolve_here(password)
+                .context("reading recorder.credentials.password")?;
+            let user = encode(user.as_deref().unwrap_or_default());
+            let both = format!("://{user}:{}@", encode(password.expose()));
+            url = url.replacen("://", &both, 1);
+        }
+        for (name, path) in &self.files {
+            let mark = if url.contains('?') { '&' } else { '?' };
+            let path = encode(&path.to_string_lossy());
+            url.push_str(&format!("{mark}{name}={path}"));
+        }
+        Ok(url)
     }
 }
 
@@ -433,6 +529,8 @@ impl Default for Config {
                 live_entries: 10_000,
                 evidence: Evidence::default(),
                 retention: Retention::default(),
+                durability: Durability::default(),
+                spool: Spool::default(),
             },
             listeners: Vec::new(),
             permitted: crate::tls::Permitted::default(),

@@ -32,7 +32,8 @@ rules: [rules, /srv/rules]
 recorder:
   redis: redis://127.0.0.1:6379
   prefix: test
-  durability: buffered
+  durability: before_forward
+  spool: { dir: spool, max_bytes: 2GiB, on_full: allow }
   queue_bytes: 16MiB
   stall: 250ms
   live_entries: 500
@@ -83,6 +84,10 @@ fn the_whole_format_is_read() {
     assert_eq!(config.recorder.queue_bytes, 16 << 20);
     assert_eq!(config.recorder.stall, Duration::from_millis(250));
     assert_eq!(config.recorder.live_entries, 500);
+    assert_eq!(config.recorder.durability, Durability::BeforeForward);
+    assert_eq!(config.recorder.spool.dir, Some(folder.join("spool")));
+    assert_eq!(config.recorder.spool.max_bytes, 2 << 30);
+    assert_eq!(config.recorder.spool.on_full, OnFull::Allow);
     assert_eq!(config.listeners[0].agent, "bot");
     assert_eq!(config.listeners[0].labels["team"], "platform");
     assert_eq!(config.admin.socket, folder.join("a.sock"));
@@ -101,7 +106,40 @@ fn an_empty_file_is_the_defaults() {
             config.admin.socket,
             PathBuf::from("/run/interceptor/admin.sock")
         );
-        assert_eq!(config.recorder.redis, None);
+        assert!(config.recorder.redis.is_none());
+        assert_eq!(config.recorder.durability, Durability::Buffered);
+        assert_eq!(config.recorder.spool.on_full, OnFull::Block);
+    }
+}
+
+#[test]
+fn a_redis_with_a_password_and_a_certificate_is_one_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "p@ss:/word\n").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "recorder: {{ redis: \"rediss+cluster://a:1,b\", credentials: {{ user: bot, password: {{ file: {} }} }}, tls: {{ ca: ca.pem }} }}",
+        password.display()
+    );
+    let address = parse(&text).unwrap().recorder.redis.unwrap();
+    assert_eq!(
+        address.url().unwrap(),
+        "rediss+cluster://bot:p%40ss%3A%2Fword@a:1,b?ca=%2Fetc%2Finterceptor%2Fca%2Epem"
+    );
+    for (text, told) in [
+        ("recorder: { tls: { ca: ca.pem } }", "names none"),
+        (
+            "recorder: { redis: \"redis://a\", tls: { ca: ca.pem } }",
+            "begins with rediss",
+        ),
+        (
+            "recorder: { redis: \"rediss://a\", tls: { cert: c.pem } }",
+            "go together",
+        ),
+    ] {
+        assert!(refusal(text).contains(told), "{text}");
     }
 }
 
@@ -176,16 +214,7 @@ fn what_is_not_done_yet_is_refused_by_name() {
             "intercept: { when_down: allow }".to_owned(),
             "when_down: allow",
         ),
-        ("recorder: { spool: { dir: /x } }".to_owned(), "spool"),
-        (
-            "recorder: { durability: before_forward }".to_owned(),
-            "durability: before_forward",
-        ),
         ("recorder: { seal_to: key.pem }".to_owned(), "seal_to"),
-        (
-            "recorder: { redis: \"redis+cluster://x\" }".to_owned(),
-            "redis+cluster",
-        ),
         (
             "admin: { console: \"127.0.0.1:7070\" }".to_owned(),
             "admin: console",

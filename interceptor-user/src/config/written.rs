@@ -198,8 +198,11 @@ pub(super) struct Recorder {
     pub(super) live_entries: Option<Spanned<u64>>,
     #[serde(default)]
     pub(super) evidence: Evidence,
-    pub(super) durability: Option<Spanned<Durability>>,
-    pub(super) spool: Later,
+    pub(super) durability: Option<Spanned<super::Durability>>,
+    pub(super) credentials: Option<RedisCredentials>,
+    pub(super) tls: Option<Spanned<RedisTls>>,
+    #[serde(default)]
+    pub(super) spool: Spool,
     pub(super) retention: Option<Retention>,
     pub(super) seal_to: Later,
 }
@@ -225,6 +228,13 @@ pub(super) struct Retention {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RedisCredentials {
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password: Spanned<SecretRef>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TargetRetention {
     pub(super) age: Spanned<String>,
 }
@@ -238,11 +248,20 @@ pub(super) struct S3 {
     pub(super) secret_access_key: Option<Spanned<SecretRef>>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Durability {
-    Buffered,
-    BeforeForward,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedisTls {
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) cert: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spool {
+    pub(super) dir: Option<Spanned<String>>,
+    pub(super) max_bytes: Option<Spanned<Amount>>,
+    pub(super) on_full: Option<Spanned<super::OnFull>>,
 }
 
 #[derive(Deserialize)]

@@ -370,6 +370,9 @@ async fn answered(
     if house.recorder.record(&mut events).is_err() {
         return Some((question.answer(ResponseCode::ServFail), question.room));
     }
+    if let Some(ticket) = house.recorder.ticket() {
+        house.recorder.durable(ticket).await;
+    }
     let answer = match &ruling {
         Ruling::Refuse(code, _) => return Some((question.answer(*code), question.room)),
         Ruling::Nothing => return Some((question.answer(ResponseCode::NoError), question.room)),

@@ -5,9 +5,10 @@
 //! holds none. What a leg does not take at once is copied, and nothing more is
 //! read for it until it is gone: a slow reader slows its writer, and no more.
 //!
-//! Events are with the recorder before the bytes that they explain are written.
-//! While the recorder has no room the flow stands still; when that lasts too
-//! long, it ends.
+//! Events are with the recorder before the bytes that they explain are written, and
+//! on stable storage before anything goes to the service, where that is configured.
+//! Until then, and while the recorder has no room, the flow stands still; when that
+//! lasts too long, it ends.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -249,6 +250,8 @@ pub struct Pump<'a, S, W> {
     timer: Option<(FlowTime, Pin<Box<Sleep>>)>,
     waiting_for_room: Option<(RoomFuture, Pin<Box<Sleep>>)>,
     unrecorded: bool,
+    /// What must be on stable storage before anything goes on.
+    undurable: Option<u64>,
 }
 
 type RoomFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -286,6 +289,7 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             timer: None,
             waiting_for_room: None,
             unrecorded: false,
+            undurable: None,
         }
     }
 
@@ -480,14 +484,18 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
         }
         let recorded =
             self.out.events.is_empty() || self.recorder.record(&mut self.out.events).is_ok();
-        if recorded && !self.unrecorded {
+        self.unrecorded |= !recorded;
+        if !self.out.upstream.is_empty() {
+            let ticket = self.recorder.ticket();
+            self.undurable = ticket.filter(|ticket| !self.recorder.is_durable(*ticket));
+        }
+        if !self.unrecorded && self.undurable.is_none() {
             let down = self.downstream.write(cx, &self.out.downstream, input);
             down.map_err(|error| Outcome::Failed(Side::Downstream, error))?;
             let up = self.upstream.write(cx, &self.out.upstream, input);
             up.map_err(|error| Outcome::Failed(Side::Upstream, error))?;
         } else {
             // Bytes wait with the events that explain them.
-            self.unrecorded = true;
             self.downstream.keep(&self.out.downstream, input);
             self.upstream.keep(&self.out.upstream, input);
         }
@@ -499,18 +507,34 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
     /// Whether the recorder has room; while it has not, nothing is read or written.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Result<bool, Outcome> {
         loop {
-            if !self.unrecorded && self.recorder.has_room() {
+            if let Some(ticket) = self.undurable
+                && self.recorder.is_durable(ticket)
+            {
+                self.undurable = None;
+                self.waiting_for_room = None;
+            }
+            let recorded = !self.unrecorded && self.undurable.is_none();
+            if recorded && self.recorder.has_room() {
                 self.waiting_for_room = None;
                 return Ok(true);
             }
             if self.unrecorded && self.recorder.record(&mut self.out.events).is_ok() {
                 self.unrecorded = false;
+                self.undurable = self.recorder.ticket();
                 continue;
             }
+            let undurable = self.undurable;
+            let wait = |recorder: Recorder| -> RoomFuture {
+                Box::pin(async move {
+                    match undurable {
+                        Some(ticket) => recorder.durable(ticket).await,
+                        None => recorder.room().await,
+                    }
+                })
+            };
             let (room, patience) = self.waiting_for_room.get_or_insert_with(|| {
-                let recorder = self.recorder.clone();
-                let room: RoomFuture = Box::pin(async move { recorder.room().await });
-                (room, Box::pin(tokio::time::sleep(self.stall)))
+                let patience = Box::pin(tokio::time::sleep(self.stall));
+                (wait(self.recorder.clone()), patience)
             });
             if patience.as_mut().poll(cx).is_ready() {
                 return Err(Outcome::Unrecorded);
@@ -518,8 +542,7 @@ impl<'a, S: Session, W: Surroundings<S>> Pump<'a, S, W> {
             if room.as_mut().poll(cx).is_pending() {
                 return Ok(false);
             }
-            let recorder = self.recorder.clone();
-            *room = Box::pin(async move { recorder.room().await });
+            *room = wait(self.recorder.clone());
         }
     }
 

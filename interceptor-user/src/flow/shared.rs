@@ -131,22 +131,26 @@ impl<S: Acting> Shared<S> {
         }
     }
 
-    /// Waits until every event is with the recorder.
+    /// Waits until every event is with the recorder, and on stable storage where that
+    /// is configured.
     ///
     /// # Errors
     /// When that takes too long; the flow then ends.
     pub async fn recorded(&self) -> Result<(), Unrecorded> {
-        if self.lock().unrecorded.is_empty() {
+        let recorder = &self.house.recorder;
+        let is_durable = || {
+            let ticket = recorder.ticket();
+            ticket.is_none_or(|ticket| recorder.is_durable(ticket))
+        };
+        if self.lock().unrecorded.is_empty() && is_durable() {
             return Ok(());
         }
-        let recorder = &self.house.recorder;
         let handed = tokio::time::timeout(self.house.config.recorder.stall, async {
-            loop {
+            while recorder.record(&mut self.lock().unrecorded).is_err() {
                 recorder.room().await;
-                let mut state = self.lock();
-                if recorder.record(&mut state.unrecorded).is_ok() {
-                    return;
-                }
+            }
+            if let Some(ticket) = recorder.ticket() {
+                recorder.durable(ticket).await;
             }
         });
         handed.await.map_err(|_| {

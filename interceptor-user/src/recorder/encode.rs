@@ -14,17 +14,20 @@
 //! State is kept for each open session: the chain's value, and who it is.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use interceptor_engine::chain::{Fields, Hasher, Head};
-use interceptor_engine::event::{Event, Kind};
+use interceptor_engine::event::{Event, FlowTime, Kind};
 use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
-use serde_json::Value;
+use interceptor_policy::verdict::Severity;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Alert;
 use super::evidence::{HEADS_AT_ONCE, Signer};
 use super::resp::{Commands, Decimal, Stream, bulk};
+use super::spool::Note;
 
 /// Lines of `live` a second, over time, and how many at once.
 const LIVE_RATE: f64 = 5_000.0;
@@ -47,6 +50,9 @@ pub(super) struct Encoder {
     open: HashMap<Uuid, Session>,
     hasher: Hasher,
     signer: Signer,
+    /// Sessions that this batch added to, and those that it ended.
+    touched: Vec<Uuid>,
+    ended: Vec<Note>,
 }
 
 /// What is remembered of an open session.
@@ -61,11 +67,16 @@ struct Session {
     last_ms: u64,
     agent: String,
     target: String,
+    run: Option<Arc<str>>,
     head: Head,
     /// Its next event's number.
     next_seq: u64,
     /// The same, when its head was last signed.
     signed: u64,
+    /// Of its last event.
+    at: FlowTime,
+    /// It is among those that the batch touched.
+    touched: bool,
 }
 
 impl Encoder {
@@ -94,12 +105,20 @@ impl Encoder {
             open: HashMap::new(),
             hasher: Hasher::default(),
             signer,
+            touched: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
     /// Begins a batch: `live` may get what the time since the last one allows, and
     /// is told what it did not get; and heads are signed where that is due.
     pub(super) fn begin(&mut self, now: Instant, out: &mut Commands) {
+        for id in self.touched.drain(..) {
+            if let Some(session) = self.open.get_mut(&id) {
+                session.touched = false;
+            }
+        }
+        self.ended.clear();
         for signed in self.signer.unsent(now) {
             add_statement(&self.sessions, &signed, out);
         }
@@ -171,9 +190,16 @@ impl Encoder {
             meta: event.meta.as_bytes(),
         };
         session.head = self.hasher.next(session.head, &fields);
-        session.next_seq = event.seq.saturating_add(1);
         let ms = session.opened_ms.saturating_add(event.at.0 / 1000);
         session.last_ms = session.last_ms.max(ms);
+        session.next_seq = event.seq.saturating_add(1);
+        session.at = event.at;
+        if session.run.is_none() {
+            session.run.clone_from(&event.run);
+        }
+        if !std::mem::replace(&mut session.touched, true) {
+            self.touched.push(event.session);
+        }
 
         add_entry(session, event.seq, &fields, out);
         if is_live {
@@ -199,9 +225,50 @@ impl Encoder {
             let who = (self.host.as_str(), &*session);
             add_session(&self.sessions, who, event, &meta, signed.as_ref(), out);
         }
-        if event.kind == Kind::Close {
-            self.open.remove(&event.session);
+        if event.kind == Kind::Close
+            && let Some(session) = self.open.remove(&event.session)
+        {
+            self.ended.push(Note {
+                closed: true,
+                ..session.note(event.session)
+            });
         }
+    }
+
+    /// Ends a session that its daemon could not end, since it was killed.
+    pub(super) fn lost(&mut self, note: &Note, out: &mut Commands) {
+        let session = Session::resumed(note, &self.prefix);
+        let line = "the daemon was lost, and the session with it";
+        let seconds = note.at / 1_000_000;
+        let meta = json!({
+            "reason": line, "lost": true, "duration_us": note.at, "seconds": seconds,
+        });
+        let event = Event {
+            session: note.session,
+            run: session.run.clone(),
+            seq: note.next_seq,
+            at: FlowTime(note.at),
+            kind: Kind::Close,
+            exchange: None,
+            line: line.to_owned(),
+            data: Vec::new(),
+            meta: meta.to_string(),
+            alert: Some(Severity::Medium),
+        };
+        self.open.insert(note.session, session);
+        self.event(&event, out);
+    }
+
+    /// What a daemon after this one has to know of the sessions that the batch
+    /// touched, or of all open ones and those that it ended.
+    pub(super) fn notes(&self, whole: bool) -> Vec<Note> {
+        let note = |(id, session): (&Uuid, &Session)| session.note(*id);
+        if whole {
+            return self.open.iter().map(note).collect();
+        }
+        let touched = self.touched.iter();
+        let open = touched.filter_map(|id| Some((id, self.open.get(id)?)));
+        open.map(note).chain(self.ended.iter().cloned()).collect()
     }
 
     /// Appends an alert that belongs to no session.
@@ -271,8 +338,11 @@ impl Session {
             last_ms: 0,
             agent: String::new(),
             target: String::new(),
+            run: None,
             head: Head::START,
             next_seq: 0,
+            at: FlowTime::default(),
+            touched: false,
             signed: 0,
         }
     }
@@ -284,6 +354,34 @@ impl Session {
             events: self.next_seq,
             chain: self.head,
             state: State::Closed,
+        }
+    }
+
+    /// As another process left it.
+    fn resumed(note: &Note, prefix: &str) -> Self {
+        Self {
+            last_ms: note.last_ms,
+            agent: note.agent.clone(),
+            target: note.target.clone(),
+            run: (!note.run.is_empty()).then(|| note.run.as_str().into()),
+            head: Head::from_bytes(note.head),
+            next_seq: note.next_seq,
+            at: FlowTime(note.at),
+            ..Self::new(note.session, prefix)
+        }
+    }
+
+    fn note(&self, id: Uuid) -> Note {
+        Note {
+            session: id,
+            next_seq: self.next_seq,
+            at: self.at.0,
+            last_ms: self.last_ms,
+            head: self.head.to_bytes(),
+            closed: false,
+            agent: self.agent.clone(),
+            target: self.target.clone(),
+            run: self.run.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -420,9 +518,7 @@ fn text_at(meta: &Value, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use interceptor_engine::event::FlowTime;
     use interceptor_engine::journal::Journal;
-    use interceptor_policy::verdict::Severity;
 
     /// Lines of `live` among the commands, and all commands.
     fn count(commands: &mut Commands) -> (usize, usize) {

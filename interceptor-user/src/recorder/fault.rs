@@ -39,6 +39,20 @@ pub enum Fault {
         "a key of the recorder's is not a stream (WRONGTYPE): rename it, or set another `recorder.prefix`"
     )]
     WrongType,
+    /// No replica has what the server took.
+    #[error(
+        "Redis has it, and no replica of it follows: what would be lost in a failover is sent again"
+    )]
+    Unfollowed,
+    /// A Cluster's slots are somewhere else than was known.
+    #[error("the Cluster's slots are moving")]
+    Moved,
+    /// A Cluster's slot is on its way to another node.
+    #[error("the Cluster's slots are moving")]
+    Ask {
+        /// That node.
+        node: String,
+    },
     /// A session's stream has entries that come later than the ones to write.
     #[error("a session's stream has entries that this recorder did not write")]
     Conflict,
@@ -72,6 +86,13 @@ impl Fault {
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown => Self::Busy(code(error)),
                 ServerErrorKind::ReadOnly => Self::ReadOnly,
+                ServerErrorKind::Moved => Self::Moved,
+                ServerErrorKind::Ask => match error.redirect_node() {
+                    Some((node, _)) => Self::Ask {
+                        node: node.to_owned(),
+                    },
+                    None => Self::Moved,
+                },
                 ServerErrorKind::NoPerm => Self::Denied(code(error)),
                 ServerErrorKind::ResponseError
                     if error

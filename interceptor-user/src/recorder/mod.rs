@@ -1,28 +1,34 @@
-//! Events to Redis.
+//! Events to Redis, by way of the spool.
 //!
 //! [`Recorder::record`] is called on the data path, before the bytes that the
-//! events explain leave; it never waits. What it takes is sent by a thread of its
-//! own, batched and in order:
+//! events explain leave; it never waits. Two threads do the rest:
 //!
-//! * [`queue`] holds what waits, bounded in bytes;
-//! * [`writer`] is the thread: it takes what waits, and tries until it is there;
+//! * [`queue`] holds what waits in memory, bounded in bytes;
+//! * [`writer`], the first thread, takes what waits, and appends it to the spool;
 //! * [`encode`] turns events into commands, chained ([`interceptor_engine::chain`]);
 //! * [`evidence`] signs what came of it, so that a cut or a chain made anew is found;
-//! * [`store`] has one batch at a time done, each of them once;
+//! * [`gaps`] counts what is left out, where the configuration lets sessions go on
+//!   without room;
+//! * [`spool`] keeps frames of commands on disk until Redis has acknowledged them;
+//! * [`sender`], the second thread, reads them back and sends them;
+//! * [`store`] has one frame at a time done, each command of it once;
+//! * [`place`] says where Redis is: alone, behind Sentinels, a Cluster;
 //! * [`private`] starts a `redis-server` where there is none;
 //! * [`read`] is the way back, for the commands that show recordings.
-//!
-//! Not here: keeping events on disk while Redis is away. Until there is a spool, a
-//! queue that stays full stops the flows, so that nothing happens unrecorded.
 
 mod encode;
 pub mod evidence;
 mod fault;
+mod gaps;
+pub mod place;
 mod private;
 mod queue;
 pub mod read;
 mod resp;
+mod sender;
+mod spool;
 mod store;
+mod trouble;
 mod writer;
 
 use std::os::fd::OwnedFd;
@@ -34,18 +40,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use interceptor_engine::event::Event;
 use interceptor_policy::verdict::Severity;
-use redis::Client;
 use serde_json::json;
 use uuid::Uuid;
 
 pub use fault::Fault;
+pub use place::Place;
 pub(crate) use private::{KEEP, keep_until_alone};
 pub use private::{PrivateError, URL_FILE};
 
-use crate::config;
+use crate::config::{self, Durability, OnFull};
 use evidence::Signer;
 use private::PrivateRedis;
 use queue::Queue;
+use sender::Sender;
+use spool::Spool;
 use writer::{Told, Writer};
 
 /// Where a Redis is looked for when the configuration names none.
@@ -57,8 +65,9 @@ pub struct Recorder {
     queue: Arc<Queue>,
     told: Arc<Told>,
     facts: Arc<Mutex<String>>,
-    place: Arc<str>,
-    client: Client,
+    spool: Arc<Spool>,
+    place: Place,
+    durable: bool,
     stall: Duration,
     private: Arc<Mutex<Option<PrivateRedis>>>,
 }
@@ -74,7 +83,7 @@ impl std::fmt::Debug for Recorder {
 
 /// The queue is full, or the recorder is closed: the flow must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the recorder has no room: what waits for Redis fills its queue")]
+#[error("the recorder has no room: the spool takes nothing, and its queue is full")]
 pub struct Full;
 
 /// Something worth telling that belongs to no session (a bypass attempt, a fault).
@@ -119,19 +128,25 @@ pub struct Adopted {
 /// How the recorder is.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// Whether Redis took the last batch.
+    /// Whether Redis took the last frame.
     pub connected: bool,
-    /// Bytes of events that Redis has not acknowledged.
+    /// Bytes that Redis has not acknowledged, in memory and in the spool.
     pub queued_bytes: usize,
-    /// Events handed on to Redis since the start.
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: u64,
+    /// How many it may take.
+    pub spool_max_bytes: u64,
+    /// Events handed on to the spool since the start.
     pub recorded: u64,
-    /// Batches that they went in.
+    /// Events that are not recorded, since there was no room and sessions go on without.
+    pub missing: u64,
+    /// Frames that Redis took.
     pub batches: u64,
     /// Sessions that are being recorded.
     pub open_sessions: u64,
-    /// How long the oldest event waits for Redis.
+    /// How long something waits for Redis without Redis taking anything.
     pub lag: Duration,
-    /// What keeps the recording from Redis now.
+    /// What keeps the recording from the spool, or from Redis, now.
     pub last_fault: Option<String>,
 }
 
@@ -153,66 +168,104 @@ impl std::fmt::Debug for RecorderTask {
 
 /// What was not in Redis when the patience was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{bytes} bytes of events did not reach Redis and are lost")]
-pub struct Unsent {
-    /// Of events.
-    pub bytes: usize,
+pub enum Unsent {
+    /// It is in the spool.
+    #[error(
+        "{bytes} bytes of events did not reach Redis; they are in the spool, and are sent at the next start"
+    )]
+    Kept {
+        /// Of frames.
+        bytes: u64,
+    },
+    /// It is nowhere.
+    #[error("{bytes} bytes of events reached neither Redis nor the spool, and are lost")]
+    Lost {
+        /// Of events.
+        bytes: usize,
+    },
 }
 
 impl Recorder {
     /// Starts recording; blocks while a private server starts, where one is needed.
     ///
-    /// A configured Redis need not be there yet: events wait for it, up to the
-    /// queue's bound.
+    /// A configured Redis need not be there yet: events wait for it in the spool.
     ///
     /// # Errors
-    /// A URL that is none, or no Redis at all and none that could be started.
+    /// An address that is none, no Redis at all and none that could be started, or a
+    /// spool that cannot be written.
     pub fn start(config: &config::Recorder, host: &Host) -> anyhow::Result<(Self, RecorderTask)> {
         let signer = Signer::open(&host.state_dir, &host.name, config.evidence.heads_every)
             .context("opening the key that recordings are signed with")?;
-        let (client, private) = connectable(config, host)?;
+        let (place, private) = reachable(config, host)?;
         let queue = Arc::new(Queue::new(config.queue_bytes));
         let told = Arc::new(Told::default());
         let facts = Arc::new(Mutex::new(facts(&host.version, &host.rules)));
         let abandoned = Arc::new(AtomicBool::new(false));
+        let durable = config.durability == Durability::BeforeForward;
+        let dir = config.spool.dir.clone();
+        let dir = dir.unwrap_or_else(|| host.state_dir.join("spool"));
+        let spool = Spool::open(&dir, config.spool.max_bytes, durable, Uuid::now_v7());
+        let spool = spool.with_context(|| {
+            format!(
+                "making a folder below the spool {} (recorder.spool.dir)",
+                dir.display()
+            )
+        })?;
+        let spool = Arc::new(spool);
         let recorder = Self {
             queue: Arc::clone(&queue),
             told: Arc::clone(&told),
             facts: Arc::clone(&facts),
-            place: client.get_connection_info().addr().to_string().into(),
-            client: client.clone(),
+            spool: Arc::clone(&spool),
+            place: place.clone(),
+            durable,
             stall: config.stall,
             private: Arc::new(Mutex::new(private)),
         };
         let writer = Writer {
+            queue: Arc::clone(&queue),
+            told: Arc::clone(&told),
+            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries, signer),
+            spool: Arc::clone(&spool),
+            goes_on: config.spool.on_full == OnFull::Allow,
+            durable,
+            abandoned: Arc::clone(&abandoned),
+            gaps: gaps::Gaps::default(),
+            scratch: Vec::new(),
+        };
+        let sender = Sender {
             queue,
             told,
-            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries, signer),
-            store: store::Store::new(
-                client,
-                &config.prefix,
-                &host.name,
-                Uuid::now_v7().to_string(),
-            ),
+            spool,
+            store: store::Store::new(place, &config.prefix, &host.name),
             facts,
             abandoned: Arc::clone(&abandoned),
+            last_sign: None,
         };
         let (ended, done) = tokio::sync::oneshot::channel();
-        let guard = CloseOnEnd(Arc::clone(&recorder.queue));
-        std::thread::Builder::new()
-            .name("recorder".to_owned())
-            .spawn(move || {
-                let _guard = guard;
-                writer.run();
-                let _ = ended.send(());
-            })
-            .context("starting the recorder's thread")?;
+        recorder.thread("recorder", move || writer.run())?;
+        recorder.thread("recorder-out", move || {
+            sender.run();
+            let _ = ended.send(());
+        })?;
         let task = RecorderTask {
             recorder: recorder.clone(),
             done,
             abandoned,
         };
         Ok((recorder, task))
+    }
+
+    fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let guard = CloseOnEnd(Arc::clone(&self.queue));
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _guard = guard;
+                work();
+            })
+            .with_context(|| format!("starting the thread `{name}`"))?;
+        Ok(())
     }
 
     /// Takes all of `events`, in order, or none.
@@ -273,21 +326,33 @@ impl Recorder {
         private.take()
     }
 
+    /// Where events must be on stable storage before the bytes that they explain go
+    /// on: what stands for everything that was taken so far.
+    #[must_use]
+    pub fn ticket(&self) -> Option<u64> {
+        self.durable.then(|| self.queue.ticket())
+    }
+
+    /// Whether everything up to `ticket` is on stable storage.
+    #[must_use]
+    pub fn is_durable(&self, ticket: u64) -> bool {
+        self.queue.is_written(ticket)
+    }
+
+    /// Waits until everything up to `ticket` is on stable storage.
+    pub async fn durable(&self, ticket: u64) {
+        self.queue.written(ticket).await;
+    }
+
     /// How it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.told.status(&self.queue)
+        self.told.status(&self.queue, &self.spool)
     }
 
     /// The Redis that it records to, for what else is kept there.
     #[must_use]
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    /// Where it records to; without credentials.
-    #[must_use]
-    pub fn place(&self) -> &str {
+    pub fn place(&self) -> &Place {
         &self.place
     }
 }
@@ -302,7 +367,7 @@ impl RecorderTask {
     /// then stops a private server.
     ///
     /// # Errors
-    /// What is lost, where Redis did not take it in time.
+    /// What is not in Redis by then, and whether it is kept.
     pub async fn close(self, patience: Duration) -> Result<(), Unsent> {
         self.recorder.queue.close();
         let finished = tokio::time::timeout(patience, self.done).await.is_ok();
@@ -310,9 +375,10 @@ impl RecorderTask {
         if let Some(private) = self.recorder.take_private() {
             let _ = tokio::task::spawn_blocking(move || private.stop()).await;
         }
-        match self.recorder.queue.bytes() {
-            0 if finished => Ok(()),
-            bytes => Err(Unsent { bytes }),
+        match (self.recorder.queue.bytes(), self.recorder.spool.unsent()) {
+            (0, 0) if finished => Ok(()),
+            (0, bytes) => Err(Unsent::Kept { bytes }),
+            (bytes, _) => Err(Unsent::Lost { bytes }),
         }
     }
 }
@@ -327,16 +393,13 @@ impl Drop for CloseOnEnd {
 }
 
 /// The Redis to write to: the configured one, the one that is there, or our own.
-fn connectable(
+fn reachable(
     config: &config::Recorder,
     host: &Host,
-) -> anyhow::Result<(Client, Option<PrivateRedis>)> {
-    if let Some(url) = &config.redis {
-        // The URL may carry a password, so it is not repeated.
-        let client = Client::open(url.as_str())
-            .map_err(|error| Fault::of(&error))
-            .context("recorder.redis is not a URL of a Redis")?;
-        return Ok((client, None));
+) -> anyhow::Result<(Place, Option<PrivateRedis>)> {
+    if let Some(address) = &config.redis {
+        let place = Place::open(&address.url()?).context("reading recorder.redis")?;
+        return Ok((place, None));
     }
     if let Some(adopted) = &host.adopted
         && let Some(lifeline) = adopted
@@ -347,30 +410,34 @@ fn connectable(
     {
         let redis = &adopted.redis;
         let private = PrivateRedis::adopt(redis.url.clone(), redis.keeper, lifeline);
-        let client = Client::open(private.url()).map_err(|error| Fault::of(&error))?;
-        return Ok((client, Some(private)));
+        return Ok((Place::open(private.url())?, Some(private)));
     }
-    let client = Client::open(DEFAULT_URL).map_err(|error| Fault::of(&error))?;
-    if store::answers(&client, Duration::from_secs(1)).is_ok() {
-        return Ok((client, None));
+    let place = Place::open(DEFAULT_URL)?;
+    if place.answers(Duration::from_secs(1)).is_ok() {
+        return Ok((place, None));
     }
     let private = PrivateRedis::start(&host.state_dir, &host.runtime_dir)?;
-    let client = Client::open(private.url()).map_err(|error| Fault::of(&error))?;
-    Ok((client, Some(private)))
+    Ok((Place::open(private.url())?, Some(private)))
 }
 
-/// The URL that a command reads from: the one it was given, the configured one,
+/// The address that a command reads from: the one it was given, the configured one,
 /// the running private server's, or the standard port.
-#[must_use]
-pub fn url_to_read(given: Option<&str>, config: &config::Recorder, runtime_dir: &Path) -> String {
-    given
-        .map(str::to_owned)
-        .or_else(|| config.redis.clone())
-        .or_else(|| {
-            let url = std::fs::read_to_string(runtime_dir.join(URL_FILE)).ok()?;
-            Some(url.trim().to_owned())
-        })
-        .unwrap_or_else(|| DEFAULT_URL.to_owned())
+///
+/// # Errors
+/// When the configured one is kept in a place that cannot be read.
+pub fn url_to_read(
+    given: Option<&str>,
+    config: &config::Recorder,
+    runtime_dir: &Path,
+) -> anyhow::Result<String> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    if let Some(address) = &config.redis {
+        return address.url();
+    }
+    let private = std::fs::read_to_string(runtime_dir.join(URL_FILE));
+    Ok(private.map_or_else(|_| DEFAULT_URL.to_owned(), |url| url.trim().to_owned()))
 }
 
 /// The beginning of this host's sign of life.

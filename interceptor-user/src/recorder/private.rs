@@ -23,7 +23,7 @@ use redis::Client;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
-use super::store::answers;
+use super::place::Place;
 
 /// Where the private server's URL is, in the runtime folder.
 pub const URL_FILE: &str = "redis.url";
@@ -382,11 +382,11 @@ impl Plan {
 
     /// Waits until `child` answers.
     fn wait_for(&self, child: &mut Child) -> Result<(), PrivateError> {
-        let client =
-            Client::open(self.url()).map_err(|error| PrivateError::Silent(Fault::of(&error)))?;
+        let place = Place::open(&self.url())
+            .map_err(|error| PrivateError::Silent(Fault::Other(error.to_string())))?;
         let started = Instant::now();
         loop {
-            let fault = match answers(&client, Duration::from_secs(1)) {
+            let fault = match place.answers(Duration::from_secs(1)) {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };

@@ -1,20 +1,22 @@
 //! What waits for the writer: bounded in bytes, taken over whole.
 //!
 //! The data path appends under a lock that is held for a few moves; the writer
-//! swaps everything out at once. Bytes count until Redis has acknowledged them, so
-//! the bound covers what the writer holds, too.
+//! swaps everything out at once. Bytes count until they are in the spool, so the bound
+//! covers what the writer holds, too.
 //!
 //! The data path wakes nobody while events flow: the writer looks again every few
 //! milliseconds by itself, and asks to be woken only after a while without any.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use interceptor_engine::event::Event;
 use tokio::sync::Notify;
 
+use super::spool::Note;
+use super::writer::Done;
 use super::{Alert, Full};
 
 /// Alerts without a session that may wait; one more is counted and dropped.
@@ -25,11 +27,13 @@ const ALERT_LIMIT: usize = 1024;
 pub(super) struct Waiting {
     pub(super) events: VecDeque<Event>,
     pub(super) alerts: VecDeque<Alert>,
+    /// Sessions that a process that died did not end.
+    pub(super) lost: VecDeque<Note>,
 }
 
 impl Waiting {
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.alerts.is_empty()
+        self.events.is_empty() && self.alerts.is_empty() && self.lost.is_empty()
     }
 }
 
@@ -47,8 +51,12 @@ pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
     room: Notify,
-    /// Of events that Redis has not acknowledged.
+    /// Of events that are not in the spool.
     bytes: AtomicUsize,
+    /// Events that were taken, ever, and those of them that are in the spool.
+    pushed: AtomicU64,
+    spooled: AtomicU64,
+    written: Notify,
     /// Above this, nothing is taken.
     limit: usize,
     /// From here on, flows are asked to pause.
@@ -73,6 +81,9 @@ impl Queue {
             wake: Condvar::new(),
             room: Notify::new(),
             bytes: AtomicUsize::new(0),
+            pushed: AtomicU64::new(0),
+            spooled: AtomicU64::new(0),
+            written: Notify::new(),
             limit,
             high: limit / 4 * 3,
             no_more: AtomicBool::new(false),
@@ -92,6 +103,8 @@ impl Queue {
             return Err(Full);
         }
         self.bytes.fetch_add(more, Ordering::Relaxed);
+        self.pushed
+            .fetch_add(events.len() as u64, Ordering::Relaxed);
         state.waiting.events.extend(events.drain(..));
         self.wake(state);
         Ok(())
@@ -105,6 +118,13 @@ impl Queue {
             return;
         }
         state.waiting.alerts.push_back(alert);
+        self.wake(state);
+    }
+
+    /// Takes sessions that a process that died did not end.
+    pub(super) fn push_lost(&self, notes: Vec<Note>) {
+        let mut state = self.lock();
+        state.waiting.lost.extend(notes);
         self.wake(state);
     }
 
@@ -145,11 +165,36 @@ impl Queue {
             .wait_timeout_while(state, time, |state| !state.closed);
     }
 
-    /// Events of so many bytes are in Redis.
-    pub(super) fn acknowledge(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if before >= self.high && before.saturating_sub(bytes) < self.high {
+    /// So much is in the spool, or was left out.
+    pub(super) fn acknowledge(&self, done: Done) {
+        let before = self.bytes.fetch_sub(done.bytes, Ordering::Relaxed);
+        self.spooled.fetch_add(done.events, Ordering::Release);
+        self.written.notify_waiters();
+        if before >= self.high && before.saturating_sub(done.bytes) < self.high {
             self.room.notify_waiters();
+        }
+    }
+
+    /// Stands for everything that was taken so far.
+    pub(super) fn ticket(&self) -> u64 {
+        self.pushed.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything up to `ticket` is in the spool.
+    pub(super) fn is_written(&self, ticket: u64) -> bool {
+        self.spooled.load(Ordering::Acquire) >= ticket
+    }
+
+    /// Waits until everything up to `ticket` is in the spool.
+    pub(super) async fn written(&self, ticket: u64) {
+        loop {
+            let mut told = std::pin::pin!(self.written.notified());
+            // Listens before it looks, so that no word is missed in between.
+            told.as_mut().enable();
+            if self.is_written(ticket) {
+                return;
+            }
+            told.await;
         }
     }
 
@@ -206,6 +251,13 @@ mod tests {
     use interceptor_engine::journal::Journal;
     use uuid::Uuid;
 
+    fn done(queue: &Queue) -> Done {
+        Done {
+            events: 0,
+            bytes: queue.bytes(),
+        }
+    }
+
     fn events(count: usize, bytes: usize) -> Vec<Event> {
         let mut journal = Journal::new(Uuid::nil(), None);
         (0..count)
@@ -233,7 +285,7 @@ mod tests {
             Err(Full),
             "taken is not acknowledged"
         );
-        queue.acknowledge(queue.bytes());
+        queue.acknowledge(done(&queue));
         assert_eq!(queue.push(&mut more), Ok(()));
         assert!(more.is_empty());
     }
@@ -247,7 +299,7 @@ mod tests {
         queue.push(&mut events(1, 50_000)).unwrap();
         assert!(!queue.has_room());
         assert_eq!(queue.push(&mut events(1, 1)), Err(Full));
-        queue.acknowledge(queue.bytes());
+        queue.acknowledge(done(&queue));
         queue.close();
         assert!(!queue.has_room(), "a closed queue promises nothing");
     }
@@ -274,7 +326,7 @@ mod tests {
         assert!(waited.is_err(), "there was none");
         let (waited, ()) = tokio::join!(
             tokio::time::timeout(Duration::from_secs(1), queue.room()),
-            async { queue.acknowledge(queue.bytes()) }
+            async { queue.acknowledge(done(&queue)) }
         );
         waited.expect("waited for room that was there");
     }

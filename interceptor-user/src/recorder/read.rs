@@ -45,9 +45,9 @@ impl StreamEntry {
 /// Why a recording cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The URL is none; it is not repeated, since it may hold a password.
-    #[error("this is not a URL of a Redis, such as redis://127.0.0.1:6379")]
-    Url,
+    /// The address is none.
+    #[error(transparent)]
+    Place(#[from] super::place::PlaceError),
     /// Redis does not answer as it should.
     #[error("{0}")]
     Redis(Fault),

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 /// Commands, encoded.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Commands {
     bytes: Vec<u8>,
     /// Where each begins, and which stream it adds to.
@@ -29,6 +29,22 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    const ALL: [Self; 4] = [Self::Session, Self::Live, Self::Alerts, Self::Sessions];
+
+    /// As the spool has it.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Session => 0,
+            Self::Live => 1,
+            Self::Alerts => 2,
+            Self::Sessions => 3,
+        }
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|stream| stream.code() == code)
+    }
+
     /// The ones that many sessions and hosts share, and their keys' ends.
     pub(super) const SHARED: [(Self, &str); 3] = [
         (Self::Live, "live"),
@@ -73,6 +89,29 @@ pub(super) fn bulk(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The parts of one command.
+pub(super) fn parts(command: &[u8]) -> Option<Vec<&[u8]>> {
+    let (count, mut rest) = number(command, b'*')?;
+    // A part takes no less than six bytes.
+    let mut parts = Vec::with_capacity(count.min(rest.len() / 6));
+    for _ in 0..count {
+        let (length, behind) = number(rest, b'$')?;
+        let (part, behind) = behind.split_at_checked(length)?;
+        parts.push(part);
+        rest = behind.strip_prefix(b"\r\n")?;
+    }
+    rest.is_empty().then_some(parts)
+}
+
+/// A number behind `mark`, and what follows its line.
+fn number(bytes: &[u8], mark: u8) -> Option<(usize, &[u8])> {
+    let bytes = bytes.strip_prefix(&[mark])?;
+    let end = memchr::memchr(b'\r', bytes)?;
+    let (digits, rest) = bytes.split_at_checked(end)?;
+    let number = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((number, rest.strip_prefix(b"\r\n")?))
+}
+
 impl Commands {
     /// Begins a command of `parts` parts, the name included.
     pub(super) fn begin(&mut self, stream: Stream, parts: usize) {
@@ -101,6 +140,30 @@ impl Commands {
         }
     }
 
+    /// Commands that lie one after another in `bytes`, of these lengths.
+    pub(super) fn from_parts(bytes: &[u8], lengths: &[(usize, Stream)]) -> Option<Self> {
+        let mut at = 0_usize;
+        let mut starts = Vec::with_capacity(lengths.len());
+        for (length, stream) in lengths {
+            starts.push((at, *stream));
+            at = at.checked_add(*length)?;
+        }
+        (at == bytes.len()).then(|| Self {
+            bytes: bytes.to_vec(),
+            starts,
+        })
+    }
+
+    /// How long each command is, and which stream it adds to.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = (usize, Stream)> {
+        let ends = self.starts.iter().skip(1).map(|(start, _)| *start);
+        let ends = ends.chain(std::iter::once(self.bytes.len()));
+        self.starts
+            .iter()
+            .zip(ends)
+            .map(|((start, stream), end)| (end - start, *stream))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.starts.len()
     }
@@ -123,6 +186,26 @@ impl Commands {
         if self.bytes.capacity() > 2 * capacity {
             self.bytes.shrink_to(capacity);
         }
+    }
+
+    /// One of them.
+    pub(super) fn command(&self, index: usize) -> Option<&[u8]> {
+        self.bytes.get(self.range(index)?)
+    }
+
+    /// The key that one of them is for.
+    pub(super) fn key(&self, index: usize) -> Option<&[u8]> {
+        let command = self.command(index)?;
+        let (_, rest) = number(command, b'*')?;
+        let (length, rest) = number(rest, b'$')?;
+        let rest = rest.get(length..)?.strip_prefix(b"\r\n")?;
+        let (length, rest) = number(rest, b'$')?;
+        rest.get(..length)
+    }
+
+    /// The stream that each adds to.
+    pub(super) fn streams(&self) -> impl Iterator<Item = Stream> {
+        self.starts.iter().map(|(_, stream)| *stream)
     }
 
     fn range(&self, index: usize) -> Option<Range<usize>> {
@@ -172,6 +255,11 @@ mod tests {
             commands.bytes(),
             b"*4\r\n$4\r\nXADD\r\n$1\r\nk\r\n$4\r\nline\r\n$4\r\na\r\nb\r\n"
         );
+        assert_eq!(
+            parts(commands.bytes()).unwrap(),
+            [&b"XADD"[..], b"k", b"line", b"a\r\nb"]
+        );
+        assert_eq!(parts(&commands.bytes()[..20]), None);
     }
 
     #[test]

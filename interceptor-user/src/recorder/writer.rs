@@ -1,8 +1,8 @@
-//! The thread that brings what waits to Redis.
+//! The thread that brings what waits to the spool.
 //!
-//! A thread and not a task: encoding, hashing and the client's blocking socket are
-//! one straight line of work, and the kernel can be told that it matters less than
-//! the flows that wait for nobody but the CPU.
+//! A thread and not a task: encoding, hashing and writing are one straight line of
+//! work, and the kernel can be told that it matters less than the flows that wait for
+//! nobody but the CPU.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,60 +12,64 @@ use std::time::{Duration, Instant};
 use interceptor_engine::event::Event;
 use interceptor_policy::verdict::Severity;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::encode::Encoder;
+use super::gaps::Gaps;
 use super::queue::{Found, Queue, Waiting};
 use super::resp::Commands;
-use super::store::Store;
+use super::spool::Spool;
+use super::trouble::{Trouble, What};
 use super::{Alert, Status};
 
-/// How long events gather before they are sent: long enough for a batch, too short
+/// How long events gather before they are written: long enough for a batch, too short
 /// for a person to see.
 const GATHER: Duration = Duration::from_millis(4);
 
 /// Looks in vain before the writer sleeps until it is woken.
 const IDLE_LOOKS: u32 = 16;
 
+/// How long it sleeps at most.
+const SLEEP: Duration = Duration::from_secs(60);
+
 /// A batch is full from here on.
 const BATCH_BYTES: usize = 512 * 1024;
 const BATCH_COMMANDS: usize = 2048;
 
-/// Between tries, doubling from the first to the last.
-const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const LAST_BACKOFF: Duration = Duration::from_secs(1);
-
-/// How often the log says again what keeps Redis away.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
-
-/// An idle recorder gives a sign of life so often.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
-
-/// What the writer tells; read by [`super::Recorder::status`].
+/// What the threads tell; read by [`super::Recorder::status`].
 #[derive(Default)]
 pub(super) struct Told {
-    connected: AtomicBool,
+    pub(super) connected: AtomicBool,
     recorded: AtomicU64,
-    batches: AtomicU64,
+    missing: AtomicU64,
+    pub(super) batches: AtomicU64,
     sessions: AtomicU64,
-    fault: Mutex<Option<String>>,
-    /// Since when the oldest unacknowledged events are with the writer.
-    waiting_since: Mutex<Option<Instant>>,
+    /// What keeps the spool from taking anything.
+    spool_fault: Mutex<Option<String>>,
+    /// What keeps Redis from taking anything.
+    redis_fault: Mutex<Option<String>>,
 }
 
 impl Told {
-    pub(super) fn status(&self, queue: &Queue) -> Status {
-        let since = *lock(&self.waiting_since);
+    pub(super) fn status(&self, queue: &Queue, spool: &Spool) -> Status {
+        let (spool_bytes, spool_max_bytes) = spool.size();
+        let unsent = usize::try_from(spool.unsent()).unwrap_or(usize::MAX);
+        let fault = lock(&self.spool_fault).clone();
         Status {
             connected: self.connected.load(Ordering::Relaxed),
-            queued_bytes: queue.bytes(),
+            queued_bytes: queue.bytes().saturating_add(unsent),
+            spool_bytes,
+            spool_max_bytes,
             recorded: self.recorded.load(Ordering::Relaxed),
+            missing: self.missing.load(Ordering::Relaxed),
             batches: self.batches.load(Ordering::Relaxed),
             open_sessions: self.sessions.load(Ordering::Relaxed),
-            lag: since.map(|since| since.elapsed()).unwrap_or_default(),
-            last_fault: lock(&self.fault).clone(),
+            lag: spool.lag(),
+            last_fault: fault.or_else(|| lock(&self.redis_fault).clone()),
         }
+    }
+
+    pub(super) fn redis_is(&self, fault: Option<String>) {
+        *lock(&self.redis_fault) = fault;
     }
 }
 
@@ -78,72 +82,116 @@ pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     pub(super) told: Arc<Told>,
     pub(super) encoder: Encoder,
-    pub(super) store: Store,
-    /// This host's sign of life without the time; a JSON object without its end.
-    pub(super) facts: Arc<Mutex<String>>,
+    pub(super) spool: Arc<Spool>,
+    /// Sessions go on where the spool has no room.
+    pub(super) goes_on: bool,
+    /// Somebody waits until events are on stable storage, so nothing gathers.
+    pub(super) durable: bool,
     /// Set when nobody waits for the rest any more.
     pub(super) abandoned: Arc<AtomicBool>,
+    pub(super) gaps: Gaps,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Writer {
     /// Works until the queue is closed and empty, or abandoned.
     pub(super) fn run(mut self) {
         lower_priority();
+        self.work();
+        self.spool.finish();
+    }
+
+    fn work(&mut self) {
         let mut waiting = Waiting::default();
         let mut commands = Commands::default();
         let mut vain = 0;
-        let mut last_sign = Instant::now();
-        // The first sign of life says that this host writes here.
-        self.deliver(&mut commands);
         loop {
             let found = self.queue.take(&mut waiting);
-            if waiting.is_empty() {
-                if found == Found::Closed {
-                    // Where Redis is away, the next daemon sends it.
-                    self.encoder.sign_heads(&mut commands);
-                    if !commands.is_empty() && self.store.is_connected() {
-                        self.deliver(&mut commands);
+            if waiting.is_empty() && self.gaps.is_empty() {
+                let until_heads = self.encoder.until_heads(Instant::now());
+                if found == Found::Closed || until_heads.is_zero() {
+                    self.encoder.begin(Instant::now(), &mut commands);
+                    if found == Found::Closed {
+                        self.encoder.sign_heads(&mut commands);
                     }
+                    if !self.append(&mut commands, &mut waiting) {
+                        return;
+                    }
+                }
+                if found == Found::Closed {
                     return;
                 }
-                let until_heads = self.encoder.until_heads(Instant::now());
-                if last_sign.elapsed() >= SIGN_OF_LIFE || until_heads.is_zero() {
-                    self.encoder.begin(Instant::now(), &mut commands);
-                    self.deliver(&mut commands);
-                    last_sign = Instant::now();
-                }
                 vain += 1;
-                if vain > IDLE_LOOKS {
-                    self.queue.sleep(SIGN_OF_LIFE.min(until_heads));
+                if vain > IDLE_LOOKS || self.durable {
+                    self.queue.sleep(SLEEP.min(until_heads));
                     vain = 0;
                 }
-                self.queue.pause(GATHER);
+                self.gather();
                 continue;
             }
             vain = 0;
-            *lock(&self.told.waiting_since) = Some(Instant::now());
             let many = waiting.events.len() > BATCH_COMMANDS / 4;
-            while !waiting.is_empty() {
-                let bytes = self.fill(&mut waiting, &mut commands);
-                if !self.deliver(&mut commands) {
+            while !waiting.is_empty() || !self.gaps.is_empty() {
+                if !self.make_room(&mut waiting) {
+                    break;
+                }
+                let done = self.fill(&mut waiting, &mut commands);
+                if !self.append(&mut commands, &mut waiting) {
                     return;
                 }
-                self.queue.acknowledge(bytes);
+                self.queue.acknowledge(done);
             }
-            *lock(&self.told.waiting_since) = None;
-            last_sign = Instant::now();
             if !many {
-                self.queue.pause(GATHER);
+                self.gather();
+            }
+            if self.abandoned.load(Ordering::Relaxed) {
+                return;
             }
         }
     }
 
-    /// Encodes the next batch; the weight of its events.
-    fn fill(&mut self, waiting: &mut Waiting, commands: &mut Commands) -> usize {
-        let mut weight = 0;
-        let mut events = 0;
+    fn gather(&self) {
+        if !self.durable {
+            self.queue.pause(GATHER);
+        }
+    }
+
+    fn batch_bytes(&self) -> usize {
+        BATCH_BYTES.min(self.spool.batch_bytes())
+    }
+
+    /// Where sessions go on without room, leaves out what has none; false when there
+    /// is nothing to be written.
+    fn make_room(&mut self, waiting: &mut Waiting) -> bool {
+        if !self.goes_on || self.spool.has_room(self.batch_bytes() as u64 * 2) {
+            return true;
+        }
+        if self.gaps.is_empty() {
+            tracing::error!("the spool is full; sessions go on, and are not recorded");
+        }
+        self.leave_out(waiting);
+        false
+    }
+
+    /// Leaves out the events that wait.
+    fn leave_out(&mut self, waiting: &mut Waiting) {
+        let mut done = Done::default();
+        for event in waiting.events.drain(..) {
+            done.count(&event);
+            self.gaps.leave_out(event);
+        }
+        self.told
+            .missing
+            .store(self.gaps.missing(), Ordering::Relaxed);
+        self.queue.acknowledge(done);
+    }
+
+    /// Encodes the next batch; what it holds of the queue.
+    fn fill(&mut self, waiting: &mut Waiting, commands: &mut Commands) -> Done {
+        let mut done = Done::default();
+        let bytes = self.batch_bytes();
         let full = |commands: &Commands| {
-            commands.bytes().len() >= BATCH_BYTES || commands.len() >= BATCH_COMMANDS
+            commands.bytes().len() >= bytes || commands.len() >= BATCH_COMMANDS
         };
         self.encoder.begin(Instant::now(), commands);
         let dropped = self.queue.take_dropped();
@@ -156,116 +204,90 @@ impl Writer {
             self.encoder.alert(&alert, commands);
         }
         while !full(commands)
+            && let Some(note) = waiting.lost.pop_front()
+        {
+            self.encoder.lost(&note, commands);
+        }
+        // What is missing stands before what comes after it.
+        while !full(commands)
+            && let Some(events) = self.gaps.pop()
+        {
+            for event in events {
+                self.encoder.event(&event, commands);
+            }
+        }
+        while !full(commands)
+            && self.gaps.is_empty()
             && let Some(event) = waiting.events.pop_front()
         {
-            weight += Event::weight(&event);
-            events += 1;
+            done.count(&event);
             self.encoder.event(&event, commands);
         }
-        self.told.recorded.fetch_add(events, Ordering::Relaxed);
+        self.told.recorded.fetch_add(done.events, Ordering::Relaxed);
         let sessions = u64::try_from(self.encoder.sessions()).unwrap_or(u64::MAX);
         self.told.sessions.store(sessions, Ordering::Relaxed);
-        weight
+        done
     }
 
-    /// Brings a batch to Redis, however often it takes; false when it is abandoned.
-    fn deliver(&mut self, commands: &mut Commands) -> bool {
-        self.store.begin();
-        let mut backoff = FIRST_BACKOFF;
+    /// Brings a batch to the spool, however often it takes; false when it is abandoned.
+    fn append(&mut self, commands: &mut Commands, waiting: &mut Waiting) -> bool {
+        if commands.is_empty() {
+            return true;
+        }
         let mut trouble: Option<Trouble> = None;
         loop {
-            match self.store.commit(commands, &self.sign()) {
-                Ok(()) => break,
-                Err(fault) => {
-                    self.told
-                        .connected
-                        .store(self.store.is_connected(), Ordering::Relaxed);
-                    let text = fault.to_string();
-                    trouble
-                        .get_or_insert_with(Trouble::new)
-                        .tell(&text, self.queue.bytes());
-                    *lock(&self.told.fault) = Some(text);
-                }
+            let encoder = &self.encoder;
+            let notes = |whole| encoder.notes(whole);
+            let appended = self.spool.append(commands, notes, &mut self.scratch);
+            if self.scratch.capacity() > 4 * BATCH_BYTES {
+                self.scratch = Vec::new();
             }
+            let Err(refused) = appended else { break };
+            let text = refused.to_string();
+            let trouble = trouble.get_or_insert_with(|| Trouble::new(What::Spool));
+            trouble.tell(&text, self.spool.unsent());
+            *lock(&self.told.spool_fault) = Some(text);
             if self.abandoned.load(Ordering::Relaxed) {
                 return false;
             }
-            if commands.is_empty() && self.queue.is_closed() {
-                // A sign of life is not worth waiting for at the end.
-                return true;
+            if self.goes_on {
+                let mut more = Waiting::default();
+                self.queue.take(&mut more);
+                waiting.events.append(&mut more.events);
+                waiting.alerts.append(&mut more.alerts);
+                waiting.lost.append(&mut more.lost);
+                self.leave_out(waiting);
             }
+            let backoff = trouble.backoff();
             if self.queue.is_closed() {
                 // `pause` does not wait any more.
                 std::thread::sleep(backoff.min(Duration::from_millis(100)));
             } else {
                 self.queue.pause(backoff);
             }
-            backoff = (backoff * 2).min(LAST_BACKOFF);
         }
         self.encoder.delivered();
         commands.clear();
         commands.shrink_to(BATCH_BYTES * 2);
-        self.told.connected.store(true, Ordering::Relaxed);
-        self.told.batches.fetch_add(1, Ordering::Relaxed);
         if let Some(trouble) = trouble {
-            *lock(&self.told.fault) = None;
+            *lock(&self.told.spool_fault) = None;
             self.queue.push_alert(trouble.over());
         }
         true
     }
-
-    fn sign(&self) -> String {
-        let seen = OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .unwrap_or_default();
-        format!("{},\"seen\":\"{seen}\"", lock(&self.facts))
-    }
 }
 
-/// A time in which Redis did not take a batch.
-struct Trouble {
-    since: Instant,
-    told: Option<(Instant, String)>,
-    faults: u64,
+/// What of the queue was dealt with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    pub(super) events: u64,
+    pub(super) bytes: usize,
 }
 
-impl Trouble {
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            told: None,
-            faults: 0,
-        }
-    }
-
-    /// To the operator's log, when it is news.
-    fn tell(&mut self, fault: &str, waiting: usize) {
-        self.faults += 1;
-        let news = self
-            .told
-            .as_ref()
-            .is_none_or(|(at, text)| text != fault || at.elapsed() >= TELL_AGAIN);
-        if news {
-            tracing::warn!(
-                fault,
-                waiting_bytes = waiting,
-                "the recording does not reach Redis; trying again"
-            );
-            self.told = Some((Instant::now(), fault.to_owned()));
-        }
-    }
-
-    /// That it is over: to the log, and for `alerts`.
-    fn over(self) -> Alert {
-        let seconds = self.since.elapsed().as_secs_f64();
-        let fault = self.told.map(|(_, text)| text).unwrap_or_default();
-        tracing::info!(seconds, "the recording reaches Redis again");
-        Alert {
-            severity: Severity::High,
-            kind: "recorder",
-            line: format!("the recording did not reach Redis for {seconds:.1} s; nothing was lost"),
-            meta: json!({ "fault": fault, "seconds": seconds, "tries": self.faults }).to_string(),
-        }
+impl Done {
+    fn count(&mut self, event: &Event) {
+        self.events += 1;
+        self.bytes += event.weight();
     }
 }
 
@@ -279,7 +301,7 @@ fn alerts_dropped(count: u64) -> Alert {
 }
 
 /// Lets the flows go first when the CPU is short.
-fn lower_priority() {
+pub(super) fn lower_priority() {
     const NICE: libc::c_int = 5;
     // SAFETY: takes nothing and returns a number.
     let thread = unsafe { libc::syscall(libc::SYS_gettid) };

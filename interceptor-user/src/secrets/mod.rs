@@ -96,9 +96,33 @@ pub enum SecretError {
     /// The value is not text, or too long to be one.
     #[error("the value {0} is not UTF-8 text of at most {LONGEST} bytes")]
     NotText(&'static str),
+    /// Nothing could be started that reads it.
+    #[error("reading it could not be started: {0}")]
+    Runtime(std::io::Error),
     /// There is nothing.
     #[error("the value {0} is empty")]
     Empty(&'static str),
+}
+
+/// Reads a secret's value, and blocks meanwhile.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_here(reference: &SecretRef) -> Result<Secret, SecretError> {
+    let read = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SecretError::Runtime)?
+            .block_on(resolve(reference))
+    };
+    // A thread of its own, since the caller's may be one of a runtime.
+    std::thread::scope(|scope| {
+        scope.spawn(read).join().unwrap_or_else(|_| {
+            let error = std::io::Error::other("the thread that read it is gone");
+            Err(SecretError::Runtime(error))
+        })
+    })
 }
 
 /// Reads a secret's value.

@@ -13,6 +13,7 @@
 
 mod answers;
 mod cost;
+mod killed;
 mod store;
 mod talker;
 mod wire;
@@ -23,12 +24,13 @@ use anyhow::{Context as _, Result};
 use interceptor_engine::event::Kind;
 use interceptor_policy::verdict::Severity;
 use interceptor_tests::eventually;
-use interceptor_user::recorder::Alert;
+use interceptor_user::config::OnFull;
 use interceptor_user::recorder::read::Reader;
+use interceptor_user::recorder::{Alert, Unsent};
 use nix::sys::signal::Signal;
 
 use store::{Store, all_there_once, texts};
-use talker::{Talker, talk, together};
+use talker::{Talker, say, talk, together};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -193,6 +195,7 @@ async fn a_store_that_is_killed_and_comes_back_has_everything_once() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_so_takes_nothing_and_recovers() -> Result<()> {
     let mut store = Store::start()?;
+    store.spool.max_bytes = 1 << 20;
     store.signal(Signal::SIGKILL)?;
     store.server = None;
     let (recorder, task) = store.recorder(64 << 10)?;
@@ -201,7 +204,13 @@ async fn a_full_queue_says_so_takes_nothing_and_recovers() -> Result<()> {
     let mut said = 0;
     let mut refused = loop {
         let mut event = vec![talker.command()];
-        if recorder.record(&mut event).is_err() {
+        while recorder.record(&mut event).is_err() {
+            let room = tokio::time::timeout(Duration::from_millis(500), recorder.room());
+            if room.await.is_err() {
+                break;
+            }
+        }
+        if !event.is_empty() {
             break event;
         }
         said += 1;
@@ -322,17 +331,87 @@ async fn a_key_of_the_wrong_type_is_told_and_only_what_failed_is_done_again() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_arrive_before_the_end_is_said_to_be_lost() -> Result<()> {
-    let store = Store::start()?;
+async fn what_does_not_arrive_before_the_end_is_kept_and_sent_by_the_next() -> Result<()> {
+    let mut store = Store::start()?;
     store.signal(Signal::SIGKILL)?;
+    store.server = None;
     let (recorder, task) = store.recorder(1 << 20)?;
-    recorder.record(&mut vec![Talker::new().open()])?;
-    let lost = task.close(Duration::from_millis(300)).await;
-    assert!(lost.is_err_and(|unsent| unsent.bytes > 0));
+    let mut talker = Talker::new();
+    recorder.record(&mut vec![talker.open(), talker.command(), talker.close()])?;
+    let kept = task.close(Duration::from_millis(300)).await;
+    assert!(matches!(kept, Err(Unsent::Kept { bytes }) if bytes > 0));
     assert!(
         recorder.record(&mut vec![Talker::new().open()]).is_err(),
         "a closed recorder takes nothing"
     );
+
+    store.again()?;
+    drop(recorder);
+    let (_, task) = store.recorder(1 << 20)?;
+    eventually("the session to be there", SOON, || {
+        let sessions = store.stream("sessions")?;
+        Ok(sessions.iter().any(|entry| entry["event"] == "close"))
+    })?;
+    task.close(SOON).await?;
+    all_there_once(&store, &[talker.id()], 1)
+}
+
+/// The spool takes what the queue alone would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_while_the_store_is_away_and_nothing_stops() -> Result<()> {
+    let mut store = Store::start()?;
+    store.signal(Signal::SIGKILL)?;
+    store.server = None;
+    let (recorder, task) = store.recorder(256 << 10)?;
+    let sessions = together(&recorder, 8, 1000, Duration::ZERO).await;
+    eventually("everything to be in the spool", SOON, || {
+        Ok(recorder.status().queued_bytes > 2 << 20)
+    })?;
+    store.again()?;
+    task.close(SOON).await?;
+    all_there_once(&store, &sessions, 1000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_sessions_go_on_without_room_the_record_says_what_is_missing() -> Result<()> {
+    let mut store = Store::start()?;
+    store.spool.max_bytes = 1 << 20;
+    store.spool.on_full = OnFull::Allow;
+    let (recorder, task) = store.recorder(256 << 10)?;
+    let mut talker = Talker::new();
+    say(&recorder, talker.open()).await;
+    store.signal(Signal::SIGSTOP)?;
+    let mut said = 0_u64;
+    let full = std::time::Instant::now();
+    while recorder.status().missing < 100 {
+        say(&recorder, talker.command()).await;
+        said += 1;
+        anyhow::ensure!(full.elapsed() < SOON, "the spool never filled");
+        if said.is_multiple_of(1000) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    store.signal(Signal::SIGCONT)?;
+    eventually("the spool to be empty again", SOON, || {
+        Ok(recorder.status().queued_bytes == 0)
+    })?;
+    say(&recorder, talker.command()).await;
+    say(&recorder, talker.close()).await;
+    let missing = recorder.status().missing;
+    task.close(SOON).await?;
+
+    let events = store.session(&talker.id())?;
+    let gaps: Vec<_> = events.iter().filter(|event| event.kind == "gap").collect();
+    assert!(!gaps.is_empty());
+    let told: u64 = gaps
+        .iter()
+        .filter_map(|gap| gap.meta_number("missing"))
+        .sum();
+    assert_eq!(told, missing);
+    let recorded = (events.len() - gaps.len()) as u64;
+    assert_eq!(recorded + missing, said + 3, "nothing else is missing");
+    let alerts = store.stream("alerts")?;
+    assert!(alerts.iter().any(|alert| alert["kind"] == "gap"));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A real Redis, and what is found in it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +20,51 @@ pub(crate) struct Store {
     pub(crate) server: Option<Server>,
     pub(crate) port: u16,
     pub(crate) place: Place,
+    /// Of the recorders that are started.
+    pub(crate) spool: config::Spool,
+    pub(crate) durability: config::Durability,
+}
+
+/// A recorder of a process that shares its spool with others.
+pub(crate) fn recorder(
+    url: &str,
+    state: &Path,
+    queue_bytes: usize,
+    durability: config::Durability,
+) -> Result<(Recorder, RecorderTask)> {
+    let spool = config::Spool::default();
+    start(url, state, queue_bytes, durability, spool)
+}
+
+fn start(
+    url: &str,
+    state: &Path,
+    queue_bytes: usize,
+    durability: config::Durability,
+    spool: config::Spool,
+) -> Result<(Recorder, RecorderTask)> {
+    let config = config::Recorder {
+        redis: Some(config::RedisAddress::bare(url.to_owned())),
+        prefix: "interceptor".to_owned(),
+        queue_bytes,
+        stall: Duration::from_secs(5),
+        live_entries: 1_000_000,
+        evidence: config::Evidence::default(),
+        retention: config::Retention::default(),
+        durability,
+        spool,
+    };
+    Recorder::start(
+        &config,
+        &Host {
+            name: "test-host".to_owned(),
+            version: "0".to_owned(),
+            rules: "none".to_owned(),
+            state_dir: state.to_owned(),
+            runtime_dir: state.join("run"),
+            adopted: None,
+        },
+    )
 }
 
 impl Store {
@@ -27,6 +73,8 @@ impl Store {
             server: None,
             port: place::free_port()?,
             place: Place::new()?,
+            spool: config::Spool::default(),
+            durability: config::Durability::default(),
         };
         store.again()?;
         Ok(store)
@@ -83,25 +131,12 @@ impl Store {
         url: String,
         queue_bytes: usize,
     ) -> Result<(Recorder, RecorderTask)> {
-        let config = config::Recorder {
-            redis: Some(url),
-            prefix: "interceptor".to_owned(),
+        start(
+            &url,
+            &self.place.path("state"),
             queue_bytes,
-            stall: Duration::from_secs(5),
-            live_entries: 1_000_000,
-            evidence: config::Evidence::default(),
-            retention: interceptor_user::config::Retention::default(),
-        };
-        Recorder::start(
-            &config,
-            &Host {
-                name: "test-host".to_owned(),
-                version: "0".to_owned(),
-                rules: "none".to_owned(),
-                state_dir: self.place.path("state"),
-                runtime_dir: self.place.path("run"),
-                adopted: None,
-            },
+            self.durability,
+            self.spool.clone(),
         )
     }
 

@@ -1,22 +1,22 @@
 //! Recordings that are in Redis.
 
-use redis::{Client, Connection, RedisError, Value};
+use redis::{RedisError, Value};
 
 use super::{ReadError, Source, StreamEntry};
 use crate::recorder::Fault;
+use crate::recorder::place::{Link, Place};
 
-/// How long connecting may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long connecting may take, and each answer; more than following waits.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A Redis.
 pub(super) struct FromRedis {
-    connection: Connection,
+    connection: Link,
 }
 
 impl FromRedis {
     pub(super) fn open(url: &str) -> Result<Self, ReadError> {
-        let client = Client::open(url).map_err(|_| ReadError::Url)?;
-        let connection = client.get_connection_with_timeout(PATIENCE)?;
+        let connection = Place::open(url)?.connect(PATIENCE)?;
         Ok(Self { connection })
     }
 }

@@ -5,6 +5,7 @@
 //! rounds. Nothing is asserted: the table is for a person to judge.
 //!
 //! * [`postgres`], [`http`], [`ssh`]: a protocol's roads and loads;
+//! * [`record`]: the recorder;
 //! * [`report`]: medians, ratios, JSON;
 //! * [`copy`]: the proxy that does nothing, which every protocol is compared with;
 //! * [`settle`]: waits until the store has what was recorded.
@@ -14,6 +15,7 @@
 mod copy;
 mod http;
 mod postgres;
+mod record;
 mod report;
 mod settle;
 mod ssh;
@@ -41,6 +43,10 @@ enum Cli {
     ///
     /// Example: cargo xtask bench ssh --quick --only download
     Ssh(Options),
+    /// Beside a bare client of the same crate, and how soon a long replay begins
+    ///
+    /// Example: cargo xtask bench record --quick --only events
+    Record(Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,6 +108,7 @@ fn main() -> ExitCode {
         Cli::Postgres(options) => postgres::run(&options),
         Cli::Http(options) => http::run(&options),
         Cli::Ssh(options) => ssh::run(&options),
+        Cli::Record(options) => record::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,577 @@
+//! Where a Redis is: alone, behind Sentinels, or a Cluster.
+//!
+//! ```text
+//! redis://[USER:PASSWORD@]HOST[:6379][/DB]                       one server
+//! redis+unix:///PATH                                             one, by a Unix socket
+//! redis+sentinel://[USER:PASSWORD@]HOST[:26379],HOST…/NAME[/DB]   whoever the Sentinels call NAME's master
+//! redis+cluster://[USER:PASSWORD@]HOST[:6379],HOST…              a Cluster; some of its nodes
+//! ```
+//!
+//! With `rediss` in front instead of `redis`, over TLS: the server's certificate is
+//! checked against the system's authorities, or, with `?ca=FILE` at the end, against
+//! those in FILE; `?cert=FILE&key=FILE` is what this program shows of itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::cluster::{ClusterClient, ClusterConfig, ClusterConnection};
+use redis::sentinel::{
+    SentinelClient, SentinelClientBuilder, SentinelNodeConnectionInfo, SentinelServerType,
+};
+use redis::{
+    Client, ClientTlsConfig, Cmd, Connection, ConnectionAddr, ConnectionInfo, ConnectionLike,
+    IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode, Value,
+};
+
+use super::fault::Fault;
+
+/// The standard ports.
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// A connection for commands, whatever it leads to.
+pub enum Link {
+    /// One server.
+    Single(Box<Connection>),
+    /// A Cluster's.
+    Cluster(Box<ClusterConnection>),
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+impl Link {
+    fn as_like(&self) -> &dyn ConnectionLike {
+        match self {
+            Self::Single(connection) => &**connection,
+            Self::Cluster(connection) => &**connection,
+        }
+    }
+
+    fn as_like_mut(&mut self) -> &mut dyn ConnectionLike {
+        match self {
+            Self::Single(connection) => &mut **connection,
+            Self::Cluster(connection) => &mut **connection,
+        }
+    }
+}
+
+impl ConnectionLike for Link {
+    fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
+        self.as_like_mut().req_packed_command(cmd)
+    }
+
+    fn req_packed_commands(
+        &mut self,
+        cmd: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        self.as_like_mut().req_packed_commands(cmd, offset, count)
+    }
+
+    fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        self.as_like_mut().req_command(cmd)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.as_like().get_db()
+    }
+
+    fn supports_pipelining(&self) -> bool {
+        self.as_like().supports_pipelining()
+    }
+
+    fn check_connection(&mut self) -> bool {
+        self.as_like_mut().check_connection()
+    }
+
+    fn is_open(&self) -> bool {
+        self.as_like().is_open()
+    }
+}
+
+/// Where a Redis is. Cheap to clone.
+#[derive(Clone)]
+pub struct Place {
+    kind: Arc<Kind>,
+    text: Arc<str>,
+}
+
+pub(super) enum Kind {
+    Single(Client),
+    Sentinel(Mutex<SentinelClient>),
+    Cluster(Nodes, Box<ClusterClient>),
+}
+
+/// How to reach a Cluster's nodes.
+pub(super) struct Nodes {
+    /// Some of them.
+    pub(super) seeds: Vec<(String, u16)>,
+    settings: RedisConnectionInfo,
+    tls: bool,
+    certificates: Option<TlsCertificates>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Place").field(&self.text).finish()
+    }
+}
+
+/// What is wrong with an address. It may hold a password, so it is not repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It has no form that is known.
+    #[error("this is no address of a Redis: {0}; for example redis://127.0.0.1:6379")]
+    Form(&'static str),
+    /// A file that it names cannot be read.
+    #[error("reading {path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The client does not take it.
+    #[error("this is no address of a Redis ({0})")]
+    Client(String),
+}
+
+impl From<redis::RedisError> for PlaceError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Client(error.category().to_owned())
+    }
+}
+
+/// An address, taken apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Address<'a> {
+    tls: bool,
+    kind: &'a str,
+    user: Option<String>,
+    password: Option<String>,
+    hosts: Vec<(String, Option<u16>)>,
+    path: Vec<&'a str>,
+    options: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Address<'a> {
+    fn read(url: &'a str) -> Result<Self, PlaceError> {
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or(PlaceError::Form("there is no scheme"))?;
+        let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let tls = match base {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(PlaceError::Form("the scheme is unknown")),
+        };
+        let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (Some(credentials), hosts),
+            None => (None, authority),
+        };
+        let decoded = |text: &str| {
+            percent_encoding::percent_decode_str(text)
+                .decode_utf8()
+                .map(|text| text.into_owned())
+                .map_err(|_| PlaceError::Form("the credentials are no UTF-8"))
+        };
+        let (user, password) = match credentials {
+            None => (None, None),
+            Some(both) => match both.split_once(':') {
+                Some(("", password)) => (None, Some(decoded(password)?)),
+                Some((user, password)) => (Some(decoded(user)?), Some(decoded(password)?)),
+                None => (Some(decoded(both)?), None),
+            },
+        };
+        let options = options
+            .split('&')
+            .filter(|option| !option.is_empty())
+            .map(|option| option.split_once('=').unwrap_or((option, "")));
+        Ok(Self {
+            tls,
+            kind,
+            user,
+            password,
+            hosts: hosts.split(',').map(host).collect::<Result<_, _>>()?,
+            path: path.split('/').filter(|part| !part.is_empty()).collect(),
+            options: options.collect(),
+        })
+    }
+
+    fn settings(&self, db: i64) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default().set_db(db);
+        if let Some(user) = &self.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        settings
+    }
+
+    /// The files of the certificates, read.
+    fn certificates(&self) -> Result<Option<TlsCertificates>, PlaceError> {
+        let mut files = [None, None, None];
+        for (name, value) in &self.options {
+            let [ca, cert, key] = &mut files;
+            let place = match *name {
+                "ca" => ca,
+                "cert" => cert,
+                "key" => key,
+                _ => return Err(PlaceError::Form("options are `ca`, `cert` and `key`")),
+            };
+            let path = percent_encoding::percent_decode_str(value)
+                .decode_utf8_lossy()
+                .into_owned();
+            let read = std::fs::read(&path).map_err(|error| PlaceError::File { path, error })?;
+            *place = Some(read);
+        }
+        let [root_cert, cert, key] = files;
+        let client_tls = match (cert, key) {
+            (None, None) => None,
+            (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig {
+                client_cert,
+                client_key,
+            }),
+            _ => return Err(PlaceError::Form("`cert` and `key` go together")),
+        };
+        if (root_cert.is_some() || client_tls.is_some()) && !self.tls {
+            return Err(PlaceError::Form("certificates are for rediss://"));
+        }
+        Ok(self.tls.then_some(TlsCertificates {
+            client_tls,
+            root_cert,
+        }))
+    }
+
+    fn db(text: Option<&&str>) -> Result<i64, PlaceError> {
+        text.map_or(Ok(0), |text| {
+            text.parse()
+                .map_err(|_| PlaceError::Form("the database is a number"))
+        })
+    }
+
+    fn nodes(&self, port: u16) -> Vec<(String, u16)> {
+        let hosts = self.hosts.iter();
+        hosts
+            .map(|(host, own)| (host.clone(), own.unwrap_or(port)))
+            .collect()
+    }
+}
+
+/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`.
+fn host(text: &str) -> Result<(String, Option<u16>), PlaceError> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = port
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| PlaceError::Form("a port is a number"))?;
+    Ok((host.to_owned(), port))
+}
+
+fn node(host: &str, port: u16, tls: bool) -> ConnectionAddr {
+    if tls {
+        ConnectionAddr::TcpTls {
+            host: host.to_owned(),
+            port,
+            insecure: false,
+            tls_params: None,
+        }
+    } else {
+        ConnectionAddr::Tcp(host.to_owned(), port)
+    }
+}
+
+impl Place {
+    /// Reads an address, and the files that it names.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open(url: &str) -> Result<Self, PlaceError> {
+        if url.starts_with("unix:") || url.starts_with("redis+unix:") {
+            let client = Client::open(url)?;
+            return Ok(Self::of(client));
+        }
+        let address = Address::read(url)?;
+        let certificates = address.certificates()?;
+        match address.kind {
+            "" => Self::single(&address, certificates),
+            "sentinel" => Self::sentinel(&address, certificates),
+            "cluster" => Self::cluster(&address, certificates),
+            _ => Err(PlaceError::Form(
+                "redis+sentinel and redis+cluster are what there is beside redis and rediss",
+            )),
+        }
+    }
+
+    fn of(client: Client) -> Self {
+        let text = client.get_connection_info().addr().to_string();
+        Self {
+            kind: Arc::new(Kind::Single(client)),
+            text: text.into(),
+        }
+    }
+
+    fn single(
+        address: &Address<'_>,
+        certificates: Option<TlsCertificates>,
+    ) -> Result<Self, PlaceError> {
+        let [(host, port)] = address.nodes(REDIS_PORT).try_into().map_err(|_| {
+            PlaceError::Form("several hosts are for redis+sentinel:// and redis+cluster://")
+        })?;
+        if host.is_empty() {
+            return Err(PlaceError::Form("there is no host"));
+        }
+        let info = node(&host, port, address.tls)
+            .into_connection_info()?
+            .set_redis_settings(address.settings(Address::db(address.path.first())?));
+        Ok(Self::of(client(info, certificates)?))
+    }
+
+    fn sentinel(
+        address: &Address<'_>,
+        certificates: Option<TlsCertificates>,
+    ) -> Result<Self, PlaceError> {
+        let name = address.path.first().ok_or(PlaceError::Form(
+            "behind the Sentinels stands the master's name, as in redis+sentinel://HOST:26379/mymaster",
+        ))?;
+        let settings = address.settings(Address::db(address.path.get(1))?);
+        let nodes = address.nodes(SENTINEL_PORT);
+        let infos: Vec<ConnectionInfo> = nodes
+            .iter()
+            .map(|(host, port)| node(host, *port, false).into_connection_info())
+            .collect::<RedisResult<_>>()?;
+        let mut builder = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
+        if address.tls {
+            builder = builder.set_tls_mode(TlsMode::Secure);
+        }
+        let client = if let Some(certificates) = certificates {
+            // The builder alone takes certificates.
+            let addresses = nodes.iter().map(|(host, port)| node(host, *port, false));
+            let mut all = SentinelClientBuilder::new(addresses, *name, SentinelServerType::Master)?
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_redis_certificates(certificates);
+            if let Some(user) = &address.user {
+                all = all.set_client_to_redis_username(user);
+            }
+            if let Some(password) = &address.password {
+                all = all.set_client_to_redis_password(password);
+            }
+            all.set_client_to_redis_db(Address::db(address.path.get(1))?)
+                .build()?
+        } else {
+            SentinelClient::build(infos, *name, Some(builder), SentinelServerType::Master)?
+        };
+        Ok(Self {
+            kind: Arc::new(Kind::Sentinel(Mutex::new(client))),
+            text: format!("{} by {}", name, list(&nodes)).into(),
+        })
+    }
+
+    fn cluster(
+        address: &Address<'_>,
+        certificates: Option<TlsCertificates>,
+    ) -> Result<Self, PlaceError> {
+        if !address.path.is_empty() {
+            return Err(PlaceError::Form("a Cluster has one database"));
+        }
+        let seeds = address.nodes(REDIS_PORT);
+        let settings = address.settings(0);
+        let infos: Vec<ConnectionInfo> = seeds
+            .iter()
+            .map(|(host, port)| {
+                let info = node(host, *port, address.tls).into_connection_info()?;
+                Ok(info.set_redis_settings(settings.clone()))
+            })
+            .collect::<RedisResult<_>>()?;
+        let mut builder = ClusterClient::builder(infos);
+        if let Some(certificates) = &certificates {
+            builder = builder.tls(TlsMode::Secure).certs(certificates.clone());
+        }
+        let client = builder.build()?;
+        Ok(Self {
+            text: format!("the Cluster of {}", list(&seeds)).into(),
+            kind: Arc::new(Kind::Cluster(
+                Nodes {
+                    seeds,
+                    settings,
+                    tls: address.tls,
+                    certificates,
+                },
+                Box::new(client),
+            )),
+        })
+    }
+
+    /// Connects; each answer may take `patience`.
+    ///
+    /// # Errors
+    /// When nobody answers, or refuses.
+    pub fn connect(&self, patience: Duration) -> RedisResult<Link> {
+        match &*self.kind {
+            Kind::Cluster(_, client) => {
+                let config = ClusterConfig::new()
+                    .set_connection_timeout(patience)
+                    .set_response_timeout(patience);
+                let connection = client.get_connection_with_config(config)?;
+                connection.set_read_timeout(Some(patience))?;
+                Ok(Link::Cluster(Box::new(connection)))
+            }
+            _ => Ok(Link::Single(Box::new(self.connect_single(patience)?))),
+        }
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn answers(&self, patience: Duration) -> Result<(), Fault> {
+        let ping = || {
+            let mut connection = self.connect(patience)?;
+            redis::cmd("PING").query::<String>(&mut connection)
+        };
+        ping().map(drop).map_err(|error| Fault::of(&error))
+    }
+
+    /// Connects to the one server that all keys are on; a Cluster has none.
+    pub(super) fn connect_single(&self, patience: Duration) -> RedisResult<Connection> {
+        let connection = match &*self.kind {
+            Kind::Single(client) => client.get_connection_with_timeout(patience)?,
+            Kind::Sentinel(client) => client
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_connection()?,
+            Kind::Cluster(..) => {
+                return Err((redis::ErrorKind::InvalidClientConfig, "a Cluster").into());
+            }
+        };
+        connection.set_read_timeout(Some(patience))?;
+        connection.set_write_timeout(Some(patience))?;
+        Ok(connection)
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Whether keys are on different servers, so that a transaction holds for one
+    /// key's slot alone.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(&*self.kind, Kind::Cluster(..))
+    }
+
+    /// Whether another server may take over with what was copied to it.
+    pub(super) fn fails_over(&self) -> bool {
+        !matches!(&*self.kind, Kind::Single(_))
+    }
+
+    /// For people; without credentials.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Nodes {
+    /// Connects to one node.
+    pub(super) fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        patience: Duration,
+    ) -> RedisResult<Connection> {
+        let info = node(host, port, self.tls)
+            .into_connection_info()?
+            .set_redis_settings(self.settings.clone());
+        let client = client(info, self.certificates.clone())?;
+        let connection = client.get_connection_with_timeout(patience)?;
+        connection.set_read_timeout(Some(patience))?;
+        connection.set_write_timeout(Some(patience))?;
+        Ok(connection)
+    }
+}
+
+fn client(info: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {
+    match certificates {
+        Some(certificates) => Client::build_with_tls(info, certificates),
+        None => Client::open(info),
+    }
+}
+
+fn list(nodes: &[(String, u16)]) -> String {
+    let all: Vec<String> = nodes
+        .iter()
+        .map(|(host, port)| format!("{host}:{port}"))
+        .collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let address = Address::read("rediss+cluster://bot:p%40ss@a:1,[::1]:2,c?ca=/x").unwrap();
+        assert_eq!((address.tls, address.kind), (true, "cluster"));
+        assert_eq!(address.user.as_deref(), Some("bot"));
+        assert_eq!(address.password.as_deref(), Some("p@ss"));
+        assert_eq!(
+            address.nodes(6379),
+            [("a".into(), 1), ("::1".into(), 2), ("c".into(), 6379)]
+        );
+        assert_eq!(address.options, [("ca", "/x")]);
+        let address = Address::read("redis+sentinel://:pw@s1,s2:5/mymaster/3").unwrap();
+        assert_eq!((address.user, address.password), (None, Some("pw".into())));
+        assert_eq!(address.path, ["mymaster", "3"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_password() {
+        for (url, told) in [
+            ("127.0.0.1:6379", "scheme"),
+            ("http://u:hunter2@x", "scheme"),
+            ("redis+moon://u:hunter2@x", "redis+sentinel"),
+            ("redis://u:hunter2@x:port", "port"),
+            ("redis://u:hunter2@a,b", "several hosts"),
+            ("redis://u:hunter2@x/db", "number"),
+            ("redis+sentinel://u:hunter2@x", "master's name"),
+            ("redis+cluster://u:hunter2@x/2", "one database"),
+            ("redis://u:hunter2@x?ca=/nowhere", "/nowhere"),
+            ("rediss://u:hunter2@x?cafile=/nowhere", "`ca`"),
+            ("redis://", "no host"),
+        ] {
+            let error = Place::open(url).expect_err(url).to_string();
+            assert!(error.contains(told), "{url}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_named_without_credentials() {
+        for (url, text) in [
+            ("redis://u:hunter2@h/1", "h:6379"),
+            ("redis+sentinel://u:hunter2@a,b:1/m", "m by a:26379, b:1"),
+            (
+                "redis+cluster://u:hunter2@a:7,b",
+                "the Cluster of a:7, b:6379",
+            ),
+        ] {
+            assert_eq!(Place::open(url).unwrap().text(), text);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The thread that brings the spool to Redis.
+//!
+//! First what dead processes left, oldest first, then this process's own, frame by
+//! frame. Sessions that a dead process did not end are ended on record, once
+//! everything of theirs is there.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use interceptor_policy::verdict::Severity;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Alert;
+use super::fault::Fault;
+use super::queue::Queue;
+use super::spool::{Cursor, Damage, Item, Left, Next, Spool};
+use super::store::{Batch, Store};
+use super::trouble::{Trouble, What};
+use super::writer::{Told, lower_priority};
+
+/// An idle recorder gives a sign of life so often, a busy one every second.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+const BUSY_SIGN: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether another process died.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The sender.
+pub(super) struct Sender {
+    pub(super) queue: Arc<Queue>,
+    pub(super) told: Arc<Told>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) store: Store,
+    /// This host's sign of life without the time; a JSON object without its end.
+    pub(super) facts: Arc<Mutex<String>>,
+    /// Set when nobody waits for the rest any more.
+    pub(super) abandoned: Arc<AtomicBool>,
+    pub(super) last_sign: Option<Instant>,
+}
+
+impl Sender {
+    /// Works until everything is sent and nothing will come, or abandoned.
+    pub(super) fn run(mut self) {
+        lower_priority();
+        let writer = self.spool.writer();
+        let mut cursor = Cursor::default();
+        let mut looked: Option<Instant> = None;
+        loop {
+            // The first sign of life says that this host writes here.
+            if self.sign_is_due(SIGN_OF_LIFE) && !self.deliver(&mut Batch::empty(writer)) {
+                return;
+            }
+            if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+                looked = Some(Instant::now());
+                if !self.take_over() {
+                    return;
+                }
+            }
+            match self.spool.next(&mut cursor, LOOK) {
+                Ok(Next::Frame(mut frame)) => {
+                    let mut batch = Batch::of(writer, &mut frame, false);
+                    if !self.deliver(&mut batch) {
+                        return;
+                    }
+                    self.spool.acknowledge(&frame);
+                }
+                Ok(Next::Damage(damage)) => self.queue.push_alert(alert(&damage)),
+                Ok(Next::Nothing) => {}
+                Ok(Next::Finished) => {
+                    if self.spool.remove_if_sent() {
+                        let _ = self.store.forget(writer);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the spool cannot be read; trying again");
+                    self.told
+                        .redis_is(Some(format!("the spool cannot be read: {error}")));
+                    if self.abandoned.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    std::thread::sleep(BUSY_SIGN);
+                }
+            }
+        }
+    }
+
+    /// Sends on what dead processes left; false when it is abandoned.
+    fn take_over(&mut self) -> bool {
+        let left = match self.spool.left_behind() {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!(%error, "what was left in the spool cannot be read");
+                return true;
+            }
+        };
+        for one in left {
+            let bytes = one.bytes;
+            match self.send_on(one) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    tracing::error!(%error, "what was left in the spool cannot be read");
+                }
+            }
+            self.spool.let_go(bytes);
+        }
+        true
+    }
+
+    fn send_on(&mut self, mut left: Left) -> std::io::Result<bool> {
+        let writer = left.writer();
+        tracing::info!(%writer, bytes = left.bytes, "sending on what another process left in the spool");
+        let mut reached = None;
+        if !self.until_done(|sender| {
+            reached = sender.store.reached(writer)?;
+            Ok(())
+        }) {
+            return Ok(false);
+        }
+        let mut damaged: Vec<PathBuf> = Vec::new();
+        let mut first = true;
+        loop {
+            match left.next()? {
+                Item::Frame(mut frame) => {
+                    if std::mem::take(&mut first)
+                        && let Some(reached) = reached
+                        && frame.number > reached.saturating_add(1)
+                    {
+                        let missing = frame.number - reached - 1;
+                        self.queue
+                            .push_alert(missing_frames(&writer.to_string(), missing));
+                    }
+                    if reached.is_some_and(|reached| frame.number < reached) {
+                        continue;
+                    }
+                    if !self.deliver(&mut Batch::of(writer, &mut frame, true)) {
+                        return Ok(false);
+                    }
+                }
+                Item::Damage(damage) => {
+                    if !damage.torn_tail {
+                        damaged.push(damage.segment.clone());
+                    }
+                    self.queue.push_alert(alert(&damage));
+                }
+                Item::End => break,
+            }
+        }
+        let lost = left.finish(damaged)?;
+        if !lost.is_empty() {
+            tracing::warn!(
+                sessions = lost.len(),
+                "sessions of a daemon that was lost are ended"
+            );
+        }
+        self.queue.push_lost(lost);
+        // What stays behind is one field of a hash.
+        let _ = self.store.forget(writer);
+        Ok(true)
+    }
+
+    fn sign_is_due(&self, after: Duration) -> bool {
+        self.last_sign.is_none_or(|last| last.elapsed() >= after)
+    }
+
+    /// Brings a batch to Redis, however often it takes; false when it is abandoned.
+    fn deliver(&mut self, batch: &mut Batch) -> bool {
+        let sign = self.sign_is_due(BUSY_SIGN).then(|| self.sign());
+        let signs_only = batch.commands.is_empty();
+        let done = self.until_done(|sender| {
+            let done = sender.store.commit(batch, sign.as_deref());
+            if done.is_err() && signs_only && sender.queue.is_closed() {
+                // A sign of life is not worth waiting for at the end.
+                return Ok(());
+            }
+            done
+        });
+        if done {
+            self.told.connected.store(true, Ordering::Relaxed);
+            self.told.batches.fetch_add(1, Ordering::Relaxed);
+            if sign.is_some() {
+                self.last_sign = Some(Instant::now());
+            }
+        }
+        done
+    }
+
+    /// Tries until it works; false when it is abandoned.
+    fn until_done(&mut self, mut work: impl FnMut(&mut Self) -> Result<(), Fault>) -> bool {
+        let mut trouble: Option<Trouble> = None;
+        while let Err(fault) = work(self) {
+            self.told
+                .connected
+                .store(self.store.is_connected(), Ordering::Relaxed);
+            let text = fault.to_string();
+            let trouble = trouble.get_or_insert_with(|| Trouble::new(What::Redis));
+            trouble.tell(&text, self.spool.unsent());
+            self.told.redis_is(Some(text));
+            if self.abandoned.load(Ordering::Relaxed) {
+                return false;
+            }
+            let backoff = trouble.backoff();
+            if self.queue.is_closed() {
+                // `pause` does not wait any more.
+                std::thread::sleep(backoff.min(Duration::from_millis(100)));
+            } else {
+                self.queue.pause(backoff);
+            }
+        }
+        if let Some(trouble) = trouble {
+            self.told.redis_is(None);
+            self.queue.push_alert(trouble.over());
+        }
+        true
+    }
+
+    fn sign(&self) -> String {
+        let seen = OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .unwrap_or_default();
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.spool.writer();
+        format!("{facts},\"seen\":\"{seen}\",\"writer\":\"{writer}\"}}")
+    }
+}
+
+/// What of the spool cannot be read.
+fn alert(damage: &Damage) -> Alert {
+    let segment = damage.segment.display();
+    let (severity, line) = if damage.torn_tail {
+        let line = format!(
+            "the spool's last {} bytes were being written when the daemon died, and are cut off",
+            damage.bytes
+        );
+        (Severity::Medium, line)
+    } else if damage.frames > 0 {
+        let line = format!(
+            "{} frames are missing in the spool: events are lost",
+            damage.frames
+        );
+        (Severity::Critical, line)
+    } else {
+        let line = format!(
+            "{} bytes of the spool cannot be read: events are lost",
+            damage.bytes
+        );
+        (Severity::Critical, line)
+    };
+    tracing::error!(%segment, at = damage.at, "{line}");
+    Alert {
+        severity,
+        kind: "recorder",
+        line,
+        meta: json!({
+            "segment": segment.to_string(),
+            "at": damage.at,
+            "bytes": damage.bytes,
+            "frames": damage.frames,
+        })
+        .to_string(),
+    }
+}
+
+fn missing_frames(writer: &str, frames: u64) -> Alert {
+    let line = format!("{frames} frames are missing in the spool: events are lost");
+    tracing::error!(writer, "{line}");
+    Alert {
+        severity: Severity::Critical,
+        kind: "recorder",
+        line,
+        meta: json!({ "writer": writer, "frames": frames }).to_string(),
+    }
+}
