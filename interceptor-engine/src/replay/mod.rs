@@ -9,10 +9,12 @@
 //! * [`text`], [`json`] and [`sql`] write for a person, a program and a database;
 //! * [`http`] writes exchanges of HTTP, and an archive of them;
 //! * [`ssh`] plays terminals, and writes them as an asciicast;
+//! * [`again`] has a session done again, and compares the answers;
 //! * [`search`] looks for words in what was asked and answered;
 //! * [`pg`] decodes rows; [`table`] lays them out; [`body`] writes other bytes;
 //! * [`escape`] keeps a recording from attacking the terminal that shows it.
 
+pub mod again;
 mod body;
 pub mod entry;
 pub mod escape;

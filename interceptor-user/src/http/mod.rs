@@ -13,6 +13,7 @@
 //! * [`credentials`] are what requests are sent with, that the agent never has;
 //! * [`exchange`] drives one exchange, [`body`] carries what it forwards;
 //! * [`tunnel`] carries a WebSocket;
+//! * [`again`] asks a scratch service what was recorded;
 //! * [`serve`] runs hyper on the agent's leg.
 //!
 //! What an exchange means, whether it passes, and what is put on record is the
@@ -22,6 +23,7 @@
 //! Spec: RFC 9110, 9112 (HTTP/1.1), 9113 (HTTP/2).
 
 mod accepted;
+pub mod again;
 pub mod agent_io;
 pub mod body;
 pub mod conversation;

@@ -7,13 +7,15 @@
 //! * [`upstream`] asks the service for TLS, and encrypts that leg;
 //! * [`logon`] logs on with the target's credentials;
 //! * [`cancel`] carries a `CancelRequest` to the backend that it is for;
-//! * [`catalog`] looks up names of tables, on a connection of its own.
+//! * [`catalog`] looks up names of tables, on a connection of its own;
+//! * [`again`] asks a scratch database what was recorded.
 //!
 //! What the conversation means is the engine's business.
 //!
 //! Protocol: PostgreSQL manual, pages `protocol-flow` and
 //! `protocol-message-formats`.
 
+pub mod again;
 pub mod cancel;
 pub mod catalog;
 pub mod front;

@@ -9,6 +9,7 @@
     reason = "a test that panics has failed, and says where"
 )]
 
+mod again;
 mod against;
 mod listing;
 mod made;

@@ -53,6 +53,12 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Whether what was pushed ended with a frame's end.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.carry.is_empty() && self.skip == 0
+    }
+
     /// Hands each frame that `data` completes to `show`.
     pub fn push(&mut self, data: &[u8], mut show: impl FnMut(Frame<'_>)) {
         let skipped = self.skip.min(data.len());

@@ -199,7 +199,7 @@ impl Judge {
         let reads = |name: &&str| self.reads.names(name);
         if !["body", "graphql", "mcp", "detect", "pattern"]
             .iter()
-            .any(|name| reads(name))
+            .any(reads)
         {
             return None;
         }

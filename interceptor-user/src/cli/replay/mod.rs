@@ -3,8 +3,10 @@
 //! * [`show`] writes what there is to show, and waits in between;
 //! * [`screen`] is the terminal of whoever looks at a recorded one;
 //! * [`time`] reads times;
-//! * [`against`] says what other rules would have done.
+//! * [`against`] says what other rules would have done;
+//! * [`again`] does a session again on a scratch server.
 
+mod again;
 mod against;
 mod screen;
 mod show;
@@ -44,7 +46,7 @@ const LEAD: usize = 500;
 /// Shows what happened in a session, in its own time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n  interceptor replay last --follow\n  interceptor replay last --against rules\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded.\nWith --against: 0 the same verdicts, 1 others."
+    after_help = "Example:\n  interceptor replay last --speed 4\n  interceptor replay last --format asciicast --output shell.cast\n  interceptor replay last --follow\n  interceptor replay last --against rules\n  PGPASSWORD=… interceptor replay last --to postgresql://me@127.0.0.1:5433/scratch\n\nExit status: 0 shown, 1 not found, or the recording is not as it was recorded.\nWith --against: 0 the same verdicts, 1 others.\nWith --to: 0 the same answers, 1 others, 2 used wrongly or not connected."
 )]
 pub struct Args {
     /// The session: its id, a beginning or end of it, or `last`
@@ -76,6 +78,8 @@ pub struct Args {
     /// With `--against`: every exchange
     #[arg(long, requires = "against")]
     all: bool,
+    #[command(flatten)]
+    again: again::To,
     /// Rows of a result that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
@@ -109,6 +113,9 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
     let mut reader = args.place.open(&config)?;
     let session = reader.resolve(&args.session)?;
+    if args.again.to.is_some() {
+        return again::run(global, &config, &mut reader, &session, &args.again);
+    }
     if !args.against.is_empty() {
         let paths = &args.against;
         return against::judge(global, &config, &mut reader, &session, paths, args.all);
