@@ -28,7 +28,8 @@ use super::super::resp::{Commands, Stream};
 /// Bytes of a frame's header.
 pub(in super::super) const HEADER: usize = 32;
 
-const MAGIC: &[u8; 4] = b"ICF1";
+/// What a frame begins with.
+pub(in super::super) const MAGIC: &[u8; 4] = b"ICF1";
 /// Behind magic and checksum.
 const CHECKED: usize = 8;
 /// The notes tell of every open session.

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::frame::{self, Bad, Frame, HEADER};
+use super::frame::{self, Bad, Frame, HEADER, MAGIC};
 
 const SUFFIX: &str = ".spool";
+
+/// Bytes looked through at once.
+const LOOK: usize = 256 << 10;
 
 /// A file of frames.
 #[derive(Debug)]
@@ -102,25 +105,30 @@ impl Segment {
     /// Where behind `at` the next whole frame is, and whether there is anything but
     /// zeros up to there.
     pub(super) fn resume(&self, at: u64) -> io::Result<(Option<u64>, bool)> {
-        let rest = usize::try_from(self.size.saturating_sub(at)).map_err(io::Error::other)?;
-        let mut bytes = vec![0; rest];
-        self.file.read_exact_at(&mut bytes, at)?;
-        let mut from = 1;
-        while let Some(found) = bytes
-            .get(from..)
-            .and_then(|rest| memchr::memmem::find(rest, b"ICF1"))
-        {
-            let start = from + found;
-            let candidate = bytes.get(start..).unwrap_or_default();
-            if let Ok(length) = frame::length(candidate)
-                && let Some(whole) = candidate.get(..length)
-                && frame::read(whole).is_ok()
-            {
-                return Ok((Some(at + start as u64), true));
+        let zeros = vec![0; LOOK];
+        let mut bytes = vec![0; LOOK];
+        let mut frame = Vec::new();
+        let mut anything = false;
+        let mut from = at;
+        while from < self.size {
+            let length = usize::try_from(self.size - from).map_or(LOOK, |rest| rest.min(LOOK));
+            let chunk = bytes.get_mut(..length).unwrap_or_default();
+            self.file.read_exact_at(chunk, from)?;
+            // The most of it was reserved and never written.
+            if Some(&*chunk) != zeros.get(..length) {
+                anything = true;
+                for found in memchr::memmem::find_iter(chunk, MAGIC) {
+                    let start = from + found as u64;
+                    if start > at && self.read(start, &mut frame)?.is_ok() {
+                        return Ok((Some(start), true));
+                    }
+                }
             }
-            from = start + 1;
+            // A frame may begin on the border.
+            let step = length.saturating_sub(MAGIC.len() - 1).max(1);
+            from += step as u64;
         }
-        Ok((None, bytes.iter().any(|byte| *byte != 0)))
+        Ok((None, anything))
     }
 
     pub(super) fn remove(&self) -> io::Result<()> {
