@@ -14,6 +14,7 @@
 mod answers;
 mod cost;
 mod killed;
+mod places;
 mod store;
 mod talker;
 mod wire;

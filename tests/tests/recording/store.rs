@@ -23,6 +23,8 @@ pub(crate) struct Store {
     /// Of the recorders that are started.
     pub(crate) spool: config::Spool,
     pub(crate) durability: config::Durability,
+    /// How it is reached, where not simply by its port.
+    pub(crate) address: Option<String>,
 }
 
 /// A recorder of a process that shares its spool with others.
@@ -69,15 +71,21 @@ fn start(
 
 impl Store {
     pub(crate) fn start() -> Result<Self> {
-        let mut store = Self {
+        let mut store = Self::at(None)?;
+        store.again()?;
+        Ok(store)
+    }
+
+    /// One whose servers somebody else keeps.
+    pub(crate) fn at(address: Option<String>) -> Result<Self> {
+        Ok(Self {
             server: None,
             port: place::free_port()?,
             place: Place::new()?,
             spool: config::Spool::default(),
             durability: config::Durability::default(),
-        };
-        store.again()?;
-        Ok(store)
+            address,
+        })
     }
 
     pub(crate) fn again(&mut self) -> Result<()> {
@@ -110,7 +118,10 @@ impl Store {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match &self.address {
+            Some(address) => address.clone(),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Result<redis::Value> {
