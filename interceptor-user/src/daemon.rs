@@ -25,12 +25,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::admin;
 use crate::agents::Runs;
 use crate::agents::attached::{Attachments, Want};
 use crate::approval::signature::Key;
 use crate::approval::store::Mirror;
 use crate::approval::{self, Desk};
+use crate::archive::retention::{Figures, Keeper};
 use crate::config::{Config, TargetTable};
 use crate::flow::House;
 use crate::flow::listener::{self, Redirected};
@@ -41,9 +41,10 @@ use crate::handover::{self, Life, State};
 use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
-use crate::recorder::{Adopted, Alert, Host, Recorder, RecorderTask};
+use crate::recorder::{Adopted, Alert, Host, Recorder, RecorderTask, url_to_read};
 use crate::secrets::{self, Secret};
 use crate::tls::Authority;
+use crate::{admin, archive};
 
 /// Bytes of statements whose meaning is remembered.
 const CLASSIFIER_BYTES: usize = 16 << 20;
@@ -164,6 +165,8 @@ async fn up(
         false => None,
     };
     let targets = TargetTable::new(config.targets.clone());
+    let names = config.targets.iter().map(|target| target.name.as_str());
+    recorder.tally().set_targets(names);
     targets.refresh().await;
     let answers = answers(&config).await?;
     let key = MaskKey(host_key(&config.state_dir, "mask.key")?);
@@ -240,7 +243,11 @@ async fn up(
         port,
         trust,
         attachments,
+        retention: retention(&house)?,
     };
+    if let Some(address) = house.config.admin.metrics {
+        admin::metrics::serve(&house, daemon.clone(), address)?;
+    }
     admin::serve(&house, daemon, &house.config.admin.socket)?;
     house
         .life
@@ -263,6 +270,26 @@ async fn up(
         "ready"
     );
     Ok(house)
+}
+
+/// Starts what removes recordings in time, where anything is to go.
+fn retention(house: &House) -> anyhow::Result<Arc<Figures>> {
+    let figures = Arc::<Figures>::default();
+    let recorder = &house.config.recorder;
+    if !recorder.retention.is_on() {
+        return Ok(figures);
+    }
+    let keeper = Keeper {
+        retention: recorder.retention.clone(),
+        url: url_to_read(None, recorder, &house.config.runtime_dir),
+        prefix: recorder.prefix.clone(),
+        host: house.host.clone(),
+        recorder: house.recorder.clone(),
+        figures: Arc::clone(&figures),
+        life: Arc::clone(&house.life),
+    };
+    archive::retention::start(keeper).context("starting the thread for retention")?;
+    Ok(figures)
 }
 
 /// What answers that come by way of Redis are signed with.

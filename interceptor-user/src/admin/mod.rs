@@ -12,6 +12,7 @@
 
 mod agents;
 mod client;
+pub mod metrics;
 mod server;
 
 pub use agents::{Agents, Detached, tell};

@@ -16,6 +16,7 @@ use super::{Placed, Questions, Request, Status, agents};
 use crate::agents::attached::Attachments;
 use crate::approval::Facts;
 use crate::approval::people::Person;
+use crate::archive::retention::Figures;
 use crate::flow::House;
 use crate::handover::drain;
 use crate::tls::authority::Trust;
@@ -36,6 +37,8 @@ pub struct Daemon {
     pub trust: Trust,
     /// Agents that `exec` did not start; `None` without interception.
     pub attachments: Option<Arc<Attachments>>,
+    /// What retention did.
+    pub retention: Arc<Figures>,
 }
 
 /// Listens at `socket` and answers until the runtime ends.

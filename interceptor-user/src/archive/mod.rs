@@ -5,6 +5,7 @@
 //! * [`ledger`] says which sessions there are in Redis, and which must stay there;
 //! * [`keep`] brings a session into the archive, and out of Redis;
 //! * [`restore`] brings it back;
+//! * [`retention`] does both of what may go, again and again;
 //! * [`source`] lets every command that reads recordings read an archive.
 //!
 //! An archive is a copy, byte for byte, of what stands in Redis: fields, entry IDs, and the
@@ -16,6 +17,7 @@ pub mod keep;
 pub mod ledger;
 pub mod place;
 pub mod restore;
+pub mod retention;
 pub mod source;
 
 use crate::recorder::read::ReadError;

@@ -689,8 +689,16 @@ impl Check<'_, '_> {
     fn admin(&mut self, raw: written::Admin, runtime_dir: &Path) -> Admin {
         self.later(&raw.console, "admin: console");
         self.later(&raw.oidc, "admin: oidc");
-        self.later(&raw.metrics, "admin: metrics");
+        let metrics = raw.metrics.as_ref().and_then(|metrics| {
+            let address = metrics.value.parse().ok();
+            if address.is_none() {
+                let message = format!("{:?} is no address with a port", metrics.value);
+                self.error(metrics.referenced, message, "for example 127.0.0.1:9464");
+            }
+            address
+        });
         Admin {
+            metrics,
             socket: self.path_or(raw.socket.as_ref(), runtime_dir.join("admin.sock")),
         }
     }

@@ -481,6 +481,8 @@ pub struct Listener {
 pub struct Admin {
     /// Its path; default `admin.sock` in the runtime folder.
     pub socket: PathBuf,
+    /// Where metrics are served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Who answers what rules hold.
@@ -536,6 +538,7 @@ impl Default for Config {
             permitted: crate::tls::Permitted::default(),
             admin: Admin {
                 socket: runtime_dir.join("admin.sock"),
+                metrics: None,
             },
             dns: Dns::default(),
             approvals: Approvals::default(),

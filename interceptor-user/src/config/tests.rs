@@ -220,10 +220,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
             "admin: console",
         ),
         (
-            "admin: { metrics: \"127.0.0.1:9464\" }".to_owned(),
-            "admin: metrics",
-        ),
-        (
             target("protocol: http, credentials: { header: A, value: { stored: x } }"),
             "stored",
         ),

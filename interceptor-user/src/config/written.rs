@@ -280,7 +280,7 @@ pub(super) struct Admin {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) console: Later,
     pub(super) oidc: Later,
-    pub(super) metrics: Later,
+    pub(super) metrics: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,10 @@ pub struct Resolver {
     /// By cgroup.
     askers: Mutex<HashMap<u64, Arc<Mutex<Asker>>>>,
     at_once: Arc<Semaphore>,
+    /// Questions that were judged.
+    pub asked: AtomicU64,
+    /// Of those, that were refused.
+    pub refused: AtomicU64,
 }
 
 impl Default for Resolver {
@@ -50,6 +55,8 @@ impl Default for Resolver {
             names: Names::default(),
             askers: Mutex::default(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            asked: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 }
@@ -373,8 +380,12 @@ async fn answered(
     if let Some(ticket) = house.recorder.ticket() {
         house.recorder.durable(ticket).await;
     }
+    house.dns.asked.fetch_add(1, Ordering::Relaxed);
     let answer = match &ruling {
-        Ruling::Refuse(code, _) => return Some((question.answer(*code), question.room)),
+        Ruling::Refuse(code, _) => {
+            house.dns.refused.fetch_add(1, Ordering::Relaxed);
+            return Some((question.answer(*code), question.room));
+        }
         Ruling::Nothing => return Some((question.answer(ResponseCode::NoError), question.room)),
         Ruling::Ask => match ask(house, &question).await {
             Ok(answer) => told(house, cgroup, &question, answer),

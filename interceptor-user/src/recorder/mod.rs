@@ -28,6 +28,7 @@ mod resp;
 mod sender;
 mod spool;
 mod store;
+mod tally;
 mod trouble;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use fault::Fault;
 pub use place::Place;
 pub(crate) use private::{KEEP, keep_until_alone};
 pub use private::{PrivateError, URL_FILE};
+pub use tally::{Counts, Tally};
 
 use crate::config::{self, Durability, OnFull};
 use evidence::Signer;
@@ -63,6 +65,7 @@ pub const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 #[derive(Clone)]
 pub struct Recorder {
     queue: Arc<Queue>,
+    tally: Arc<Tally>,
     told: Arc<Told>,
     facts: Arc<Mutex<String>>,
     spool: Arc<Spool>,
@@ -214,6 +217,7 @@ impl Recorder {
         let spool = Arc::new(spool);
         let recorder = Self {
             queue: Arc::clone(&queue),
+            tally: Arc::default(),
             told: Arc::clone(&told),
             facts: Arc::clone(&facts),
             spool: Arc::clone(&spool),
@@ -273,7 +277,16 @@ impl Recorder {
     /// # Errors
     /// [`Full`] when they do not fit; `events` is then as it was.
     pub fn record(&self, events: &mut Vec<Event>) -> Result<(), Full> {
-        self.queue.push(events)
+        let seen = Tally::see(events);
+        self.queue.push(events)?;
+        self.tally.add(seen);
+        Ok(())
+    }
+
+    /// How much was recorded, of what.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Whether the queue is below its high-water mark; above it, flows stop

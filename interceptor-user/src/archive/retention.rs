@@ -1,0 +1,397 @@
+//! What may go, goes: closed sessions by age and by size, archived first where that is
+//! configured, and what tells of them in the shared streams.
+//!
+//! Of all interceptors that record under one prefix, one at a time does it: the one that has
+//! the lease in Redis. Should two believe that they have it, for a clock stood still, each
+//! step of either is one that may be done twice.
+//!
+//! Size is what Redis says that recordings take of its memory (`MEMORY USAGE`), since that is
+//! what runs out. An open session counts and stays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use interceptor_policy::verdict::Severity;
+use redis::{Cmd, Value, cmd};
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::ArchiveError;
+use super::keep::{Removal, keep, remove};
+use super::ledger::{Ledger, Listed, Stays, millis};
+use super::place::Place;
+use crate::config::Retention;
+use crate::handover::Life;
+use crate::recorder::read::{ReadError, Reader};
+use crate::recorder::{Alert, Fault, Recorder};
+
+/// How long a lease holds; it is taken again before each session.
+const LEASE: Duration = Duration::from_secs(120);
+/// The daemon itself takes over questions that are younger than this.
+const APPROVALS: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// What a daemon needs for it.
+#[derive(Debug)]
+pub struct Keeper {
+    /// What is configured.
+    pub retention: Retention,
+    /// The Redis.
+    pub url: String,
+    /// What keys begin with.
+    pub prefix: String,
+    /// This host.
+    pub host: String,
+    /// Tells of what was done.
+    pub recorder: Recorder,
+    /// Counts it.
+    pub figures: Arc<Figures>,
+    /// Whether it is this daemon that does it.
+    pub life: Arc<Life>,
+}
+
+/// What was done since the daemon started.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Sessions that were removed.
+    pub removed: AtomicU64,
+    /// Of those, archived.
+    pub archived: AtomicU64,
+    /// Rounds that failed.
+    pub failed: AtomicU64,
+    /// When the last round that was done ended, seconds since 1970.
+    pub last_round: AtomicU64,
+    /// Memory that recordings take, as of the last round of this host's.
+    pub bytes: AtomicU64,
+}
+
+/// Does it, until the daemon takes nothing new any more.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(keeper: Keeper) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("retention".to_owned())
+        .spawn(move || {
+            let mut sizes = HashMap::new();
+            let mut told = HashMap::new();
+            while keeper.life.is_serving() {
+                keeper.round(&mut sizes, &mut told);
+                std::thread::sleep(keeper.retention.every);
+            }
+        })
+        .map(drop)
+}
+
+/// What a round came to.
+#[derive(Debug, Default)]
+struct Round {
+    removed: u64,
+    archived: u64,
+    bytes: u64,
+}
+
+impl Keeper {
+    fn round(&self, sizes: &mut HashMap<String, u64>, told: &mut HashMap<String, Stays>) {
+        match self.look(sizes, told) {
+            Ok(None) => {}
+            Ok(Some(round)) => {
+                self.figures
+                    .removed
+                    .fetch_add(round.removed, Ordering::Relaxed);
+                self.figures
+                    .archived
+                    .fetch_add(round.archived, Ordering::Relaxed);
+                self.figures.bytes.store(round.bytes, Ordering::Relaxed);
+                let now = since_1970().as_secs();
+                self.figures.last_round.store(now, Ordering::Relaxed);
+                if round.removed > 0 {
+                    let (removed, archived) = (round.removed, round.archived);
+                    let line = format!(
+                        "retention removed {removed} sessions, {archived} of them to the archive"
+                    );
+                    info!("{line}");
+                    let meta = json!({ "removed": removed, "archived": archived });
+                    self.tell(Severity::Info, line, meta);
+                }
+            }
+            Err(error) => {
+                let failed = self.figures.failed.fetch_add(1, Ordering::Relaxed);
+                warn!(%error, "retention could not be done; trying again");
+                if failed == 0 || failed.is_multiple_of(100) {
+                    let line = format!("retention could not be done: {error}");
+                    self.tell(Severity::High, line, json!({}));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, severity: Severity, line: String, meta: serde_json::Value) {
+        self.recorder.alert(Alert {
+            severity,
+            kind: "retention",
+            line,
+            meta: meta.to_string(),
+        });
+    }
+
+    /// One round; nothing where another interceptor does it.
+    fn look(
+        &self,
+        sizes: &mut HashMap<String, u64>,
+        told: &mut HashMap<String, Stays>,
+    ) -> Result<Option<Round>, ArchiveError> {
+        let mut reader = Reader::open(&self.url, &self.prefix)?;
+        if !self.lease(&mut reader)? {
+            return Ok(None);
+        }
+        let place = match &self.retention.archive_to {
+            Some(to) => Some(Arc::new(Place::open(to)?)),
+            None => None,
+        };
+        let ledger = Ledger::read(&mut reader)?;
+        let now = u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
+        let mut round = Round::default();
+
+        // By age first: what goes for its age needs no room.
+        let mut left = Vec::new();
+        for listed in ledger.sessions() {
+            let age = self.retention.age_of(&listed.target);
+            let is_over = match (listed.since_ms(), age) {
+                (Some(since), Some(age)) => {
+                    u128::from(now.saturating_sub(since)) >= age.as_millis()
+                }
+                _ => false,
+            };
+            if !is_over
+                || !self.go(
+                    &mut reader,
+                    place.as_ref(),
+                    &ledger,
+                    listed,
+                    "age",
+                    &mut round,
+                    told,
+                )?
+            {
+                left.push(listed);
+            }
+        }
+        sizes.retain(|session, _| {
+            left.iter().any(|listed| listed.session == *session) || left.len() > 10_000
+        });
+        if self.retention.bytes.is_some() {
+            self.by_size(
+                &mut reader,
+                place.as_ref(),
+                &ledger,
+                left,
+                sizes,
+                &mut round,
+                told,
+            )?;
+        }
+        self.trim(&mut reader, now)?;
+        Ok(Some(round))
+    }
+
+    /// The oldest go until the rest fits.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one round's state, in one place each"
+    )]
+    fn by_size(
+        &self,
+        reader: &mut Reader,
+        place: Option<&Arc<Place>>,
+        ledger: &Ledger,
+        mut left: Vec<&Listed>,
+        sizes: &mut HashMap<String, u64>,
+        round: &mut Round,
+        told: &mut HashMap<String, Stays>,
+    ) -> Result<(), ArchiveError> {
+        let limit = self.retention.bytes.unwrap_or(u64::MAX);
+        let mut each = Vec::with_capacity(left.len());
+        left.sort_by_key(|listed| listed.since_ms().unwrap_or(u64::MAX));
+        for listed in left {
+            let known = sizes.get(&listed.session).copied();
+            let bytes = match known {
+                // A closed recording does not grow.
+                Some(bytes) if listed.closed_ms.is_some() => bytes,
+                _ => {
+                    let key = reader.session_key(&listed.session);
+                    match reader.run(cmd("MEMORY").arg("USAGE").arg(key))? {
+                        Value::Int(bytes) => u64::try_from(bytes).unwrap_or_default(),
+                        _ => 0,
+                    }
+                }
+            };
+            sizes.insert(listed.session.clone(), bytes);
+            each.push((listed, bytes));
+        }
+        let mut total: u64 = each.iter().map(|(_, bytes)| bytes).sum();
+        for (listed, bytes) in each {
+            if total <= limit || listed.closed_ms.is_none() {
+                break;
+            }
+            if self.go(reader, place, ledger, listed, "bytes", round, told)? {
+                sizes.remove(&listed.session);
+                total = total.saturating_sub(bytes);
+            }
+        }
+        round.bytes = total;
+        Ok(())
+    }
+
+    /// Archives a session where that is configured, and removes it; whether it is gone. One
+    /// that must stay is told of once, and the others go on.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one round's state, in one place each"
+    )]
+    fn go(
+        &self,
+        reader: &mut Reader,
+        place: Option<&Arc<Place>>,
+        ledger: &Ledger,
+        listed: &Listed,
+        why: &str,
+        round: &mut Round,
+        told: &mut HashMap<String, Stays>,
+    ) -> Result<bool, ArchiveError> {
+        if ledger.may_go(listed).is_err() {
+            return Ok(false);
+        }
+        if !self.life.is_serving() || !self.lease(reader)? {
+            return Ok(false);
+        }
+        let done = (|| {
+            let kept = match place {
+                Some(place) => Some((place.name(), keep(reader, place, listed, &self.host)?)),
+                None => None,
+            };
+            let removal = Removal {
+                host: &self.host,
+                by: "retention",
+                why,
+                user: None,
+                kept: kept.as_ref().map(|(place, kept)| (*place, kept)),
+            };
+            match remove(reader, listed, &removal) {
+                // What is removed cannot be said while there is no room to say it.
+                Err(error) if is_full(&error) => {
+                    let live = reader.key("live");
+                    reader.run(cmd("XTRIM").arg(live).arg("MAXLEN").arg(0))?;
+                    remove(reader, listed, &removal)?;
+                }
+                other => other?,
+            }
+            Ok::<_, ArchiveError>(kept.is_some())
+        })();
+        match done {
+            Ok(archived) => {
+                round.removed += 1;
+                round.archived += u64::from(archived);
+                Ok(true)
+            }
+            Err(ArchiveError::Stays { session, why }) => {
+                if told.insert(session.clone(), why.clone()).as_ref() != Some(&why) {
+                    let line = format!("retention leaves session {session} where it is: {why}");
+                    warn!("{line}");
+                    self.tell(Severity::Medium, line, json!({ "session": session }));
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this interceptor is the one that does it; holds the lease for a while longer.
+    fn lease(&self, reader: &mut Reader) -> Result<bool, ArchiveError> {
+        let key = reader.key("retention");
+        let mine = format!("{} {}", self.host, std::process::id());
+        let mut take = cmd("SET");
+        take.arg(&key).arg(&mine).arg("NX").arg("PX");
+        take.arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
+        if reader.run(&take)? == Value::Okay {
+            return Ok(true);
+        }
+        let holder = reader.run(cmd("GET").arg(&key))?;
+        if holder != Value::BulkString(mine.into_bytes()) {
+            return Ok(false);
+        }
+        let ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        reader.run(cmd("PEXPIRE").arg(&key).arg(ms))?;
+        Ok(true)
+    }
+
+    /// The shared streams lose what is older than any session that may still be there.
+    fn trim(&self, reader: &mut Reader, now: u64) -> Result<(), ArchiveError> {
+        let retention = &self.retention;
+        let ages = retention.targets.values().chain(retention.age.as_ref());
+        let (Some(age), Some(longest)) = (retention.age, ages.max().copied()) else {
+            // Something is to stay for ever.
+            return Ok(());
+        };
+        let _ = age;
+        let before =
+            |age: Duration| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        for (stream, age) in [("alerts", longest), ("approvals", longest.max(APPROVALS))] {
+            let key = reader.key(stream);
+            let from = format!("{}-0", before(age));
+            reader.run(cmd("XTRIM").arg(key).arg("MINID").arg("~").arg(from))?;
+        }
+        self.trim_sessions(reader, before(longest.saturating_mul(2)), longest)
+    }
+
+    /// `sessions` up to the first line of a session that is there, or that went not long ago.
+    fn trim_sessions(
+        &self,
+        reader: &mut Reader,
+        before: u64,
+        longest: Duration,
+    ) -> Result<(), ArchiveError> {
+        let key = reader.key("sessions");
+        let first = reader.after(&key, "0-0", 1)?.pop();
+        let slack = u64::try_from((longest / 10).as_millis()).unwrap_or(u64::MAX);
+        if first.is_none_or(|first| millis(&first.id).saturating_add(slack) >= before) {
+            return Ok(());
+        }
+        // Read again: much may have come since.
+        let ledger = Ledger::read(reader)?;
+        let number = |id: &str| {
+            let counter = id
+                .split_once('-')
+                .and_then(|(_, counter)| counter.parse::<u64>().ok());
+            (millis(id), counter.unwrap_or_default())
+        };
+        let stays = ledger.sessions().flat_map(|listed| &listed.entries);
+        let stays = stays.map(|id| number(id)).min();
+        let from = stays.map_or((before, 0), |stays| stays.min((before, 0)));
+        let from = format!("{}-{}", from.0, from.1);
+        let mut say = Cmd::new();
+        say.arg("XADD").arg(&key).arg("*");
+        for (name, value) in [
+            ("event", "trimmed"),
+            ("host", &self.host),
+            ("by", "retention"),
+            ("before", &from),
+        ] {
+            say.arg(name).arg(value);
+        }
+        reader.run(&say)?;
+        reader.run(cmd("XTRIM").arg(&key).arg("MINID").arg(&from))?;
+        Ok(())
+    }
+}
+
+fn is_full(error: &ArchiveError) -> bool {
+    matches!(error, ArchiveError::Read(inner) if matches!(**inner, ReadError::Redis(Fault::Memory)))
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}

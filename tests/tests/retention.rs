@@ -1,0 +1,153 @@
+//! What may go, goes by itself; what may not, stays.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a test that panics has failed; the store's other tests use the rest of it"
+)]
+
+#[path = "recording/store.rs"]
+mod store;
+#[path = "recording/talker.rs"]
+mod talker;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use interceptor_tests::daemon::{Daemon, SOON};
+use interceptor_tests::eventually;
+use interceptor_tests::place::Place;
+use serde_json::{Value, json};
+
+use store::Store;
+use talker::{Talker, say, together};
+
+/// A Redis with so many closed sessions and an open one.
+async fn scene(sessions: usize, commands: u64) -> Result<(Store, Vec<String>, String)> {
+    let store = Store::start()?;
+    let (recorder, task) = store.recorder(64 << 20)?;
+    let mut closed = together(&recorder, sessions, commands, Duration::ZERO).await;
+    closed.sort();
+    let mut talker = Talker::new();
+    say(&recorder, talker.open()).await;
+    task.close(Duration::from_secs(30)).await?;
+    Ok((store, closed, talker.id()))
+}
+
+fn daemon(place: &Place, store: &Store, retention: &Value) -> Result<Daemon> {
+    let config = json!({
+        "intercept": { "kernel": false },
+        "recorder": { "retention": retention },
+    });
+    Daemon::start(place, &store.url(), "version: 1\nrules: []\n", &config)
+}
+
+fn left(store: &Store, sessions: &[String]) -> Result<usize> {
+    let mut left = 0;
+    for session in sessions {
+        left += usize::from(!store.session(session)?.is_empty());
+    }
+    Ok(left)
+}
+
+fn removed(store: &Store, why: &str) -> Result<usize> {
+    let lines = store.stream("sessions")?;
+    let is_it = |line: &&std::collections::BTreeMap<String, String>| {
+        line.get("event").map(String::as_str) == Some("removed")
+            && line.get("why").map(String::as_str) == Some(why)
+    };
+    Ok(lines.iter().filter(is_it).count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_age_with_an_archive_and_by_one_interceptor_of_two() -> Result<()> {
+    let (store, closed, open) = scene(12, 20).await?;
+    // Nobody closed it, and its host is not heard of again.
+    let archive = store.place.path("archive");
+    let retention = json!({ "age": "1s", "every": "1s", "archive_to": archive });
+    let (one, two) = (Place::new()?, Place::new()?);
+    let first = daemon(&one, &store, &retention)?;
+    let second = daemon(&two, &store, &retention)?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        eventually("all closed sessions to go", SOON, || {
+            Ok(left(&store, &closed)? == 0)
+        })
+    })?;
+    assert_eq!(store.session(&open)?.len(), 1, "an open session stays");
+    assert_eq!(removed(&store, "age")?, 12, "each is removed once");
+    let listed = first.ask(&["archive", "check"])?;
+    assert!(
+        listed.contains("12 sessions, 0 of them no good"),
+        "{listed}"
+    );
+    let told = tokio::task::block_in_place(|| -> Result<()> {
+        eventually("an alert", SOON, || {
+            let alerts = store.stream("alerts")?;
+            Ok(alerts
+                .iter()
+                .any(|alert| alert.get("kind").map(String::as_str) == Some("retention")))
+        })
+    });
+    told?;
+
+    // Who has it goes; the other one takes over when its time is over, here at once.
+    first.server().stop()?;
+    store.run(&["DEL", "interceptor:retention"])?;
+    second.ask(&["archive", "restore", &closed[0]])?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        eventually("the other interceptor to do it", SOON, || {
+            Ok(left(&store, &closed)? == 0)
+        })
+    })?;
+    second.never_panicked()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_size_the_oldest_first() -> Result<()> {
+    let (store, closed, _) = scene(10, 300).await?;
+    let usage = |session: &str| -> Result<i64> {
+        let key = format!("interceptor:session:{{{session}}}");
+        match store.run(&["MEMORY", "USAGE", &key])? {
+            redis::Value::Int(bytes) => Ok(bytes),
+            other => anyhow::bail!("{other:?}"),
+        }
+    };
+    let each = usage(&closed[0])?;
+    let place = Place::new()?;
+    let daemon = daemon(&place, &store, &json!({ "bytes": each * 4, "every": "1s" }))?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        eventually("some to go", SOON, || Ok(left(&store, &closed)? < 10))?;
+        // And no more than has to.
+        std::thread::sleep(Duration::from_secs(3));
+        Ok(())
+    })?;
+    let left = left(&store, &closed)?;
+    assert!((2..=5).contains(&left), "{left} are left");
+    assert_eq!(removed(&store, "bytes")?, 10 - left);
+    daemon.never_panicked()
+}
+
+/// Nothing goes while the archive cannot be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_archive_nothing_goes() -> Result<()> {
+    let (store, closed, _) = scene(3, 5).await?;
+    let file = store.place.file("file", "no folder")?;
+    let place = Place::new()?;
+    let retention = json!({ "age": "1s", "every": "1s", "archive_to": file });
+    let daemon = daemon(&place, &store, &retention)?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        eventually("an alert that it cannot be done", SOON, || {
+            let alerts = store.stream("alerts")?;
+            Ok(alerts.iter().any(|alert| {
+                alert
+                    .get("line")
+                    .is_some_and(|line| line.contains("could not be done"))
+            }))
+        })
+    })?;
+    assert_eq!(left(&store, &closed)?, 3);
+    daemon.never_panicked()
+}
