@@ -3,7 +3,7 @@
 //! Data flows one way through these rooms: [`kernel`] redirects and names the
 //! process, [`flow`] accepts and moves bytes, [`agents`] knows who it is, [`net`],
 //! [`tls`], [`pg`], [`http`] and [`ssh`] open both legs, the engine decides, [`recorder`]
-//! keeps, and [`archive`] keeps for longer.
+//! keeps, [`archive`] keeps for longer, and [`export`] tells others.
 
 pub mod admin;
 pub mod agents;
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dns;
+pub mod export;
 pub mod flow;
 pub mod handover;
 pub mod http;

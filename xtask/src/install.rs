@@ -104,6 +104,8 @@ impl Need {
             package("vim-tiny", "/usr/bin/vi"),
             package("procps", "/usr/bin/top"),
             package("xauth", "/usr/bin/xauth"),
+            package("rsyslog", "/usr/sbin/rsyslogd"),
+            package("zstd", "/usr/bin/zstd"),
         ];
         const BENCH: &[Package] = &[
             package("pgbouncer", "/usr/sbin/pgbouncer"),

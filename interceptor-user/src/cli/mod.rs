@@ -9,6 +9,7 @@ mod completions;
 mod doctor;
 mod evidence;
 mod exec;
+mod export;
 mod moment;
 mod place;
 mod replay;
@@ -62,6 +63,7 @@ pub struct Global {
 pub enum Command {
     Run(run::Args),
     Exec(exec::Args),
+    Export(Box<export::Args>),
     Attach(attach::Args),
     Detach(attach::DetachArgs),
     Agents(agents::Args),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&cli.global, args),
         Command::Exec(args) => exec::run(&cli.global, args),
+        Command::Export(args) => export::run(&cli.global, *args),
         Command::Attach(args) => attach::run(&cli.global, args),
         Command::Detach(args) => attach::detach(&cli.global, args),
         Command::Agents(args) => agents::run(&cli.global, args),
