@@ -136,11 +136,14 @@ async fn lines_of_json_go_on_where_they_stopped() -> Result<()> {
     Ok(())
 }
 
+/// Requests that a collector took.
+type Taken = Arc<Mutex<Vec<Value>>>;
+
 /// A collector that answers 503 to every third request, and keeps what it took.
-fn collector() -> Result<(u16, Arc<Mutex<Vec<Value>>>, Arc<AtomicUsize>)> {
+fn collector() -> Result<(u16, Taken, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    let taken: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let taken = Taken::default();
     let refused: Arc<AtomicUsize> = Arc::default();
     let (kept, counted) = (Arc::clone(&taken), Arc::clone(&refused));
     std::thread::spawn(move || {
