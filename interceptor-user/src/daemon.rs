@@ -281,7 +281,7 @@ fn retention(house: &House) -> anyhow::Result<Arc<Figures>> {
     }
     let keeper = Keeper {
         retention: recorder.retention.clone(),
-        url: url_to_read(None, recorder, &house.config.runtime_dir),
+        url: url_to_read(None, recorder, &house.config.runtime_dir)?,
         prefix: recorder.prefix.clone(),
         host: house.host.clone(),
         recorder: house.recorder.clone(),

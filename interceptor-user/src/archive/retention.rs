@@ -32,8 +32,7 @@ const LEASE: Duration = Duration::from_secs(120);
 /// The daemon itself takes over questions that are younger than this.
 const APPROVALS: Duration = Duration::from_secs(8 * 24 * 3600);
 
-/// What a daemon needs for it.
-#[derive(Debug)]
+/// What a daemon needs for it; not to be printed, since the URL may hold a password.
 pub struct Keeper {
     /// What is configured.
     pub retention: Retention,

@@ -137,6 +137,18 @@ fn recorder(page: &mut Page, house: &House) {
         "Events that were handed on.",
     )
     .count(status.recorded);
+    page.gauge(
+        "interceptor_spool_bytes",
+        "Bytes that the spool takes on disk.",
+    )
+    .count(status.spool_bytes);
+    page.gauge("interceptor_spool_max_bytes", "How many it may take.")
+        .count(status.spool_max_bytes);
+    page.counter(
+        "interceptor_missing_events_total",
+        "Events that are not recorded, since the spool was full.",
+    )
+    .count(status.missing);
     page.counter(
         "interceptor_recorder_batches_total",
         "Batches that they went in.",
