@@ -11,7 +11,7 @@
 
 /// Version of everything in this crate. Stands in [`Settings`]; pins of another
 /// version are not taken over.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
@@ -47,9 +47,108 @@ pub struct Settings {
     pub abi: u32,
     /// The proxy's port on the loopback addresses; 0 refuses every connect.
     pub port: u16,
-    /// Not used; zero.
-    pub reserved: u16,
+    /// What is done with a Unix socket that is not listed: one of `UNIX_*`.
+    pub unix: u16,
 }
+
+/// [`Settings::unix`]: it is refused.
+pub const UNIX_BLOCK: u16 = 0;
+/// [`Settings::unix`]: it is connected, and on record.
+pub const UNIX_RECORD: u16 = 1;
+/// [`Settings::unix`]: it is connected.
+pub const UNIX_ALLOW: u16 = 2;
+
+/// [`Settings::unix`]: it is connected where a process of the same cgroup listens at it.
+pub const UNIX_SAME: u16 = 3;
+
+/// Where the kernel keeps what tells whose a Unix socket is: offsets in its structures, in
+/// bytes. User space reads them from the kernel's own description; all zero where it could
+/// not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixLayout {
+    /// A socket's network namespace.
+    pub net: u32,
+    /// A socket's place in the table of Unix sockets.
+    pub node: u32,
+    /// That table's buckets, in the network namespace.
+    pub buckets: u32,
+    /// A Unix socket's name.
+    pub name: u32,
+    /// That name's length, the family's two bytes and a path's zero included.
+    pub name_length: u32,
+    /// That name's first byte.
+    pub name_bytes: u32,
+    /// A Unix socket's place in the file system.
+    pub dentry: u32,
+    /// A socket's cgroup.
+    pub cgroup: u32,
+    /// A cgroup's node.
+    pub node_of_cgroup: u32,
+    /// That node's id.
+    pub id_of_node: u32,
+    /// A file's folder.
+    pub folder: u32,
+    /// The length of a file's name.
+    pub file_length: u32,
+    /// A file's name.
+    pub file_name: u32,
+    /// What is null once a file was removed.
+    pub file_hashed: u32,
+    /// A task's credentials.
+    pub cred: u32,
+    /// Their user namespace.
+    pub user_ns: u32,
+    /// That namespace's number.
+    pub number: u32,
+    /// One, where all of the above is known.
+    pub known: u32,
+}
+
+/// Number of the first user namespace.
+pub const FIRST_USER_NS: u32 = 0xefff_fffd;
+
+/// Longest name of a Unix socket, as the kernel has it.
+pub const SUN_PATH: usize = 108;
+/// A Unix socket's name with zeros behind it: a path without its end, or a zero and an
+/// abstract name. Longer than any name, so that words fit.
+pub type UnixName = [u8; 112];
+
+/// What is done with a Unix socket that is listed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixEntry {
+    /// The name that is connected to in its place.
+    pub to: UnixName,
+    /// How many bytes of it count.
+    pub length: u32,
+    /// [`UNIX_TO_PROXY`], [`UNIX_TO_PATH`], [`UNIX_REFUSE`] or [`UNIX_OWN`].
+    pub verdict: u32,
+}
+
+/// Stands in the programs where `bpf_cast_to_kern_ctx` is called.
+pub const KFUNC_CAST: i32 = 0x1d7e_0001;
+/// Stands in the programs where `bpf_sock_addr_set_sun_path` is called.
+pub const KFUNC_SET_PATH: i32 = 0x1d7e_0002;
+
+/// Stands in the programs where `bpf_iter_num_new` is called.
+pub const KFUNC_COUNT: i32 = 0x1d7e_0003;
+/// Stands in the programs where `bpf_iter_num_next` is called.
+pub const KFUNC_NEXT: i32 = 0x1d7e_0004;
+/// Stands in the programs where `bpf_iter_num_destroy` is called.
+pub const KFUNC_COUNTED: i32 = 0x1d7e_0005;
+
+/// To the proxy, which judges what is said.
+pub const UNIX_TO_PROXY: u32 = 0;
+/// To the path of which it is a name, unjudged and on record.
+pub const UNIX_TO_PATH: u32 = 1;
+/// Nowhere.
+pub const UNIX_REFUSE: u32 = 2;
+/// Nowhere: it is the daemon's own.
+pub const UNIX_OWN: u32 = 3;
+/// Nowhere, as if nobody listened, and counted without a report: for what a program asks
+/// for at its start and does without.
+pub const UNIX_ABSENT: u32 = 4;
 
 /// Where a socket was going and who asked, as seen at `connect`. Lives in the
 /// socket's own storage, so it needs no capacity and dies with the socket.
@@ -144,11 +243,17 @@ pub enum Reason {
     Ingress = 10,
     /// A socket option that leads around the redirection.
     Option = 11,
+    /// A Unix socket that agents may not connect to.
+    UnixSocket = 12,
+    /// A Unix socket of the daemon's own.
+    OwnService = 13,
+    /// A Unix socket that was connected unjudged: not refused, and on record.
+    UnixUnjudged = 14,
 }
 
 impl Reason {
     /// All of them, in order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::SocketKind,
         Self::ConnectKind,
         Self::Datagram,
@@ -161,7 +266,16 @@ impl Reason {
         Self::Egress,
         Self::Ingress,
         Self::Option,
+        Self::UnixSocket,
+        Self::OwnService,
+        Self::UnixUnjudged,
     ];
+
+    /// Whether something was refused.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        !matches!(self, Self::UnixUnjudged)
+    }
 
     /// The reason with that number.
     #[must_use]
@@ -185,6 +299,9 @@ impl Reason {
             Self::Egress => "egress",
             Self::Ingress => "ingress",
             Self::Option => "option",
+            Self::UnixSocket => "unix-socket",
+            Self::OwnService => "own-service",
+            Self::UnixUnjudged => "unix-unjudged",
         }
     }
 }
@@ -200,9 +317,23 @@ pub const COUNTER_ACCEPTED: u32 = 35;
 /// How many slots there are.
 pub const COUNTERS: u32 = 64;
 
+/// What one cgroup did, on one CPU: a slot a [`Reason`], then those named `COVERED_*`.
+pub type Coverage = [u64; 24];
+/// Connects over TCP that were redirected.
+pub const COVERED_REDIRECTED: usize = 16;
+/// Questions for names that went to the proxy's resolver.
+pub const COVERED_QUESTIONS: usize = 17;
+/// Connects to Unix sockets that were redirected.
+pub const COVERED_UNIX: usize = 18;
+/// Connects and datagrams to Unix sockets at which the same cgroup listens.
+pub const COVERED_SAME: usize = 19;
+
+/// How much of a packet is shown, or of a Unix socket's name.
+pub const DETAIL: usize = 128;
+
 /// One refusal, as it comes through the ring.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalRecord {
     /// Where it was going; zero where nothing was said.
     pub address: [u8; 16],
@@ -226,6 +357,12 @@ pub struct RefusalRecord {
     pub family: u16,
     /// Reports of this cgroup that were left out since its last one.
     pub suppressed: u32,
+    /// How many bytes of `detail` count.
+    pub detail_length: u32,
+    /// The packet's length; 0 where none was refused.
+    pub length: u32,
+    /// A packet's first bytes, from its IP header on; or a Unix socket's name.
+    pub detail: [u8; DETAIL],
 }
 
 // The verifier, the pinned maps and the loader depend on these sizes: a field
@@ -234,8 +371,10 @@ pub struct RefusalRecord {
 const _: () = assert!(core::mem::size_of::<Settings>() == 8);
 const _: () = assert!(core::mem::size_of::<OriginRecord>() == 64);
 const _: () = assert!(core::mem::size_of::<FlowKey>() == 48);
-const _: () = assert!(core::mem::size_of::<RefusalRecord>() == 72);
+const _: () = assert!(core::mem::size_of::<RefusalRecord>() == 208);
 const _: () = assert!(core::mem::size_of::<QueryKey>() == 24);
+const _: () = assert!(core::mem::size_of::<UnixEntry>() == 120);
+const _: () = assert!(Reason::ALL.len() <= COVERED_REDIRECTED);
 
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
@@ -249,6 +388,12 @@ unsafe impl aya::Pod for FlowKey {}
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for QueryKey {}
+// SAFETY: `repr(C)` without padding, and any bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for UnixEntry {}
+// SAFETY: `repr(C)` without padding, and any bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for UnixLayout {}
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for RefusalRecord {}

@@ -15,14 +15,15 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use interceptor_common::{
-    AF_INET, AF_INET6, DNS_PORT, FLAG_PASSIVE, FLAG_STORED, QueryKey, Reason, UPSTREAM_MARK,
+    AF_INET, AF_INET6, COVERED_QUESTIONS, DNS_PORT, FLAG_PASSIVE, FLAG_STORED, QueryKey, Reason,
+    UPSTREAM_MARK,
 };
 
 use crate::{
     PASS, REFUSE,
     connect::LOOPBACK_INDEX,
-    maps::{QUERIES, origin_of, proxy_port},
-    report::{self, Destination},
+    maps::{QUERIES, cover, origin_of, proxy_port},
+    report::{self, Destination, Detail, Who},
 };
 
 const ETH_P_IP: u32 = 0x0800;
@@ -56,7 +57,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     {
         return PASS;
     }
-    refuse(skb, Reason::Egress, packet)
+    refuse(skb, Reason::Egress, packet, sk)
 }
 
 #[inline(always)]
@@ -69,7 +70,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     {
         return PASS;
     }
-    refuse(skb, Reason::Ingress, packet)
+    // Whoever is behind the socket has no part in what a stranger sends.
+    refuse(skb, Reason::Ingress, packet, None)
 }
 
 #[inline(always)]
@@ -121,7 +123,12 @@ fn may_ask(packet: &Packet, sk: *mut bpf_sock) -> bool {
         reserved: 0,
     };
     // SAFETY: as above.
-    QUERIES.insert(&key, unsafe { &*record }, 0).is_ok()
+    let asks = QUERIES.insert(&key, unsafe { &*record }, 0).is_ok();
+    if asks {
+        // SAFETY: as above.
+        cover(unsafe { (*record).cgroup_id }, COVERED_QUESTIONS);
+    }
+    asks
 }
 
 #[inline(always)]
@@ -151,7 +158,12 @@ fn may_arrive(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
 }
 
 #[inline(always)]
-fn refuse(skb: *mut __sk_buff, reason: Reason, packet: Option<Packet>) -> i32 {
+fn refuse(
+    skb: *mut __sk_buff,
+    reason: Reason,
+    packet: Option<Packet>,
+    sk: Option<*mut bpf_sock>,
+) -> i32 {
     // SAFETY: the context is valid.
     let cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
     let to = match packet {
@@ -169,7 +181,10 @@ fn refuse(skb: *mut __sk_buff, reason: Reason, packet: Option<Packet>) -> i32 {
             protocol: 0,
         },
     };
-    report::of_packet(reason, cgroup_id, &to);
+    report::report(reason as u32, cgroup_id, &to, Detail::Packet(skb), || {
+        // SAFETY: a full socket, checked by `full_socket`.
+        Who::of(sk.and_then(|sk| unsafe { origin_of(sk.cast()) }))
+    });
     REFUSE
 }
 

@@ -19,12 +19,13 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use interceptor_common::{
-    AF_INET, AF_INET6, COUNTER_REDIRECTED, DNS_PORT, LISTENER_MARK, OriginRecord, Reason,
+    AF_INET, AF_INET6, COUNTER_REDIRECTED, COVERED_REDIRECTED, DNS_PORT, LISTENER_MARK,
+    OriginRecord, Reason,
 };
 
 use crate::{
     PASS, REFUSE,
-    maps::{count, listener_mark, origin_of, origin_or_new, proxy_port},
+    maps::{count, cover, listener_mark, origin_of, origin_or_new, proxy_port},
     report::{self, Destination},
 };
 
@@ -119,11 +120,13 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
         return refuse(ctx, Reason::NoStorage, &to);
     };
     // SAFETY: the storage lives as long as the socket, which `connect` holds locked.
-    note(unsafe { &mut *record }, &to);
+    let record = unsafe { &mut *record };
+    note(record, &to);
     // SAFETY: as above.
     unsafe { rewrite(sock_addr, kind, port) };
     if stream {
         count(COUNTER_REDIRECTED);
+        cover(record.cgroup_id, COVERED_REDIRECTED);
     }
     PASS
 }
@@ -149,6 +152,12 @@ fn note(record: &mut OriginRecord, to: &Destination) {
 
 /// Whether the proxy's own listener would take the connection, or the question, in the network
 /// namespace of the socket.
+#[inline(always)]
+pub fn listens_here(ctx: &SockAddrContext) -> bool {
+    proxy_port().is_some_and(|port| listens(ctx, Kind::V4, port, true))
+}
+
+/// As [`listens_here`], for one address and kind of socket.
 #[inline(always)]
 fn listens(ctx: &SockAddrContext, kind: Kind, port: u16, stream: bool) -> bool {
     // SAFETY: all bytes zero is a valid value of these plain structures.

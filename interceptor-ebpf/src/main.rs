@@ -7,27 +7,31 @@
 //! | `sendmsg4`, `sendmsg6` | to port 53: the same; all else is refused |
 //! | `getpeername4`, `getpeername6`, `recvmsg4`, `recvmsg6` | names the origin, not the proxy |
 //! | `bind4`, `bind6` | refuses the proxy's port |
+//! | `connect` and datagrams of Unix sockets | listed: to the proxy, or where the list says; all else by the operator's default (Linux 6.7) |
 //! | `setsockopt` | refuses what leads around the redirection |
 //! | sock_ops (agents) | puts the flow into the table once its addresses are fixed |
 //! | sock_ops (proxy) | moves the flow from the table into the accepted socket |
 //! | skb egress, ingress | default deny: only redirected flows, questions to the resolver, and an agent's own servers on loopback |
 //!
-//! Every helper used here is there on Linux 6.1 for its program type; the object
-//! is loaded there by a test.
+//! Every helper used here is there on Linux 6.1 for its program type, but for those of the
+//! two programs for Unix sockets, which are left out there; the object is loaded there by
+//! a test.
 //!
-//! What these programs do not do: see AF_UNIX, AF_VSOCK or AF_PACKET sockets, or
-//! sockets that were born outside the cgroup.
+//! What these programs do not do: see AF_VSOCK or AF_PACKET sockets, or sockets that were
+//! born outside the cgroup.
 #![no_std]
 #![no_main]
 
 mod backstop;
 mod connect;
+mod listener;
 mod maps;
 mod names;
 mod options;
 mod report;
 mod sockets;
 mod sockops;
+mod unix;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops},
@@ -92,6 +96,18 @@ fn bind_v4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(bind6)]
 fn bind_v6(ctx: SockAddrContext) -> i32 {
     sockets::bind(&ctx)
+}
+
+// The two for Unix sockets stand in sections of their kind of program; user space attaches
+// them where they belong.
+#[cgroup_sock_addr(connect4)]
+fn unix_connect(ctx: SockAddrContext) -> i32 {
+    unix::connect(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn unix_sendmsg(ctx: SockAddrContext) -> i32 {
+    unix::datagram(&ctx)
 }
 
 #[cgroup_sockopt(setsockopt)]

@@ -3,13 +3,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
 use interceptor_common::{
-    COUNTERS as COUNTER_SLOTS, FlowKey, OriginRecord, QueryKey, RefusalRecord, Settings,
+    COUNTERS as COUNTER_SLOTS, COVERED_REDIRECTED, Coverage, FlowKey, OriginRecord, QueryKey,
+    Reason, RefusalRecord, Settings, UnixEntry, UnixLayout, UnixName,
 };
 
 /// What user space decided. One entry.
@@ -39,16 +41,45 @@ pub static QUERIES: LruHashMap<QueryKey, OriginRecord, 16384> = LruHashMap::new(
 /// Refusals on their way to user space. A full ring loses reports and counts them;
 /// what was refused stays refused.
 #[btf_map]
-pub static REFUSALS: RingBuf<RefusalRecord, 262144> = RingBuf::new();
+pub static REFUSALS: RingBuf<RefusalRecord, 524288> = RingBuf::new();
 
 /// How much each cgroup reported lately. Evicts: what is lost is bookkeeping that
 /// starts afresh.
 #[btf_map]
 pub static REPORTED: LruHashMap<u64, Reported, 1024> = LruHashMap::new();
 
+/// What is done with which Unix sockets. Written from user space only.
+#[btf_map]
+pub static UNIX_SOCKETS: HashMap<UnixName, UnixEntry, 1024> = HashMap::new();
+
+/// Where the kernel keeps what tells whose a Unix socket is. Written from user space only.
+#[btf_map]
+pub static UNIX_LAYOUT: Array<UnixLayout, 1> = Array::new();
+
+/// Room to compare names in, which a program's stack has not.
+#[btf_map]
+pub static UNIX_ROOM: PerCpuArray<[u64; 28], 1> = PerCpuArray::new();
+
+/// What each cgroup did. Memory is taken as cgroups come; user space removes those that
+/// are over. When it is full a cgroup more is not counted, and what it does is held all
+/// the same.
+#[btf_map]
+pub static COVERAGE: PerCpuHashMap<u64, Coverage, 16384, { BPF_F_NO_PREALLOC as usize }> =
+    PerCpuHashMap::new();
+
+/// What a cgroup did that did nothing yet: all zero, and never written. A program's stack
+/// has no room for it.
+#[btf_map]
+pub static NOTHING_YET: Array<Coverage, 1> = Array::new();
+
 /// Counters, a slot a reason and those named `COUNTER_*`.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { COUNTER_SLOTS as usize }> = PerCpuArray::new();
+
+const BPF_NOEXIST: u64 = 1;
+
+// A slot for each reason, in front of those that have names of their own.
+const _: () = assert!(Reason::ALL.len() <= COVERED_REDIRECTED);
 
 /// How much a cgroup reported in the current second.
 #[repr(C)]
@@ -79,6 +110,27 @@ pub fn count(slot: u32) {
         // lost addition would cost a count and nothing else.
         unsafe { *value += 1 }
     }
+}
+
+/// Adds one to a counter of a cgroup's: the slot of a [`Reason`], or one named `COVERED_*`.
+#[inline(always)]
+pub fn cover(cgroup_id: u64, slot: usize) {
+    let found = COVERAGE.get_ptr_mut(cgroup_id).or_else(|| {
+        let _ = COVERAGE.insert(cgroup_id, NOTHING_YET.get(0)?, BPF_NOEXIST);
+        COVERAGE.get_ptr_mut(cgroup_id)
+    });
+    if let Some(slots) = found
+        && slot < 24
+    {
+        // SAFETY: the slots of this CPU, as with `count`.
+        unsafe { *slots.cast::<u64>().add(slot) += 1 }
+    }
+}
+
+/// What is done with a Unix socket that is not listed.
+#[inline(always)]
+pub fn unix_default() -> u16 {
+    SETTINGS.get(0).map_or(0, |settings| settings.unix)
 }
 
 /// The record in a socket's storage.

@@ -10,7 +10,7 @@ use crate::{
     PASS, REFUSE,
     connect::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, refuse},
     maps::{origin_or_new, proxy_port},
-    report::{self, Destination},
+    report::{self, Destination, Who},
 };
 
 const EPROTONOSUPPORT: i32 = 93;
@@ -33,8 +33,14 @@ pub fn create(ctx: &SockContext) -> i32 {
         // SAFETY: the context of this hook is the full socket.
         match unsafe { origin_or_new(sock.cast()) } {
             Some(record) => {
+                let who = Who::runs();
                 // SAFETY: nobody else knows the socket yet.
-                unsafe { (*record).cgroup_id = cgroup_id };
+                unsafe {
+                    (*record).cgroup_id = cgroup_id;
+                    (*record).comm = who.comm;
+                    (*record).tgid = who.tgid;
+                    (*record).uid = who.uid;
+                }
                 return PASS;
             }
             None => Reason::NoStorage,

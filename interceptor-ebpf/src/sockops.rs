@@ -20,7 +20,7 @@ use interceptor_common::{
 
 use crate::{
     maps::{FLOWS, count, origin_of, origin_or_new, proxy_port},
-    report::{self, Destination},
+    report::{self, Destination, Detail, Who},
 };
 
 const TCP_CONNECT: u32 = 3;
@@ -81,7 +81,13 @@ fn store(ctx: &SockOpsContext) {
             family: record.family,
             protocol: 6,
         };
-        report::of_packet(Reason::FlowsFull, record.cgroup_id, &to);
+        report::report(
+            Reason::FlowsFull as u32,
+            record.cgroup_id,
+            &to,
+            Detail::None,
+            || Who::of(Some(record)),
+        );
         return;
     }
     record.flags |= FLAG_STORED;

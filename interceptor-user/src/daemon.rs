@@ -227,7 +227,9 @@ async fn up(
     if let Some(kernel) = &house.kernel {
         let redirected = Redirected::bind(kernel, &house.life.sockets)?;
         port = Some(redirected.port);
+        let sockets = crate::flow::unix::Redirected::bind(kernel, &house.config)?;
         redirected.accept(&house);
+        sockets.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
         house
             .life
@@ -541,7 +543,10 @@ async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
         match refusals.next().await {
             Ok(refusal) => {
                 let alert = bypass(&house, &refusal);
-                warn!("{}", alert.line);
+                match refusal.reason.is_refusal() {
+                    true => warn!("{}", alert.line),
+                    false => info!("{}", alert.line),
+                }
                 house.recorder.alert(alert);
             }
             Err(error) => {
@@ -557,7 +562,10 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
     let run = house
         .runs
         .as_ref()
-        .and_then(|runs| runs.refused(refusal.cgroup_id, count));
+        .and_then(|runs| match refusal.reason.is_refusal() {
+            true => runs.refused(refusal.cgroup_id, count),
+            false => runs.of_cgroup(refusal.cgroup_id),
+        });
     let agent = run
         .as_ref()
         .map_or("an unknown agent", |run| run.agent.as_str());
@@ -565,28 +573,27 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
         Some(pid) => format!("{agent}: {} (pid {pid})", refusal.comm),
         None => agent.to_owned(),
     };
-    let protocol = match refusal.protocol {
-        1 | 58 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        132 => "SCTP".to_owned(),
-        136 => "UDP-Lite".to_owned(),
-        255 => "raw".to_owned(),
-        262 => "MPTCP".to_owned(),
-        other => format!("protocol {other}"),
+    let packet = refusal.packet.as_ref();
+    let protocol = match (&refusal.unix, packet.and_then(|packet| packet.protocol)) {
+        (Some(_), _) => "Unix socket".to_owned(),
+        (None, Some(protocol)) => kernel::Packet::protocol_name(protocol.into()),
+        (None, None) => kernel::Packet::protocol_name(refusal.protocol),
     };
     let address = refusal.address.map(|address| address.to_string());
-    let line = format!(
-        "refused {who}: {protocol}{}: {}",
-        address
-            .as_deref()
-            .map(|a| format!(" to {a}"))
-            .unwrap_or_default(),
-        refusal.reason.name()
-    );
+    let to = match (&refusal.unix, &address) {
+        (Some(name), _) => format!(" {name}"),
+        (None, Some(address)) => format!(" to {address}"),
+        (None, None) => String::new(),
+    };
+    let is_refusal = refusal.reason.is_refusal();
+    let did = if is_refusal { "refused" } else { "passed" };
+    let line = format!("{did} {who}: {protocol}{to}: {}", refusal.reason.name());
     Alert {
-        severity: Severity::Medium,
-        kind: "bypass",
+        severity: match is_refusal {
+            true => Severity::Medium,
+            false => Severity::Info,
+        },
+        kind: if is_refusal { "bypass" } else { "unix" },
         line,
         meta: json!({
             "reason": refusal.reason.name(),
@@ -595,8 +602,10 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
             "pid": refusal.pid,
             "uid": refusal.uid,
             "comm": refusal.comm,
-            "protocol": refusal.protocol,
+            "protocol": packet.and_then(|packet| packet.protocol.map(u32::from)).unwrap_or(refusal.protocol),
             "address": address,
+            "unix": refusal.unix,
+            "packet": packet,
             "cgroup_id": refusal.cgroup_id,
             "suppressed": refusal.suppressed,
         })

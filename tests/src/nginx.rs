@@ -30,6 +30,8 @@ pub struct Nginx {
     pub port_tls: u16,
     /// Under TLS, only for who shows a certificate of [`Nginx::clients`].
     pub port_mutual: u16,
+    /// In the clear, HTTP/1, over a Unix socket.
+    pub socket: PathBuf,
     /// Its certificate, for `localhost` and 127.0.0.1.
     pub certificates: Certificates,
     /// A client's certificate that it accepts.
@@ -89,6 +91,7 @@ impl Nginx {
                fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;\n\
                scgi_temp_path {folder}/scgi;\n\
                server {{ listen 127.0.0.1:{port}; {pages} }}\n\
+               server {{ listen unix:{folder}/nginx.sock; {pages} }}\n\
                server {{ listen 127.0.0.1:{port_http2} http2; {pages} }}\n\
                server {{ listen 127.0.0.1:{port_tls} ssl http2; {tls} {pages} }}\n\
                server {{ listen 127.0.0.1:{port_mutual} ssl; {tls}\n\
@@ -117,6 +120,7 @@ impl Nginx {
             port_http2,
             port_tls,
             port_mutual,
+            socket: folder.join("nginx.sock"),
             certificates,
             clients,
             access,

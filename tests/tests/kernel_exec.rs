@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use interceptor_tests::{daemon, eventually, needs};
 use interceptor_user::agents::Runs;
+use interceptor_user::config::UnixDefault;
 use interceptor_user::kernel::{self, Kernel, Options, cgroup};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ impl House {
             cgroup: format!("itest-exec-{}", std::process::id()),
             runtime_dir: folder.path().join("run"),
             max_flows: 64,
+            unix: UnixDefault::Allow,
         };
         let kernel = Arc::new(Kernel::load(&options)?);
         let runs = Arc::new(Runs::open(&kernel, &options.runtime_dir)?);

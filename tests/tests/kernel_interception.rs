@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::{eventually, needs};
+use interceptor_user::config::UnixDefault;
 use interceptor_user::kernel::{self, Kernel, Options, Origin, Reason, Refusals, cgroup};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ impl Place {
                 ),
                 runtime_dir: folder.path().to_owned(),
                 max_flows,
+                unix: UnixDefault::Allow,
             },
             _folder: folder,
         })

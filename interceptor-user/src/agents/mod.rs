@@ -489,6 +489,24 @@ impl Runs {
         }
     }
 
+    /// Who is behind a connection over a Unix socket, as the kernel says of its other end.
+    /// Blocks as [`Runs::identify`] does.
+    #[must_use]
+    pub fn identify_peer(&self, pid: u32, uid: u32, gid: u32) -> Identity {
+        let cgroup_id = cgroup::of_process(pid)
+            .and_then(|path| cgroup::id(&self.cgroup_root.join(path.trim_start_matches('/'))));
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        self.identify(&Origin {
+            // Where it goes is no matter of who it is.
+            address: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            pid,
+            uid,
+            gid,
+            comm: comm.trim_end().replace(char::is_control, "\u{fffd}"),
+            cgroup_id: cgroup_id.unwrap_or_default(),
+        })
+    }
+
     /// The runs that are going on, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Run> {

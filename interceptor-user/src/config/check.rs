@@ -183,6 +183,7 @@ impl Check<'_, '_> {
                 Some(written::Uninspected::Block) => Uninspected::Block,
                 None => fallback.uninspected,
             },
+            unix: self.unix(raw.unix, fallback.unix),
         }
     }
 
@@ -244,6 +245,7 @@ impl Check<'_, '_> {
     fn target(&mut self, raw: written::Target, at: Location) -> Target {
         let name = self.name(&raw.name, "a target");
         let place = match (&raw.host, &raw.address) {
+            (None, None) if raw.socket.is_some() => self.socket(&raw).unwrap_or_else(nowhere),
             (Some(host), None) => self.host(host),
             (None, Some(address)) => self.network(address),
             (Some(_), Some(address)) => {
@@ -257,12 +259,21 @@ impl Check<'_, '_> {
             (None, None) => {
                 self.error(
                     at,
-                    format!("target {name:?} has neither `host` nor `address`"),
-                    "for example `host: orders.internal` or `address: 10.0.0.0/24`",
+                    format!("target {name:?} has neither `host` nor `address` nor `socket`"),
+                    "for example `host: orders.internal`, `address: 10.0.0.0/24` or `socket: /run/postgresql/.s.PGSQL.5432`",
                 );
                 nowhere()
             }
         };
+        if let Some(socket) = &raw.socket
+            && (raw.host.is_some() || raw.address.is_some())
+        {
+            self.error(
+                socket.referenced,
+                "a target with a `socket` has neither `host` nor `address`",
+                "",
+            );
+        }
         if let Some(port) = &raw.port
             && port.value == 0
         {
@@ -720,6 +731,7 @@ fn same(one: &Place, other: &Place) -> bool {
     match (one, other) {
         (Place::Host(one), Place::Host(other)) => !one.is_empty() && one == other,
         (Place::Network(one), Place::Network(other)) => one == other,
+        (Place::Socket(one), Place::Socket(other)) => one == other,
         _ => false,
     }
 }
@@ -728,6 +740,7 @@ fn is_one_address(target: &Target) -> bool {
     let single = match &target.place {
         Place::Host(_) => true,
         Place::Network(network) => network.prefix_len() == network.max_prefix_len(),
+        Place::Socket(_) => false,
     };
     single && target.port.is_some()
 }

@@ -2,7 +2,8 @@
 //!
 //! * [`written`] is the form on disk, [`check`] and [`credentials`] turn it into the types here or
 //!   says what is wrong, [`faults`] shows that with line, column and caret;
-//! * [`table`] tells which target a destination belongs to.
+//! * [`table`] tells which target a destination belongs to;
+//! * [`unix`] says what is done with Unix sockets.
 //!
 //! Unknown keys are errors: a misspelt `default: block` that only warned would
 //! let everything pass. So are keys of the format that are not done yet. A secret
@@ -15,6 +16,7 @@ mod faults;
 mod retention;
 mod table;
 pub(crate) mod units;
+mod unix;
 mod written;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ use std::time::Duration;
 pub use faults::{ConfigError, Faults};
 pub use retention::{ArchiveTo, Retention};
 pub use table::TargetTable;
+pub use unix::{Unix, UnixDefault, UnixSocket};
 
 use http::HeaderName;
 use interceptor_policy::DefaultVerdict;
@@ -115,6 +118,8 @@ pub struct Intercept {
     pub default: DefaultVerdict,
     /// What is done with what cannot be read.
     pub uninspected: Uninspected,
+    /// What is done with Unix sockets.
+    pub unix: Unix,
 }
 
 /// An agent that something else starts.
@@ -173,7 +178,7 @@ impl Target {
     pub fn host(&self) -> Option<&str> {
         match &self.place {
             Place::Host(host) => Some(host),
-            Place::Network(_) => None,
+            Place::Network(_) | Place::Socket(_) => None,
         }
     }
 }
@@ -228,6 +233,8 @@ pub enum Place {
     Host(String),
     /// Addresses.
     Network(IpNet),
+    /// A Unix socket of this host's.
+    Socket(UnixSocket),
 }
 
 /// The upstream leg's TLS, in libpq's words.
@@ -515,6 +522,7 @@ impl Default for Config {
                 agents: Vec::new(),
                 default: DefaultVerdict::Block,
                 uninspected: Uninspected::Block,
+                unix: Unix::default(),
             },
             targets: Vec::new(),
             rules: STANDARD_RULES

@@ -19,7 +19,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{Place, Target};
-use crate::net::Origin;
+use crate::net::{Host, Origin};
 
 /// How often hosts are looked up.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -97,7 +97,11 @@ impl TargetTable {
                 (Place::Network(network), Some(address)) => {
                     network.contains(&address).then(|| network.prefix_len())
                 }
-                (_, None) => None,
+                (Place::Socket(socket), None) => match &origin.host {
+                    Host::Socket(path) => (socket.text() == **path).then_some(u8::MAX),
+                    _ => None,
+                },
+                (_, None) | (Place::Socket(_), Some(_)) => None,
             };
             let Some(bits) = bits else { continue };
             let rank = (bits, target.port.is_some());
@@ -120,7 +124,7 @@ impl TargetTable {
             Place::Network(network) if network.prefix_len() == network.max_prefix_len() => {
                 Ok(SocketAddr::new(network.addr(), port))
             }
-            Place::Network(_) => Err(many()),
+            Place::Network(_) | Place::Socket(_) => Err(many()),
             Place::Host(host) => {
                 let found: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
                     .await?
@@ -182,7 +186,6 @@ fn max_bits(address: IpAddr) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Host;
 
     fn target(name: &str, place: Place, port: Option<u16>) -> Target {
         Target {

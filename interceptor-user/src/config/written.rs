@@ -67,6 +67,26 @@ pub(super) struct Intercept {
     pub(super) default: Option<DefaultVerdict>,
     pub(super) uninspected: Option<Uninspected>,
     pub(super) when_down: Option<Spanned<DefaultVerdict>>,
+    #[serde(default)]
+    pub(super) unix: Unix,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unix {
+    pub(super) default: Option<UnixDefault>,
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<String>>,
+    pub(super) block: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UnixDefault {
+    Own,
+    Block,
+    Record,
+    Allow,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +122,7 @@ pub(super) struct Target {
     pub(super) name: Spanned<String>,
     pub(super) host: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<String>>,
+    pub(super) socket: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<u16>>,
     pub(super) via: Option<Spanned<String>>,
     pub(super) protocol: Option<Spanned<Protocol>>,

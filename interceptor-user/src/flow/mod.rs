@@ -1,6 +1,6 @@
 //! Accepting, identifying and pumping flows.
 //!
-//! The rooms in the order in which a flow passes them: [`listener`] accepts,
+//! The rooms in the order in which a flow passes them: [`listener`] and [`unix`] accept,
 //! [`serve`] finds out who and where and what, [`postgres`], [`http`], [`ssh`] and
 //! [`opaque`] open both legs and make the session, [`pump`] moves its bytes (and
 //! for HTTP [`crate::http`]). [`rules`] are the
@@ -16,6 +16,7 @@ pub mod rules;
 pub mod serve;
 pub mod shared;
 pub mod ssh;
+pub mod unix;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

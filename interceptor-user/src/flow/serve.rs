@@ -317,7 +317,7 @@ pub fn carried(
 }
 
 /// Finds out what is spoken, and has it served.
-async fn serve(house: Arc<House>, flow: Flow, mut tcp: Socket) {
+pub(super) async fn serve(house: Arc<House>, flow: Flow, mut tcp: Socket) {
     let mut first = Vec::new();
     let wanted = flow.target.as_ref().and_then(|target| target.protocol);
     let wire = match tokio::time::timeout(DETECT_PATIENCE, first_bytes(&mut tcp, &mut first)).await

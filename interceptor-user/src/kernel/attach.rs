@@ -11,23 +11,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{Map, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
-use interceptor_common::ABI;
-use tracing::{debug, info};
+use interceptor_common::{ABI, UnixLayout};
+use tracing::{debug, info, warn};
 
 use super::sys::{self, AttachType};
-use super::{Handed, Kernel, KernelError, OLDEST_KERNEL, Options, attached, cgroup, pins};
+use super::{
+    Handed, Kernel, KernelError, OLDEST_KERNEL, Options, attached, cgroup, layout, pins, unix,
+};
 
 /// The programs, compiled; `cargo xtask ebpf` rebuilds them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../interceptor-ebpf/object/interceptor.o"
 ));
 
 /// Maps that outlive the daemon.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 13] = [
     "SETTINGS",
     "ORIGINS",
     "LISTENERS",
@@ -36,6 +38,11 @@ const MAPS: [&str; 8] = [
     "REFUSALS",
     "REPORTED",
     "COUNTERS",
+    "UNIX_SOCKETS",
+    "COVERAGE",
+    "UNIX_LAYOUT",
+    "UNIX_ROOM",
+    "NOTHING_YET",
 ];
 
 /// One hook at the agents' cgroup.
@@ -46,9 +53,16 @@ pub(super) struct Hook {
     pub(super) attach_type: AttachType,
 }
 
+impl Hook {
+    /// Whether it stands at the living cgroup, as its pin in `links` says.
+    pub(super) fn stands(&self, links: &Path, cgroup_id: u64) -> bool {
+        sys::stands(&links.join(self.name), cgroup_id, self.attach_type)
+    }
+}
+
 /// The hooks at the agents' cgroup, in the order in which they are attached: from
 /// the first one on nothing leaves that is not redirected.
-pub(super) const HOOKS: [Hook; 15] = [
+pub(super) static HOOKS: [Hook; 15] = [
     hook("egress", AttachType::Egress),
     hook("ingress", AttachType::Ingress),
     hook("agent_ops", AttachType::SockOps),
@@ -64,6 +78,13 @@ pub(super) const HOOKS: [Hook; 15] = [
     hook("bind_v6", AttachType::Bind6),
     hook("created", AttachType::SockCreate),
     hook("set_option", AttachType::Setsockopt),
+];
+
+/// Those that a kernel may lack. They come after the others, and what they see is refused by
+/// no other.
+pub(super) static UNIX_HOOKS: [Hook; 2] = [
+    hook("unix_connect", AttachType::UnixConnect),
+    hook("unix_sendmsg", AttachType::UnixSendmsg),
 ];
 
 const PROXY_OPS: &str = "proxy_ops";
@@ -105,14 +126,13 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
 
     let mut ebpf = load_object(&maps, options.max_flows)?;
     load_programs(&mut ebpf)?;
-    let mut programs = Vec::new();
+    let mut programs: Vec<(&'static Hook, OwnedFd)> = Vec::new();
     for hook in &HOOKS {
         let program = program(&ebpf, hook.name)?;
-        programs.push(
-            program
-                .try_clone_to_owned()
-                .map_err(KernelError::io("keeping a program for", &agents))?,
-        );
+        let program = program
+            .try_clone_to_owned()
+            .map_err(KernelError::io("keeping a program for", &agents))?;
+        programs.push((hook, program));
     }
     let mut proxy_links = vec![attach_proxy(&ebpf, &proxy)?];
     // An accepted socket is of the cgroup that its listener was born in.
@@ -120,6 +140,23 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
     if listeners_cgroup != proxy && listeners_cgroup.is_dir() {
         proxy_links.push(attach_proxy(&ebpf, &listeners_cgroup)?);
     }
+    let without_unix = match unix::load(&maps) {
+        Ok(unix) => {
+            programs.extend(unix);
+            let mut layout: Array<MapData, UnixLayout> = map(&mut ebpf, "UNIX_LAYOUT")?;
+            match layout::read() {
+                Ok(read) => layout
+                    .set(0, read, 0)
+                    .map_err(KernelError::map("telling where sockets are kept"))?,
+                Err(why) => warn!("no Unix socket counts as an agent's own: {why}"),
+            }
+            None
+        }
+        Err(why) => {
+            warn!("Unix sockets are not seen, and agents connect to them as their user may: {why}");
+            Some(why)
+        }
+    };
     // The maps before the hooks: what cannot be read must not be in force.
     let kernel = Kernel {
         settings: Mutex::new(map(&mut ebpf, "SETTINGS")?),
@@ -127,6 +164,10 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
         origins: map(&mut ebpf, "ORIGINS")?,
         queries: map(&mut ebpf, "QUERIES")?,
         counters: map(&mut ebpf, "COUNTERS")?,
+        unix_sockets: Mutex::new(map(&mut ebpf, "UNIX_SOCKETS")?),
+        coverage: Mutex::new(map(&mut ebpf, "COVERAGE")?),
+        unix_default: options.unix,
+        without_unix,
         refusals: Mutex::new(Some(
             ebpf.take_map("REFUSALS")
                 .ok_or(KernelError::Missing { name: "REFUSALS" })?,
@@ -144,7 +185,7 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
         // Nobody listens yet; an older daemon's port may be somebody else's by now.
         kernel.set_port(0)?;
     }
-    for (hook, program) in HOOKS.iter().zip(&kernel.programs) {
+    for (hook, program) in &kernel.programs {
         attach(
             hook,
             program.as_fd(),

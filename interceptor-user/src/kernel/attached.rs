@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
 
-use super::attach::{HOOKS, attach};
+use super::attach::{HOOKS, Hook, UNIX_HOOKS, attach};
 use super::sys::{self, AttachType};
 use super::{Kernel, KernelError, cgroup};
 
@@ -32,7 +32,12 @@ impl Kernel {
         let id = self.may_attach(path)?;
         let dir = File::open(path).map_err(KernelError::io("opening", path))?;
         let links = self.folder.join(format!("{PREFIX}{id}"));
-        if self.attached().contains(&id) && is_whole(&links, id) {
+        if self.attached().contains(&id)
+            && self
+                .programs
+                .iter()
+                .all(|(hook, _)| hook.stands(&links, id))
+        {
             return Ok(id);
         }
         self.check_alone_at(path)?;
@@ -157,7 +162,7 @@ fn overlap(one: &Path, other: &Path) -> bool {
 
 /// Brings all hooks into force at one cgroup.
 fn stand(
-    programs: &[OwnedFd],
+    programs: &[(&'static Hook, OwnedFd)],
     dir: &File,
     path: &Path,
     id: u64,
@@ -169,7 +174,7 @@ fn stand(
         }
         _ => {}
     }
-    for (hook, program) in HOOKS.iter().zip(programs) {
+    for (hook, program) in programs {
         attach(hook, program.as_fd(), dir, path, id, links)?;
     }
     Ok(())
@@ -177,7 +182,7 @@ fn stand(
 
 /// Takes up what an earlier daemon pinned: its own programs are replaced by these. What
 /// cannot be taken up stays as it is, and refuses.
-pub(super) fn take_over(folder: &Path, root: &Path, programs: &[OwnedFd]) {
+pub(super) fn take_over(folder: &Path, root: &Path, programs: &[(&'static Hook, OwnedFd)]) {
     for (id, links) in folders(folder) {
         let Some(path) = cgroup::by_id(root, id) else {
             debug!(cgroup = id, "an attached cgroup is gone");
@@ -208,11 +213,9 @@ pub(super) fn folders(folder: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
         })
 }
 
-/// Whether every hook stands at the living cgroup.
+/// Whether every hook that no kernel may lack stands at the living cgroup.
 pub(super) fn is_whole(links: &Path, id: u64) -> bool {
-    HOOKS
-        .iter()
-        .all(|hook| sys::stands(&links.join(hook.name), id, hook.attach_type))
+    HOOKS.iter().all(|hook| hook.stands(links, id))
 }
 
 /// Removes one folder of pins, and so the hooks: the default-deny one last.
@@ -220,7 +223,7 @@ fn take_out(links: &Path) -> Result<bool, KernelError> {
     if !links.exists() {
         return Ok(false);
     }
-    for hook in HOOKS.iter().rev() {
+    for hook in HOOKS.iter().chain(&UNIX_HOOKS).rev() {
         let pin = links.join(hook.name);
         for pin in [links.join(format!("{}_new", hook.name)), pin] {
             match fs::remove_file(&pin) {

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
-use super::attach::{HOOKS, release, version};
+use super::attach::{HOOKS, UNIX_HOOKS, release, version};
 use super::{OLDEST_KERNEL, Options, attached, cgroup, pins, sys};
+
+/// The first kernel that shows Unix sockets to programs.
+const UNIX_KERNEL: (u32, u32) = (6, 7);
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -84,6 +87,7 @@ pub fn look(options: &Options) -> Vec<Finding> {
         mounts(),
         programs(options),
         others(options),
+        unix(options, &release()),
     ]
 }
 
@@ -249,6 +253,42 @@ fn others(options: &Options) -> Finding {
             ),
             "start `interceptor run`: it attaches what is missing and clears away what is gone",
         )
+    }
+}
+
+/// Whether Unix sockets are seen.
+fn unix(options: &Options, release: &str) -> Finding {
+    const NAME: &str = "unix sockets";
+    let folder = pins::folder(&options.runtime_dir);
+    if version(release).is_none_or(|found| found < UNIX_KERNEL) {
+        let (major, minor) = UNIX_KERNEL;
+        return Finding::warn(
+            NAME,
+            format!("Linux {release} shows them to no program: agents reach what their user may"),
+            format!("Linux {major}.{minor} or newer; or give agents a user that may reach none"),
+        );
+    }
+    if !nix::unistd::geteuid().is_root() || !pins::is_bpffs(&folder) {
+        return Finding::warn(
+            NAME,
+            "whether they are seen is not known",
+            "start `interceptor run`, and run this command as root",
+        );
+    }
+    let id = cgroup::root()
+        .and_then(|root| cgroup::child(&root, &options.cgroup))
+        .and_then(|agents| cgroup::id(&agents))
+        .unwrap_or_default();
+    match UNIX_HOOKS
+        .iter()
+        .all(|hook| hook.stands(&links(&folder), id))
+    {
+        true => Finding::ok(NAME, "what agents connect to is decided by its name"),
+        false => Finding::warn(
+            NAME,
+            "they are not seen: agents reach what their user may",
+            "the daemon's log says why, where it started",
+        ),
     }
 }
 

@@ -16,10 +16,14 @@
 mod attach;
 mod attached;
 pub mod cgroup;
+mod coverage;
 pub mod health;
+mod layout;
+pub mod packet;
 mod pins;
 mod refusals;
 mod sys;
+pub mod unix;
 
 use std::fs::File;
 use std::io;
@@ -28,13 +32,20 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage,
+};
 pub use interceptor_common::Reason;
 use interceptor_common::{
     ABI, AF_INET, AF_INET6, COUNTER_ACCEPTED, COUNTER_LOST, COUNTER_REDIRECTED, COUNTER_SUPPRESSED,
-    LISTENER_MARK, OriginRecord, QueryKey, Settings,
+    Coverage, LISTENER_MARK, OriginRecord, QueryKey, Settings, UNIX_ALLOW, UNIX_BLOCK, UNIX_RECORD,
+    UNIX_SAME, UnixEntry, UnixName,
 };
 
+use crate::config::UnixDefault;
+
+pub use self::coverage::Covered;
+pub use self::packet::Packet;
 pub use self::refusals::{Refusal, Refusals};
 
 /// Oldest kernel that the programs are loaded on by the tests.
@@ -67,6 +78,8 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// How many redirected connections may be between `connect` and accept at once.
     pub max_flows: u32,
+    /// What is done with a Unix socket that is not listed.
+    pub unix: UnixDefault,
 }
 
 impl Options {
@@ -77,6 +90,7 @@ impl Options {
             cgroup: config.intercept.cgroup.clone(),
             runtime_dir: config.runtime_dir.clone(),
             max_flows: 65_536,
+            unix: config.intercept.unix.default,
         }
     }
 }
@@ -263,13 +277,18 @@ pub struct Kernel {
     proxy_cgroup: PathBuf,
     /// The pins.
     folder: PathBuf,
-    /// In the order of the hooks, for further cgroups.
-    programs: Vec<OwnedFd>,
+    /// In the order in which they are attached, for further cgroups.
+    programs: Vec<(&'static attach::Hook, OwnedFd)>,
     settings: Mutex<Array<MapData, Settings>>,
     listeners: Mutex<SkStorage<MapData, u64>>,
     origins: SkStorage<MapData, OriginRecord>,
     queries: HashMap<MapData, QueryKey, OriginRecord>,
     counters: PerCpuArray<MapData, u64>,
+    unix_sockets: Mutex<HashMap<MapData, UnixName, UnixEntry>>,
+    coverage: Mutex<PerCpuHashMap<MapData, u64, Coverage>>,
+    unix_default: UnixDefault,
+    /// Why the programs for Unix sockets are not in force, where they are not.
+    without_unix: Option<String>,
     /// Where its reader begins is read when it is opened, and a daemon before this one
     /// may read until it has stopped: so it is opened when it is first asked for.
     refusals: Mutex<Option<Map>>,
@@ -401,7 +420,12 @@ impl Kernel {
         let settings = Settings {
             abi: ABI,
             port,
-            reserved: 0,
+            unix: match self.unix_default {
+                UnixDefault::Own => UNIX_SAME,
+                UnixDefault::Block => UNIX_BLOCK,
+                UnixDefault::Record => UNIX_RECORD,
+                UnixDefault::Allow => UNIX_ALLOW,
+            },
         };
         self.settings
             .lock()
@@ -472,7 +496,7 @@ impl Kernel {
         };
         for reason in Reason::ALL {
             let count = self.counter(reason as u32)?;
-            if count > 0 {
+            if count > 0 && reason.is_refusal() {
                 counters.refused.push((reason, count));
             }
         }

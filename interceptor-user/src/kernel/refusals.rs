@@ -6,6 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use interceptor_common::{Reason, RefusalRecord};
 use tokio::io::unix::AsyncFd;
 
+use super::packet::Packet;
 use super::{KernelError, address, name};
 
 /// Something the kernel refused an agent.
@@ -23,6 +24,10 @@ pub struct Refusal {
     pub uid: Option<u32>,
     /// The thread's name; empty where a packet was refused.
     pub comm: String,
+    /// A Unix socket's name, where one was asked for; an abstract one begins with `@`.
+    pub unix: Option<String>,
+    /// What a refused packet was.
+    pub packet: Option<Packet>,
     /// Id of the socket's cgroup.
     pub cgroup_id: u64,
     /// Refusals of the same cgroup that went unreported since its last report.
@@ -105,6 +110,9 @@ fn read(bytes: &[u8]) -> Option<Refusal> {
     let record = unsafe { bytes.as_ptr().cast::<RefusalRecord>().read_unaligned() };
     let known = record.address != [0; 16] || record.port != 0;
     let process = record.uid != u32::MAX;
+    let length = usize::try_from(record.detail_length).unwrap_or(usize::MAX);
+    let detail = record.detail.get(..length).unwrap_or(&record.detail);
+    let is_unix = i32::from(record.family) == libc::AF_UNIX;
     Some(Refusal {
         reason: Reason::from_number(record.reason)?,
         address: known
@@ -114,7 +122,24 @@ fn read(bytes: &[u8]) -> Option<Refusal> {
         pid: process.then_some(record.tgid),
         uid: process.then_some(record.uid),
         comm: name(&record.comm),
+        unix: is_unix.then(|| unix_name(detail)),
+        packet: (record.length > 0).then(|| Packet::read(detail, record.length)),
         cgroup_id: record.cgroup_id,
         suppressed: record.suppressed,
     })
+}
+
+/// A Unix socket's name for people; what an agent wrote into it is no control of a
+/// terminal's.
+fn unix_name(bytes: &[u8]) -> String {
+    let (mark, bytes) = match bytes.split_first() {
+        Some((0, name)) => ("@", name),
+        _ => ("", bytes),
+    };
+    let name = String::from_utf8_lossy(bytes);
+    let name = name.trim_end_matches('\0');
+    let plain = name
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    mark.chars().chain(plain).collect()
 }

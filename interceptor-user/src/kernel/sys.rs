@@ -11,12 +11,17 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya_obj::generated::bpf_insn;
+
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+const SOCK_ADDR: u32 = 18;
 /// `BPF_LINK_TYPE_CGROUP`.
 const CGROUP_LINK: u32 = 3;
 
@@ -39,6 +44,8 @@ pub(super) enum AttachType {
     Setsockopt = 22,
     Getpeername4 = 29,
     Getpeername6 = 30,
+    UnixConnect = 49,
+    UnixSendmsg = 50,
 }
 
 /// What a link is.
@@ -48,6 +55,62 @@ pub(super) struct LinkInfo {
     /// 0 once the cgroup is gone.
     pub(super) cgroup_id: u64,
     pub(super) attach_type: u32,
+}
+
+/// Loads a program for socket addresses that aya has no name for. The error holds the end
+/// of what the verifier says.
+pub(super) fn load_sock_addr(
+    instructions: &[bpf_insn],
+    attach_type: AttachType,
+    name: &str,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let mut attr = Attr {
+        kind: SOCK_ADDR,
+        count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        instructions: instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        attach_type: attach_type as u32,
+        ..Attr::default()
+    };
+    for (to, byte) in attr.name.iter_mut().zip(name.bytes().take(15)) {
+        *to = byte;
+    }
+    if let Ok(program) = bpf(BPF_PROG_LOAD, &mut attr) {
+        return descriptor(program);
+    }
+    let mut log = vec![0u8; 1 << 20];
+    attr.log_level = 1;
+    attr.log_size = 1 << 20;
+    attr.log = log.as_mut_ptr() as u64;
+    match bpf(BPF_PROG_LOAD, &mut attr) {
+        Ok(program) => descriptor(program),
+        Err(error) => {
+            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+            let said = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).into_owned();
+            let mut last: Vec<&str> = said.lines().rev().take(4).collect();
+            last.reverse();
+            Err(io::Error::new(
+                error.kind(),
+                format!("{error}: {}", last.join("; ")),
+            ))
+        }
+    }
 }
 
 /// Attaches a program to a cgroup, beside what else is there.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
 /// Held for as long as somebody has a [`Socket`]: a pipe alone does not tell an end
@@ -24,6 +24,8 @@ pub type Gone = oneshot::Receiver<Infallible>;
 pub enum Socket {
     /// A connection of this machine.
     Tcp(TcpStream),
+    /// A connection of this machine over a Unix socket.
+    Unix(UnixStream),
     /// A channel of an SSH connection, by its other end.
     Channel(DuplexStream, Held),
 }
@@ -50,6 +52,7 @@ impl Socket {
     pub fn is_at_end(&self) -> bool {
         match self {
             Self::Tcp(tcp) => matches!(tcp.try_read(&mut [0]), Ok(0)),
+            Self::Unix(unix) => matches!(unix.try_read(&mut [0]), Ok(0)),
             Self::Channel(..) => false,
         }
     }
@@ -63,6 +66,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Self::Channel(pipe, _) => Pin::new(pipe).poll_read(cx, buf),
         }
     }
@@ -76,6 +80,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Self::Channel(pipe, _) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
@@ -87,6 +92,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Self::Channel(pipe, _) => Pin::new(pipe).poll_write_vectored(cx, bufs),
         }
     }
@@ -94,6 +100,7 @@ impl AsyncWrite for Socket {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Unix(unix) => unix.is_write_vectored(),
             Self::Channel(pipe, _) => pipe.is_write_vectored(),
         }
     }
@@ -101,6 +108,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_flush(cx),
             Self::Channel(pipe, _) => Pin::new(pipe).poll_flush(cx),
         }
     }
@@ -108,6 +116,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Self::Channel(pipe, _) => Pin::new(pipe).poll_shutdown(cx),
         }
     }

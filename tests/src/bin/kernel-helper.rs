@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use interceptor_user::config::UnixDefault;
 use interceptor_user::kernel::{Kernel, Options};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -33,6 +34,7 @@ fn proxy(cgroup: &str, folder: &str) -> Result<()> {
         cgroup: cgroup.to_owned(),
         runtime_dir: folder.into(),
         max_flows: 1024,
+        unix: UnixDefault::Allow,
     })?);
     let v4 = TcpListener::bind("127.0.0.1:0")?;
     let port = v4.local_addr()?.port();
