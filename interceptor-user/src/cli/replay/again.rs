@@ -141,6 +141,8 @@ fn guard(config: &Config, opening: &Entry, host: &str, address: SocketAddr) -> a
                         .is_ok_and(|mut found| found.any(|one| one.ip().to_canonical() == ip))
             }
             Place::Network(network) => network.contains(&ip),
+            // Not to be given as an address.
+            Place::Socket(_) => false,
         };
         there && target.port.is_none_or(|port| port == address.port())
     };
