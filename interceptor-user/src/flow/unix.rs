@@ -178,7 +178,11 @@ fn list(config: &Config, doors: &[(UnixSocket, Name)]) -> Vec<Listed> {
 /// The daemon's own sockets, and its store's.
 fn own_sockets(config: &Config) -> Vec<UnixSocket> {
     let mut own = vec![UnixSocket::Path(config.admin.socket.clone())];
-    let redis = config.recorder.redis.as_deref();
+    let redis = config
+        .recorder
+        .redis
+        .as_ref()
+        .map(|redis| redis.url.as_str());
     let path = redis.and_then(|url| {
         let rest = url
             .strip_prefix("redis+unix://")
