@@ -232,3 +232,31 @@ fn spawn(mut command: Command, orphaned: Signal) -> Result<Child> {
         .recv()
         .context("the thread that starts servers is gone")??)
 }
+
+/// A file system of a test's own; gone when this is.
+#[derive(Debug)]
+pub struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// A tmpfs of `bytes` at `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be mounted: that takes root.
+    pub fn tmpfs(folder: &Path, bytes: u64) -> Result<Self> {
+        nix::mount::mount(
+            Some("tmpfs"),
+            folder,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(format!("size={bytes}").as_str()),
+        )
+        .with_context(|| format!("mounting a tmpfs at {}", folder.display()))?;
+        Ok(Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}

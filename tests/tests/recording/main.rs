@@ -13,6 +13,7 @@
 
 mod answers;
 mod cost;
+mod faults;
 mod killed;
 mod places;
 mod store;
