@@ -1,9 +1,9 @@
 //! The daemon: puts the house together, and takes it down again.
 //!
-//! Order matters on the way up: rules and recorder first, since nothing may pass
-//! unjudged or unrecorded; then the kernel programs; then listeners, which are
-//! born in the cgroup that the programs know; last the admin socket, through
-//! which agents begin. On the way down sessions end first and are recorded;
+//! Order matters on the way up: rules first, since nothing may pass unjudged; then the
+//! kernel programs, and with them the end of most of root's power ([`sandbox`]); the
+//! recorder, since nothing may pass unrecorded; then listeners, which are born in the
+//! cgroup that the programs know; last the admin socket, through which agents begin. On the way down sessions end first and are recorded;
 //! what is pinned in the kernel stays, so that agents are refused, never direct.
 //!
 //! Where a daemon runs already, this one takes over from it ([`handover`]): what may fail
@@ -42,6 +42,7 @@ use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
 use crate::recorder::{Adopted, Alert, Host, Recorder, RecorderTask, url_to_read};
+use crate::sandbox;
 use crate::secrets::{self, Secret};
 use crate::tls::Authority;
 use crate::{admin, archive};
@@ -59,11 +60,22 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long what is queued has to reach Redis when the daemon ends.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// Runs until it is told to end.
+/// A daemon whose kernel programs stand, and that has given up what loading them took.
+#[derive(Debug)]
+pub struct Begun {
+    config: Config,
+    started: Instant,
+    taking: Option<Taking>,
+    rules: RulesInForce,
+    kernel: Option<Kernel>,
+}
+
+/// Reads the rules, loads the kernel programs, and gives up what is not needed from there
+/// on. Call it while there is one thread.
 ///
 /// # Errors
-/// Whatever keeps it from starting; nothing is intercepted then that was not before.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Whatever keeps it from starting. Programs that stand by then refuse what they redirect.
+pub fn begin(config: Config) -> anyhow::Result<Begun> {
     let started = Instant::now();
     raise_descriptor_limit();
     folder(&config.runtime_dir, 0o755)?;
@@ -73,6 +85,32 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for warning in rules.current().warnings().iter() {
         warn!("{warning}");
     }
+    let kernel = match config.intercept.kernel {
+        true => Some(kernel(&config, taking.as_mut())?),
+        false => None,
+    };
+    sandbox::enter(&config.sandbox);
+    Ok(Begun {
+        config,
+        started,
+        taking,
+        rules,
+        kernel,
+    })
+}
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// Whatever keeps it from running.
+pub async fn run(begun: Begun) -> anyhow::Result<()> {
+    let Begun {
+        config,
+        started,
+        mut taking,
+        rules,
+        kernel,
+    } = begun;
     let hostname = nix::unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -90,7 +128,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             },
         )
     })?;
-    let up = up(config, rules, recorder, hostname, started, taking).await;
+    let from = (kernel, taking);
+    let up = up(config, rules, recorder, hostname, started, from).await;
     let house = match up {
         Ok(house) => house,
         Err(error) => {
@@ -149,7 +188,7 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
-    mut taking: Option<Taking>,
+    (kernel, taking): (Option<Kernel>, Option<Taking>),
 ) -> anyhow::Result<Arc<House>> {
     let authority = Authority::open_or_create_for(&config.state_dir, &config.permitted)
         .context("opening the local certificate authority")?;
@@ -160,10 +199,7 @@ async fn up(
         .context("opening the authority for SSH host keys")?;
     ssh.publish(&config.runtime_dir)
         .context("publishing the authority for SSH host keys")?;
-    let kernel = match config.intercept.kernel {
-        true => Some(Arc::new(kernel(&config, taking.as_mut())?)),
-        false => None,
-    };
+    let kernel = kernel.map(Arc::new);
     let targets = TargetTable::new(config.targets.clone());
     let names = config.targets.iter().map(|target| target.name.as_str());
     recorder.tally().set_targets(names);

@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod net;
 pub mod pg;
 pub mod recorder;
+pub mod sandbox;
 pub mod secrets;
 pub mod ssh;
 pub mod telemetry;

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::agents::selector::Selector;
 use crate::approval::Facts;
 use crate::handover::drain::Draining;
+use crate::sandbox::InForce;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +118,9 @@ pub struct Status {
     pub rules: usize,
     /// Flows under way.
     pub flows: usize,
+    /// What the daemon has given up.
+    #[serde(default)]
+    pub sandbox: InForce,
     /// Daemons before this one that still have sessions.
     #[serde(default)]
     pub draining: Vec<Draining>,

@@ -295,6 +295,7 @@ fn status(house: &House, daemon: &Daemon) -> Status {
     let draining = drain::list(&house.config.runtime_dir);
     Status {
         draining,
+        sandbox: crate::sandbox::in_force(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: daemon.started.elapsed().as_secs(),

@@ -148,6 +148,15 @@ fn redis(config: &Config) -> Finding {
 fn daemon(config: &Config) -> Finding {
     const NAME: &str = "daemon";
     match admin::ask::<Status>(&config.admin.socket, &Request::Status {}) {
+        // Told by one that is new enough to have any.
+        Ok(status) if !(status.sandbox.no_new_privs && status.sandbox.seccomp) => Finding::warn(
+            NAME,
+            format!(
+                "it has kept power that it needs not: {}",
+                status.sandbox.line()
+            ),
+            "its log says why; `sandbox` in the configuration, or a kernel without seccomp",
+        ),
         Ok(status) => Finding::ok(
             NAME,
             format!(

@@ -27,11 +27,13 @@ pub struct Args {}
 pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
     telemetry::start();
     let config = Config::load(global.config.as_deref())?;
+    // One thread until here: what it gives up, those that follow do not have.
+    let begun = daemon::begin(config)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("flow")
         .build()
         .context("starting the runtime")?
-        .block_on(daemon::run(config))?;
+        .block_on(daemon::run(begun))?;
     Ok(ExitCode::SUCCESS)
 }

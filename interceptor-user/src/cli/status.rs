@@ -55,6 +55,7 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
                 status.queued_bytes
             ),
         ),
+        ("sandbox", status.sandbox.line()),
         (
             "spool",
             format!(

@@ -15,7 +15,7 @@ use super::faults::Report;
 use super::written::{self, Amount, SecretRef as WrittenSecret};
 use super::{
     Admin, Approvals, Config, DefaultVerdict, Dns, Evidence, Intercept, Listener, Named, Place,
-    Recorder, RedisAddress, Spool, Target, TlsMode, Uninspected, UpstreamTls, units,
+    Recorder, RedisAddress, Sandbox, Spool, Target, TlsMode, Uninspected, UpstreamTls, units,
 };
 use crate::secrets::SecretRef;
 use interceptor_engine::http::grpc::Schemas;
@@ -42,6 +42,13 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
         approvals: Approvals {
             key: raw.approvals.key.as_ref().and_then(|key| check.secret(key)),
             groups: raw.approvals.groups,
+        },
+        sandbox: Sandbox {
+            capabilities: raw
+                .sandbox
+                .capabilities
+                .unwrap_or(fallback.sandbox.capabilities),
+            seccomp: raw.sandbox.seccomp.unwrap_or(fallback.sandbox.seccomp),
         },
         drain: match &raw.drain {
             Some(drain) => check.duration(drain).unwrap_or(fallback.drain),

@@ -57,6 +57,8 @@ pub struct Config {
     pub dns: Dns,
     /// Who answers questions.
     pub approvals: Approvals,
+    /// What the daemon gives up once the kernel programs stand.
+    pub sandbox: Sandbox,
     /// How long sessions may go on under a daemon that another one has replaced.
     pub drain: Duration,
     /// Sockets, pins and pid file; gone after a reboot. Default `/run/interceptor`.
@@ -492,6 +494,24 @@ pub struct Admin {
     pub metrics: Option<SocketAddr>,
 }
 
+/// What the daemon gives up once the kernel programs stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Capabilities that it does not work with, and gaining any.
+    pub capabilities: bool,
+    /// System calls that it does not make.
+    pub seccomp: bool,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            capabilities: true,
+            seccomp: true,
+        }
+    }
+}
+
 /// Who answers what rules hold.
 #[derive(Clone, Debug, Default)]
 pub struct Approvals {
@@ -550,6 +570,7 @@ impl Default for Config {
             },
             dns: Dns::default(),
             approvals: Approvals::default(),
+            sandbox: Sandbox::default(),
             drain: Duration::from_secs(60 * 60),
             runtime_dir,
             state_dir: PathBuf::from("/var/lib/interceptor"),

@@ -34,9 +34,18 @@ pub(super) struct Config {
     pub(super) dns: Dns,
     #[serde(default)]
     pub(super) approvals: Approvals,
+    #[serde(default)]
+    pub(super) sandbox: Sandbox,
     pub(super) drain: Option<Spanned<String>>,
     pub(super) runtime_dir: Option<Spanned<String>>,
     pub(super) state_dir: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sandbox {
+    pub(super) capabilities: Option<bool>,
+    pub(super) seccomp: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
