@@ -6,6 +6,9 @@
 //! field = length in bytes, 8 bytes big-endian ‖ the bytes as they stand in the stream
 //! ```
 //!
+//! An event with something sealed beside it has `coding` and `sealed` as well, behind
+//! `meta`, and `"interceptor/event/3\n"` in front.
+//!
 //! The fields are `session`, `seq`, `at`, `kind`, `exchange`, `run`, `line`, `data`,
 //! `meta`, in that order; one that the stream leaves out has length 0. The value
 //! before the first event is 32 zero bytes.
@@ -22,6 +25,9 @@ use sha2::{Digest, Sha256};
 
 /// Separates this hash from every other use of SHA-256.
 const DOMAIN: &[u8] = b"interceptor/event/1\n";
+
+/// The same, of an event with something sealed beside it.
+const SEALED_DOMAIN: &[u8] = b"interceptor/event/3\n";
 
 /// Values longer than this are hashed where they lie; shorter ones are gathered
 /// first, since one call of the hash is dearer than the copy.
@@ -40,6 +46,7 @@ pub struct Fields<'a> {
     pub line: &'a [u8],
     pub data: &'a [u8],
     pub meta: &'a [u8],
+    pub sealed: &'a [u8],
 }
 
 /// Hashes events one after another, in one scratch buffer.
@@ -108,9 +115,12 @@ impl Hasher {
         let mut digest = Sha256::new();
         let scratch = &mut self.scratch;
         scratch.clear();
-        scratch.extend_from_slice(DOMAIN);
+        let is_sealed = !fields.sealed.is_empty();
+        scratch.extend_from_slice(if is_sealed { SEALED_DOMAIN } else { DOMAIN });
         scratch.extend_from_slice(&previous.0);
-        for value in [
+        let beside: [&[u8]; 2] = [&[], fields.sealed];
+        let beside = beside.into_iter().filter(|_| is_sealed);
+        let values = [
             fields.session,
             fields.seq,
             fields.at,
@@ -120,7 +130,8 @@ impl Hasher {
             fields.line,
             fields.data,
             fields.meta,
-        ] {
+        ];
+        for value in values.into_iter().chain(beside) {
             scratch.extend_from_slice(&(value.len() as u64).to_be_bytes());
             if value.len() <= GATHER_LIMIT {
                 scratch.extend_from_slice(value);
@@ -331,6 +342,7 @@ mod tests {
                 line: b"psql opens orders-db",
                 data: &[b'x'; 2000],
                 meta: b"{\"agent\":\"a\"}",
+                sealed: b"",
             },
         );
         assert_eq!(

@@ -102,8 +102,60 @@ pub struct Event {
     pub data: Vec<u8>,
     /// A JSON object, or empty.
     pub meta: String,
+    /// `data` as it was before masking, where that is to be sealed.
+    pub sealed: Sealed,
     /// Set when the event also goes to `alerts`.
     pub alert: Option<Severity>,
+}
+
+/// An event's bytes before masking, for whoever holds the key that they are sealed to.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Sealed {
+    /// Nothing was hidden, or nothing of it is kept.
+    #[default]
+    Nothing,
+    /// As they were. The recorder seals them before anything else; they are never
+    /// written.
+    Plain(Vec<u8>),
+    /// Encrypted.
+    Sealed(Vec<u8>),
+}
+
+impl Sealed {
+    /// Encrypts what is plain; without a way to, it is dropped.
+    pub fn seal(&mut self, seal: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
+        if let Self::Plain(plain) = self {
+            *self = seal(plain).map_or(Self::Nothing, Self::Sealed);
+        }
+    }
+
+    /// What may be written: what is encrypted.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Sealed(bytes) => bytes,
+            Self::Nothing | Self::Plain(_) => &[],
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Plain(bytes) | Self::Sealed(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Sealed {
+    /// Never the bytes: events may be shown where a fault is told.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Nothing => return f.write_str("Nothing"),
+            Self::Plain(_) => "Plain",
+            Self::Sealed(_) => "Sealed",
+        };
+        write!(f, "{name}({} bytes)", self.weight())
+    }
 }
 
 /// Longest `line`, in bytes.
@@ -113,6 +165,10 @@ impl Event {
     /// About how many bytes it takes while it waits.
     #[must_use]
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.line.len() + self.data.len() + self.meta.len()
+        size_of::<Self>()
+            + self.line.len()
+            + self.data.len()
+            + self.meta.len()
+            + self.sealed.weight()
     }
 }

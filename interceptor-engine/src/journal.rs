@@ -7,7 +7,7 @@ use interceptor_policy::verdict::Severity;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::event::{Event, FlowTime, Kind, LINE_LIMIT};
+use crate::event::{Event, FlowTime, Kind, LINE_LIMIT, Sealed};
 use crate::hold::{Question, question_id};
 
 /// Makes the events of one session, in order and without a gap.
@@ -16,6 +16,7 @@ pub struct Journal {
     session: Uuid,
     run: Option<Arc<str>>,
     next_seq: u64,
+    seals: bool,
 }
 
 impl Journal {
@@ -26,7 +27,21 @@ impl Journal {
             session,
             run,
             next_seq: 0,
+            seals: false,
         }
+    }
+
+    /// The same, of a session whose unmasked bytes are sealed.
+    #[must_use]
+    pub fn sealing(mut self, seals: bool) -> Self {
+        self.seals = seals;
+        self
+    }
+
+    /// Whether unmasked bytes are kept to be sealed.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.seals
     }
 
     /// The session's id.
@@ -57,6 +72,7 @@ impl Journal {
             line,
             data: Vec::new(),
             meta: String::new(),
+            sealed: Sealed::Nothing,
             alert: None,
         }
     }
@@ -170,6 +186,13 @@ impl Event {
     #[must_use]
     pub fn with_data(mut self, data: Vec<u8>) -> Self {
         self.data = data;
+        self
+    }
+
+    /// With these bytes beside its own, as they were before masking.
+    #[must_use]
+    pub fn with_sealed(mut self, sealed: Sealed) -> Self {
+        self.sealed = sealed;
         self
     }
 

@@ -20,3 +20,4 @@ pub mod secret_name;
 pub mod session;
 pub mod ssh;
 mod totals;
+mod unmasked;

@@ -339,7 +339,7 @@ fn a_session_that_was_deleted_everywhere_leaves_a_hole_among_the_statements() ->
 
 #[test]
 fn an_open_session_is_right_up_to_its_last_signed_head() -> Result<()> {
-    WORLD.test(|world| {
+    alone(&plan(), |world| {
         let mut psql = world.agent("busy").start_psql(world.postgres.port)?;
         psql.write("SELECT 'one';\n")?;
         let mut session = String::new();

@@ -11,11 +11,6 @@ use super::ledger::Expected;
 use crate::chain::{Broken, Check, Fault, Fields, Hasher, Head, number};
 use crate::replay::Raw;
 
-/// The fields that a recorder writes.
-const FIELDS: [&str; 9] = [
-    "seq", "at", "kind", "exchange", "run", "line", "data", "meta", "chain",
-];
-
 /// Checks one recording.
 #[derive(Debug)]
 pub struct SessionCheck<'a> {
@@ -78,7 +73,6 @@ impl<'a> SessionCheck<'a> {
         if self.finding.is_some() {
             return false;
         }
-        let stranger = stranger(&fields);
         let raw = Raw::from_fields(fields);
         if let Some(held) = self.held.take() {
             self.diagnose(held, Some(&raw));
@@ -94,8 +88,8 @@ impl<'a> SessionCheck<'a> {
         }
         let at = number(stored.fields.at);
         let kind = stored.fields.kind;
-        let what = if let Some(field) = stranger {
-            Some(What::Field(field))
+        let what = if let Some(field) = raw.stranger() {
+            Some(What::Field(field.to_owned()))
         } else if self.is_closed {
             Some(What::BehindClose)
         } else if seq == 0 && kind != b"open" {
@@ -288,20 +282,6 @@ impl<'a> SessionCheck<'a> {
 /// An entry's ID, by the milliseconds of the session's UUIDv7 and `at`.
 fn entry_id(ms: u64, seq: u64) -> String {
     format!("{ms}-{}", seq.saturating_add(1))
-}
-
-/// A field that is none of an event, or that stands there twice.
-fn stranger(fields: &[(String, Vec<u8>)]) -> Option<String> {
-    let mut seen = Vec::with_capacity(fields.len());
-    for (name, value) in fields {
-        let name = name.as_str();
-        // Recorders leave out what is empty.
-        if !FIELDS.contains(&name) || seen.contains(&name) || value.is_empty() {
-            return Some(name.to_owned());
-        }
-        seen.push(name);
-    }
-    None
 }
 
 /// Whether what was removed is all that there was: the removal says no less than what was

@@ -20,7 +20,7 @@ use super::outbox::{Act, Failure, Outbox};
 use super::record::Answer;
 use super::session::Shared;
 use super::stream::{self, Last, Parts, Stream};
-use crate::event::{self, FlowTime};
+use crate::event::{self, FlowTime, Sealed};
 
 /// How long text waits for its line's end where nothing more comes.
 const PAUSE_MICROS: u64 = 50_000;
@@ -142,7 +142,8 @@ impl Exchange {
         }
         // Of gRPC the messages are, each by itself.
         let recorded = recorded && !is_grpc;
-        let parts = recorded.then(|| Parts::new(shared.bounds.part));
+        let parts =
+            recorded.then(|| Parts::new(shared.bounds.part).sealing(shared.journal.seals()));
         if let Some(masks) = &self.masks {
             let hidden = masks.of(Direction::Response);
             let mut count = masking::fields(hidden, &mut head.headers, &shared.key);
@@ -268,14 +269,17 @@ impl Exchange {
             && let Some(parts) = &mut stream.parts
         {
             while let Some(part) = parts.full() {
-                full.push(part);
+                full.push((part, Sealed::Nothing));
+            }
+            if let Some((_, sealed)) = full.first_mut() {
+                *sealed = stream.take_unmasked();
             }
         }
-        for (part, bytes) in full {
+        for ((part, bytes), sealed) in full {
             if let Some(answered) = &mut self.answered {
                 answered.push(&bytes);
             }
-            self.record_output(now, part, bytes, shared, out);
+            self.record_output(now, part, bytes, sealed, shared, out);
         }
     }
 
@@ -352,16 +356,20 @@ impl Exchange {
         self.release = None;
         self.masked += stream.hidden;
         let (mut count, mut rest) = (0, None);
+        let mut sealed = Sealed::Nothing;
+        let unmasked = stream.take_unmasked();
         if self.record == RecordLevel::Full
             && let Some(mut parts) = stream.parts.take()
         {
             // What the agent never got is not what it was answered.
             if !(failed && stream.is_unsent()) {
+                sealed = unmasked;
                 while let Some((part, bytes)) = parts.full() {
                     if let Some(answered) = &mut self.answered {
                         answered.push(&bytes);
                     }
-                    self.record_output(now, part, bytes, shared, out);
+                    let sealed = std::mem::take(&mut sealed);
+                    self.record_output(now, part, bytes, sealed, shared, out);
                 }
                 rest = parts.rest().map(|(_, bytes)| bytes);
                 if let (Some(answered), Some(rest)) = (&mut self.answered, &rest) {
@@ -375,7 +383,15 @@ impl Exchange {
         if let Some(answer) = &mut self.answer {
             answer.unlooked = stream.unlooked;
         }
-        self.record_result(now, sent, (count, rest), unopened, failed, shared, out);
+        self.record_result(
+            now,
+            sent,
+            (count, rest, sealed),
+            unopened,
+            failed,
+            shared,
+            out,
+        );
     }
 
     /// When something is to be done though nothing happens.

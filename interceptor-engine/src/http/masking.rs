@@ -103,6 +103,14 @@ impl Masker {
         matches!(self, Self::Text(stream) if stream.held() > 0)
     }
 
+    /// Bytes of text that are held back.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Text(stream) => stream.held(),
+            _ => 0,
+        }
+    }
+
     /// Gives of it what no secret can have begun in.
     pub(super) fn release_text(&mut self, key: &MaskKey, out: &mut Vec<u8>) {
         if let Self::Text(stream) = self {
@@ -225,11 +233,17 @@ pub(super) fn fields(hidden: &Hidden, headers: &mut HeaderMap, key: &MaskKey) ->
 pub(super) struct Masking {
     decoder: Decoder,
     pub(super) masker: Masker,
+    /// What the last piece was, opened and not masked.
+    pub(super) opened: Vec<u8>,
 }
 
 impl Masking {
     pub(super) fn new(decoder: Decoder, masker: Masker) -> Self {
-        Self { decoder, masker }
+        Self {
+            decoder,
+            masker,
+            opened: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, data: &[u8], key: &MaskKey) -> Result<Vec<u8>, Fault> {
@@ -237,6 +251,7 @@ impl Masking {
         let done = self.decoder.push(data, &mut opened);
         done.map_err(super::body::coding::CodingError::why)?;
         self.masker.push(&opened, key, &mut masked)?;
+        self.opened = opened;
         Ok(masked)
     }
 
@@ -252,6 +267,7 @@ impl Masking {
         let done = self.decoder.finish(&mut opened);
         done.map_err(super::body::coding::CodingError::why)?;
         self.masker.push(&opened, key, &mut masked)?;
+        self.opened = opened;
         self.masker.finish(key, &mut masked)?;
         Ok(masked)
     }

@@ -21,7 +21,7 @@ use super::exchange::Exchange;
 use super::grpc::{Messages, Told};
 use super::outbox::Outbox;
 use super::session::Shared;
-use crate::event::{FlowTime, Kind, LINE_LIMIT};
+use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
 use crate::meta::{Meta, Written};
 use crate::pg::mask::mask_text;
 use crate::secret_name::is_secret_name;
@@ -311,6 +311,7 @@ impl Exchange {
         now: FlowTime,
         part: u32,
         bytes: Vec<u8>,
+        sealed: Sealed,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
@@ -319,8 +320,8 @@ impl Exchange {
             .journal
             .event(now, Kind::Output, Some(self.number), line);
         let meta = json!({"part": part});
-        out.events
-            .push(event.with_data(bytes).with_meta(meta.to_string()));
+        let event = event.with_data(bytes).with_sealed(sealed);
+        out.events.push(event.with_meta(meta.to_string()));
     }
 
     /// Messages of gRPC, of one direction.
@@ -375,7 +376,7 @@ impl Exchange {
         &mut self,
         now: FlowTime,
         bytes: u64,
-        (parts, last): (u32, Option<Vec<u8>>),
+        (parts, last, sealed): (u32, Option<Vec<u8>>, Sealed),
         unopened: Option<CodingError>,
         failed: bool,
         shared: &mut Shared,
@@ -441,7 +442,7 @@ impl Exchange {
         let event = shared
             .journal
             .event(now, Kind::Result, Some(self.number), line);
-        let event = event.with_meta(meta.finish());
+        let event = event.with_meta(meta.finish()).with_sealed(sealed);
         out.events.push(match last {
             Some(bytes) => event.with_data(bytes),
             None => event,

@@ -19,6 +19,8 @@ use interceptor_policy::{MaskKey, Masks};
 
 use super::body::coding::{CodingError, Decoder};
 use super::masking::{self, Fault, Kind, Masker, Masking};
+use crate::event::Sealed;
+use crate::unmasked::Unmasked;
 
 /// Fields that are of a body's very bytes, and false of any others.
 const OF_BYTES: [HeaderName; 8] = [
@@ -45,6 +47,8 @@ pub(super) struct Parts {
     pub(super) buffer: Vec<u8>,
     pub(super) count: u32,
     limit: usize,
+    /// What masks made it of.
+    unmasked: Unmasked,
 }
 
 impl Parts {
@@ -53,7 +57,14 @@ impl Parts {
             buffer: Vec::new(),
             count: 0,
             limit,
+            unmasked: Unmasked::default(),
         }
+    }
+
+    /// The same, of a body whose unmasked bytes are sealed.
+    pub(super) fn sealing(mut self, seals: bool) -> Self {
+        self.unmasked = Unmasked::new(seals);
+        self
     }
 
     /// A part that is full; called until there is none.
@@ -261,6 +272,7 @@ impl Stream {
         let masker = Masker::new(kind, masks, Direction::Response);
         let mut masking = Masking::new(decoder, masker);
         let masked = masking.push_opened(&opened, key)?;
+        self.keep_unmasked(&opened);
         self.hidden = masking.masker.hidden();
         self.way = Way::Masked(Box::new(masking));
         Ok(Last {
@@ -305,6 +317,9 @@ impl Stream {
             }
             Way::Masked(masking) => {
                 let masked = masking.push(&data, key)?;
+                if let Some(parts) = &mut self.parts {
+                    parts.unmasked.push(&masking.opened);
+                }
                 self.hidden = masking.masker.hidden();
                 Ok(self.give(masked))
             }
@@ -324,6 +339,24 @@ impl Stream {
             self.hidden = masking.masker.hidden();
         }
         self.give(masked)
+    }
+
+    /// What masks made bytes of.
+    fn keep_unmasked(&mut self, opened: &[u8]) {
+        if let Some(parts) = &mut self.parts {
+            parts.unmasked.push(opened);
+        }
+    }
+
+    /// What is to be sealed beside the part that is taken.
+    pub(super) fn take_unmasked(&mut self) -> Sealed {
+        let held = match &self.way {
+            Way::Masked(masking) => masking.masker.held(),
+            _ => 0,
+        };
+        let hidden = self.hidden;
+        let parts = self.parts.as_mut();
+        parts.map_or(Sealed::Nothing, |parts| parts.unmasked.take(hidden, held))
     }
 
     /// Masked bytes, for the record and for the agent.
@@ -354,6 +387,7 @@ impl Stream {
             }),
             Way::Masked(mut masking) => {
                 let masked = masking.finish(key)?;
+                self.keep_unmasked(&masking.opened);
                 self.hidden = masking.masker.hidden();
                 Ok(Last {
                     head: None,
@@ -374,6 +408,7 @@ impl Stream {
                 let masked = done
                     .map_err(CodingError::why)
                     .and_then(|()| masking::whole(kind, &masks, Direction::Response, &opened, key));
+                self.keep_unmasked(&opened);
                 match masked {
                     Ok((masked, hidden)) => Ok(self.whole(head, kept, masked, hidden)),
                     Err(fault) => {

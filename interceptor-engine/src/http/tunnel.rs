@@ -17,7 +17,7 @@ use super::outbox::{Act, Failure, Outbox};
 use super::session::Shared;
 use super::stream::Parts;
 use super::websocket::{Read, Reader};
-use crate::event::{FlowTime, Kind};
+use crate::event::{FlowTime, Kind, Sealed};
 use crate::pg::mask::mask_text;
 use crate::session::{End, Side};
 
@@ -458,7 +458,15 @@ impl Exchange {
             }
         };
         self.record_note(now, &line, shared, out);
-        self.record_result(now, down, (0, None), None, false, shared, out);
+        self.record_result(
+            now,
+            down,
+            (0, None, Sealed::Nothing),
+            None,
+            false,
+            shared,
+            out,
+        );
     }
 }
 

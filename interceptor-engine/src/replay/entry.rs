@@ -16,7 +16,9 @@ pub struct Raw {
     line: Vec<u8>,
     data: Vec<u8>,
     meta: Vec<u8>,
+    sealed: Vec<u8>,
     chain: Vec<u8>,
+    stranger: Option<String>,
 }
 
 /// An entry that can be shown.
@@ -39,6 +41,10 @@ pub struct Entry {
     pub data: Vec<u8>,
     /// What the protocol's parser saw; null where there is none.
     pub meta: Value,
+    /// `data` before masking, sealed; empty where nothing was hidden.
+    pub sealed: Vec<u8>,
+    /// `data` is what was sealed, and not what the agent got.
+    pub is_unmasked: bool,
     /// The chain's value, as it stands there.
     pub chain: String,
 }
@@ -52,7 +58,7 @@ pub struct EntryError {
 }
 
 impl Raw {
-    /// Takes the fields of an entry; unknown ones are left out.
+    /// Takes the fields of an entry; unknown ones are left out ([`Raw::stranger`]).
     pub fn from_fields<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Vec<u8>)>) -> Self {
         let mut raw = Self::default();
         for (name, value) in fields {
@@ -65,12 +71,27 @@ impl Raw {
                 b"line" => &mut raw.line,
                 b"data" => &mut raw.data,
                 b"meta" => &mut raw.meta,
+                b"sealed" => &mut raw.sealed,
                 b"chain" => &mut raw.chain,
-                _ => continue,
+                _ => {
+                    raw.stranger = Some(String::from_utf8_lossy(name.as_ref()).into_owned());
+                    continue;
+                }
             };
+            // Recorders leave out what is empty.
+            if !place.is_empty() || value.is_empty() {
+                raw.stranger = Some(String::from_utf8_lossy(name.as_ref()).into_owned());
+            }
             *place = value;
         }
         raw
+    }
+
+    /// A field that no recorder writes there, or that stands there twice or empty: the
+    /// chain does not cover it.
+    #[must_use]
+    pub fn stranger(&self) -> Option<&str> {
+        self.stranger.as_deref()
     }
 
     /// What the chain covers, for `session`.
@@ -87,6 +108,7 @@ impl Raw {
                 line: &self.line,
                 data: &self.data,
                 meta: &self.meta,
+                sealed: &self.sealed,
             },
             chain: &self.chain,
         }
@@ -114,6 +136,8 @@ impl Raw {
             line: text(self.line),
             meta: serde_json::from_slice(&self.meta).unwrap_or(Value::Null),
             data: self.data,
+            sealed: self.sealed,
+            is_unmasked: false,
             chain: text(self.chain),
         })
     }

@@ -47,8 +47,14 @@ impl Json {
         if !entry.meta.is_null() {
             out.insert("meta".into(), entry.meta.clone());
         }
+        if entry.is_unmasked {
+            out.insert("unmasked".into(), true.into());
+        } else if !entry.sealed.is_empty() {
+            out.insert("sealed_bytes".into(), entry.sealed.len().into());
+        }
         if !entry.data.is_empty() {
-            if entry.kind == "result" {
+            // An answer of HTTP is a result, too, with its body.
+            if entry.kind == "result" && entry.meta.get("status").is_none() {
                 self.result(entry, &mut out);
             } else {
                 bytes(&entry.data, &mut out);

@@ -15,6 +15,7 @@ use super::session::Shared;
 use super::sftp::Sftp;
 use super::terminal::{Patience, Terminal};
 use crate::event::{FlowTime, Kind};
+use crate::unmasked::Unmasked;
 
 /// A terminal's size, in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub(super) struct Channel {
     pub(super) shell: Option<Box<Terminal>>,
     /// Of standard output and standard error.
     pub(super) maskers: [Option<Box<DetectStream>>; 2],
+    /// What they were given, until it is on record.
+    pub(super) unmasked: [Unmasked; 2],
     /// Of what the agent sends.
     pub(super) input_masker: Option<Box<DetectStream>>,
     pub(super) tape: Tape,
@@ -109,6 +112,7 @@ impl Channel {
             sftp: None,
             shell: None,
             maskers: [None, None],
+            unmasked: [Unmasked::default(), Unmasked::default()],
             input_masker: None,
             tape: Tape::default(),
             bytes: [0; 2],
@@ -329,6 +333,12 @@ impl Channel {
         }
         let bytes = match self.maskers.get_mut(usize::from(stderr)) {
             Some(Some(masker)) => {
+                if let Some(unmasked) = self.unmasked.get_mut(usize::from(stderr)) {
+                    if shared.journal.seals() && self.record == RecordLevel::Full {
+                        unmasked.turn_on();
+                    }
+                    unmasked.push(&bytes);
+                }
                 let mut shown = Vec::with_capacity(bytes.len());
                 masker.push(&bytes, &shared.key, &mut shown);
                 shown.into()

@@ -13,7 +13,7 @@ use super::asking::told;
 use super::channel::{Channel, Exit};
 use super::outbox::Outbox;
 use super::session::Shared;
-use crate::event::{FlowTime, Kind, LINE_LIMIT};
+use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
 
 /// Bytes that make one event.
 const PART: usize = 64 << 10;
@@ -101,6 +101,15 @@ impl Channel {
             return;
         }
         let bytes = std::mem::take(&mut self.tape.bytes);
+        let index = match self.tape.stream {
+            Stream::Input => None,
+            Stream::Output => Some(0),
+            Stream::Error => Some(1),
+        };
+        let masker = index.and_then(|index| self.maskers.get(index)?.as_ref());
+        let (hidden, held) = masker.map_or((0, 0), |masker| (masker.hidden(), masker.held()));
+        let unmasked = index.and_then(|index| self.unmasked.get_mut(index));
+        let sealed = unmasked.map_or(Sealed::Nothing, |unmasked| unmasked.take(hidden, held));
         let (kind, name) = match self.tape.stream {
             Stream::Input => (Kind::Input, "stdin"),
             Stream::Output => (Kind::Output, "stdout"),
@@ -117,8 +126,8 @@ impl Channel {
         let event = shared
             .journal
             .event(self.tape.since, kind, self.exchange, line);
-        out.events
-            .push(event.with_data(bytes).with_meta(meta.to_string()));
+        let event = event.with_data(bytes).with_sealed(sealed);
+        out.events.push(event.with_meta(meta.to_string()));
     }
 
     /// What is asked for, and the verdict.

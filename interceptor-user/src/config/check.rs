@@ -476,7 +476,6 @@ impl Check<'_, '_> {
         fallback: Recorder,
         targets: &[Target],
     ) -> Recorder {
-        self.later(&raw.seal_to, "seal_to");
         let redis = self.redis(&raw).or(fallback.redis);
         let prefix = match &raw.prefix {
             Some(prefix) => self.name(prefix, "the first part of keys"),
@@ -496,8 +495,21 @@ impl Check<'_, '_> {
             self.error(entries.referenced, "`live_entries` is at least 1", "");
         }
         let evidence = self.evidence(raw.evidence);
+        let seal_to = raw.seal_to.and_then(|text| {
+            let parsed = text.value.trim().parse();
+            parsed
+                .map_err(|_| {
+                    self.error(
+                        text.referenced,
+                        "`seal_to` is no recipient of age",
+                        "age1…, as `age-keygen` prints it; the secret key stays with whoever opens",
+                    );
+                })
+                .ok()
+        });
         Recorder {
             evidence,
+            seal_to,
             redis,
             prefix,
             queue_bytes,

@@ -360,6 +360,8 @@ pub struct Recorder {
     pub durability: Durability,
     /// Where events wait for Redis.
     pub spool: Spool,
+    /// To whom what masks hide is sealed.
+    pub seal_to: Option<crate::recorder::seal::Recipient>,
 }
 
 /// How recordings are signed, and by which keys they are believed.
@@ -561,6 +563,7 @@ impl Default for Config {
                 retention: Retention::default(),
                 durability: Durability::default(),
                 spool: Spool::default(),
+                seal_to: None,
             },
             listeners: Vec::new(),
             permitted: crate::tls::Permitted::default(),

@@ -214,7 +214,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
             "intercept: { when_down: allow }".to_owned(),
             "when_down: allow",
         ),
-        ("recorder: { seal_to: key.pem }".to_owned(), "seal_to"),
         (
             "admin: { console: \"127.0.0.1:7070\" }".to_owned(),
             "admin: console",

@@ -234,7 +234,7 @@ pub(super) struct Recorder {
     #[serde(default)]
     pub(super) spool: Spool,
     pub(super) retention: Option<Retention>,
-    pub(super) seal_to: Later,
+    pub(super) seal_to: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

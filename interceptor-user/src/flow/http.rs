@@ -90,7 +90,7 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
         standing: house.memory.standing(&subject.principal, opened),
         opened,
         key: house.key.clone(),
-        journal: flow.journal(),
+        journal: flow.journal().sealing(house.recorder.seals()),
         downstream_tls: tls,
         uninspected: house.config.intercept.uninspected != Uninspected::Block,
         injected: legs.injector.names(),

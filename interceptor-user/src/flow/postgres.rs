@@ -118,7 +118,7 @@ async fn session(house: &Arc<House>, flow: Flow, legs: Legs) {
         opened,
         key: house.key.clone(),
         classifier: Arc::clone(&house.classifier),
-        journal: flow.journal(),
+        journal: flow.journal().sealing(house.recorder.seals()),
         database: Arc::from(legs.startup.database.as_str()),
         user: Arc::from(legs.startup.user.as_str()),
         replication: legs.startup.replication,

@@ -57,7 +57,7 @@ pub(super) async fn serve(house: &Arc<House>, flow: Flow, mut tcp: Socket, mut f
         standing: house.memory.standing(&subject.principal, opened),
         opened,
         key: house.key.clone(),
-        journal: flow.journal(),
+        journal: flow.journal().sealing(house.recorder.seals()),
         shell: target.shell,
     });
     let mut out = Outbox::default();

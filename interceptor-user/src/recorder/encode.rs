@@ -188,6 +188,7 @@ impl Encoder {
             line: event.line.as_bytes(),
             data: &event.data,
             meta: event.meta.as_bytes(),
+            sealed: event.sealed.bytes(),
         };
         session.head = self.hasher.next(session.head, &fields);
         let ms = session.opened_ms.saturating_add(event.at.0 / 1000);
@@ -253,6 +254,7 @@ impl Encoder {
             line: line.to_owned(),
             data: Vec::new(),
             meta: meta.to_string(),
+            sealed: interceptor_engine::event::Sealed::Nothing,
             alert: Some(Severity::Medium),
         };
         self.open.insert(note.session, session);
@@ -396,6 +398,7 @@ fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Command
         (b"$4\r\nline\r\n", fields.line),
         (b"$4\r\ndata\r\n", fields.data),
         (b"$4\r\nmeta\r\n", fields.meta),
+        (b"$6\r\nsealed\r\n", fields.sealed),
         (b"$5\r\nchain\r\n", &session.head.to_hex()),
     ];
     let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();

@@ -97,6 +97,7 @@ impl Gap {
             line: format!("{missing} events are missing here: the spool was full"),
             meta: json!({ "from": from, "to": to, "missing": missing, "reason": "spool full" })
                 .to_string(),
+            sealed: interceptor_engine::event::Sealed::Nothing,
             alert: Some(Severity::Critical),
             ..self.first.clone()
         }

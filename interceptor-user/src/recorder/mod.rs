@@ -6,6 +6,7 @@
 //! * [`queue`] holds what waits in memory, bounded in bytes;
 //! * [`writer`], the first thread, takes what waits, and appends it to the spool;
 //! * [`encode`] turns events into commands, chained ([`interceptor_engine::chain`]);
+//! * [`seal`] encrypts what masks hid to whoever may see it;
 //! * [`evidence`] signs what came of it, so that a cut or a chain made anew is found;
 //! * [`gaps`] counts what is left out, where the configuration lets sessions go on
 //!   without room;
@@ -25,6 +26,7 @@ mod private;
 mod queue;
 pub mod read;
 mod resp;
+pub mod seal;
 mod sender;
 mod spool;
 mod store;
@@ -73,6 +75,7 @@ pub struct Recorder {
     durable: bool,
     stall: Duration,
     private: Arc<Mutex<Option<PrivateRedis>>>,
+    seal_to: Option<seal::Recipient>,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -225,6 +228,7 @@ impl Recorder {
             durable,
             stall: config.stall,
             private: Arc::new(Mutex::new(private)),
+            seal_to: config.seal_to.clone(),
         };
         let writer = Writer {
             queue: Arc::clone(&queue),
@@ -277,6 +281,9 @@ impl Recorder {
     /// # Errors
     /// [`Full`] when they do not fit; `events` is then as it was.
     pub fn record(&self, events: &mut Vec<Event>) -> Result<(), Full> {
+        for event in events.iter_mut() {
+            event.sealed.seal(|plain| self.seal(plain));
+        }
         let seen = Tally::see(events);
         self.queue.push(events)?;
         self.tally.add(seen);
@@ -287,6 +294,19 @@ impl Recorder {
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Whether what masks hide is sealed to somebody, and so to be kept in events.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.seal_to.is_some()
+    }
+
+    fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let sealed = self.seal_to.as_ref()?.seal(plain);
+        sealed
+            .inspect_err(|error| tracing::error!(%error, "what masks hid is not sealed"))
+            .ok()
     }
 
     /// Whether the queue is below its high-water mark; above it, flows stop

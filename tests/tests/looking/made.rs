@@ -234,10 +234,10 @@ impl<'a> Made<'a> {
             at: at.as_bytes(),
             kind: kind.as_bytes(),
             exchange: exchange.as_bytes(),
-            run: b"",
             line: line.as_bytes(),
             data,
             meta: meta.as_bytes(),
+            ..Fields::default()
         };
         self.head = self.hasher.next(self.head, &fields);
         let id = format!("{}-{}", self.opened_ms + self.at / 1000, self.seq + 1);

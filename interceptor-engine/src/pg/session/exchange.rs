@@ -6,9 +6,10 @@ use interceptor_policy::operation::Sql;
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Limits, Masks, RecordLevel, Refusal};
 
-use crate::event::FlowTime;
+use crate::event::{FlowTime, Sealed};
 use crate::pg::mask::{CopyPlan, RowPlan};
 use crate::pg::sql::Classified;
+use crate::unmasked::Unmasked;
 
 use super::limits::Cut;
 use super::refuse::Manner;
@@ -45,6 +46,8 @@ pub(super) struct Exchange {
     pub(super) record: RecordLevel,
     /// Frames of the result not yet in an event.
     pub(super) part: Vec<u8>,
+    /// The same before masking, from the first value on that is hidden in them.
+    pub(super) unmasked: Unmasked,
     /// Events of the result so far.
     pub(super) parts: u32,
     /// Rows so far, of all its results.
@@ -91,6 +94,7 @@ impl Exchange {
             plan: None,
             record: RecordLevel::Full,
             part: Vec::new(),
+            unmasked: Unmasked::default(),
             parts: 0,
             rows: 0,
             bytes: 0,
@@ -113,7 +117,23 @@ impl Exchange {
         self.bytes += bytes.len() as u64;
         if self.record == RecordLevel::Full {
             self.part.extend_from_slice(bytes);
+            self.unmasked.follow(bytes);
         }
+    }
+
+    /// Keeps bytes of the result for the record, with those that masks made them of.
+    pub(super) fn keep_masked(&mut self, bytes: &[u8], before: &[u8]) {
+        if self.record == RecordLevel::Full {
+            self.unmasked.differ(&self.part, before);
+            self.part.extend_from_slice(bytes);
+        }
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// The part, with what is to be sealed beside it.
+    pub(super) fn take_part(&mut self) -> (Vec<u8>, Sealed) {
+        let sealed = self.unmasked.take(self.masked, 0);
+        (std::mem::take(&mut self.part), sealed)
     }
 
     /// Whether enough is kept for an event.

@@ -15,6 +15,7 @@ use crate::event::FlowTime;
 use crate::pg::mask::CopyPlan;
 use crate::pg::sql::{self, Classified, Dialect, Effect};
 use crate::session::Outbox;
+use crate::unmasked::Unmasked;
 
 /// What a message asks.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +240,7 @@ impl PgSession {
     ) -> Judged {
         self.totals.exchanges += 1;
         let mut exchange = Exchange::new(self.totals.exchanges, now);
+        exchange.unmasked = Unmasked::new(self.journal.seals());
         exchange.classified = Some(Arc::clone(classified));
         let meaning = self.meaning(classified);
         let (judgement, copy) = self.decide(now, Count::Yes, asked, classified, &meaning);

@@ -307,7 +307,7 @@ impl PgSession {
         };
         exchange.keep(bytes);
         if exchange.part_is_full() {
-            let part = std::mem::take(&mut exchange.part);
+            let (part, sealed) = exchange.take_part();
             exchange.parts += 1;
             let (number, index) = (exchange.number, exchange.parts);
             let line = format!("part {index} of the result, {} bytes", part.len());
@@ -315,6 +315,7 @@ impl PgSession {
                 self.journal
                     .event(now, Kind::Result, Some(number), line)
                     .with_data(part)
+                    .with_sealed(sealed)
                     .with_meta(format!("{{\"part\":{index}}}")),
             );
         }
@@ -364,10 +365,12 @@ impl PgSession {
             meta.push_str(",\"failed\":true");
         }
         meta.push('}');
+        let (part, sealed) = exchange.take_part();
         out.events.push(
             self.journal
                 .event(now, Kind::Result, number, line)
-                .with_data(exchange.part)
+                .with_data(part)
+                .with_sealed(sealed)
                 .with_meta(meta),
         );
     }

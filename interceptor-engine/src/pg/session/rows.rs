@@ -158,6 +158,7 @@ impl PgSession {
         };
         exchange.plan = Some(Arc::new(plan));
         if let Some(raw) = raw.filter(|_| exchange.record == RecordLevel::Full) {
+            exchange.unmasked.follow(&raw);
             exchange.part.extend_from_slice(&raw);
         }
         true
@@ -183,7 +184,11 @@ impl PgSession {
         match plan.mask_row(source.body(), &self.key, written) {
             Ok(hidden) => {
                 exchange.masked += hidden;
-                exchange.keep(written.get(start..).unwrap_or_default());
+                let masked = written.get(start..).unwrap_or_default();
+                match hidden {
+                    0 => exchange.keep(masked),
+                    _ => exchange.keep_masked(masked, source.bytes),
+                }
                 self.keep_result(now, &[], out);
             }
             Err(error) => self.broken(now, Side::Upstream, &error.to_string(), out),
@@ -216,7 +221,8 @@ impl PgSession {
                 framed.extend_from_slice(&len.to_be_bytes());
                 framed.extend_from_slice(&row);
                 out.write(Side::Downstream, &framed);
-                self.keep_result(now, &framed, out);
+                exchange.keep_masked(&framed, source.bytes);
+                self.keep_result(now, &[], out);
             }
             Err(error) => self.end_with(
                 now,

@@ -273,7 +273,8 @@ impl PgSession {
                 framed.extend_from_slice(&len.to_be_bytes());
                 framed.extend_from_slice(&value);
                 out.write(Side::Downstream, &framed);
-                self.keep_result(now, &framed, out);
+                exchange.keep_masked(&framed, source.bytes);
+                self.keep_result(now, &[], out);
             }
         }
     }

@@ -35,6 +35,7 @@ use super::Global;
 use super::place::Place;
 use crate::config::Config;
 use crate::recorder::read::{Pages, Reader, StreamEntry};
+use crate::recorder::seal::Identity;
 
 /// Events in which a terminal is looked for before something is shown.
 const SOON: usize = 10_000;
@@ -83,6 +84,9 @@ pub struct Args {
     /// Rows of a result that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
+    /// Also show what masks hid, opened with this key (of `age-keygen`), in text and json
+    #[arg(long, value_name = "KEYFILE")]
+    unseal: Option<PathBuf>,
     /// Only this channel of an SSH session; of several terminals, the one to play
     #[arg(long, value_name = "N")]
     channel: Option<u64>,
@@ -135,6 +139,10 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             "--follow goes with --format text, json and sql: the others have an end"
         ));
     }
+    if args.unseal.is_some() && !matches!(format, Format::Text | Format::Json) {
+        bail!("--unseal shows what masks hid in text and json alone");
+    }
+    let identity = args.unseal.as_deref().map(Identity::read).transpose()?;
     let in_time = args.speed.is_some() || format == Format::Text;
     let in_time = in_time && !args.instant && args.output.is_none();
     let writer = match format {
@@ -167,6 +175,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         )?,
         in_time,
     );
+    show.identity = identity;
     show.only = args
         .channel
         .filter(|_| format == Format::Text)
@@ -195,7 +204,8 @@ fn text(
 ) -> anyhow::Result<Writer> {
     let timeline = Timeline::new(args.rows);
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    if on_terminal && !dumb {
+    // Where what masks hid is shown, each place is marked.
+    if on_terminal && !dumb && args.unseal.is_none() {
         let enough = match args.channel {
             Some(_) => usize::MAX,
             None => SOON,
@@ -281,8 +291,13 @@ fn play(
                 warn(&broken.to_string());
             }
             match raw.read() {
-                Ok(entry) => {
+                Ok(mut entry) => {
                     closed |= entry.kind == "close";
+                    if let Some(error) = show.unseal(&mut entry) {
+                        whole = false;
+                        show.pause()?;
+                        warn(&format!("event {}: {error}", entry.seq));
+                    }
                     show.entry(&entry)?;
                 }
                 Err(error) => {

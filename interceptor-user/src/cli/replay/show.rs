@@ -16,6 +16,7 @@ use interceptor_engine::replay::text::{self, Style};
 use interceptor_engine::replay::{Entry, Pace, Timeline};
 
 use super::screen::{self, Screen};
+use crate::recorder::seal::{Identity, SealError};
 
 /// Exchanges of other channels that are remembered.
 const OTHERS_LIMIT: usize = 4096;
@@ -79,6 +80,8 @@ pub(super) struct Show {
     screen: Option<Screen>,
     /// Of which channel; all where none is said.
     pub(super) only: Option<Only>,
+    /// Opens what masks hid.
+    pub(super) identity: Option<Identity>,
 }
 
 impl Show {
@@ -100,6 +103,23 @@ impl Show {
             shown: Instant::now(),
             screen: None,
             only: None,
+            identity: None,
+        }
+    }
+
+    /// Puts what masks hid in the place of what the agent got; what keeps it from that.
+    pub(super) fn unseal(&self, entry: &mut Entry) -> Option<SealError> {
+        let identity = self.identity.as_ref()?;
+        if entry.sealed.is_empty() {
+            return None;
+        }
+        match identity.open(&entry.sealed) {
+            Ok(plain) => {
+                entry.data = plain.to_vec();
+                entry.is_unmasked = true;
+                None
+            }
+            Err(error) => Some(error),
         }
     }
 
@@ -157,6 +177,14 @@ impl Show {
             && !only.wants(entry)
         {
             return Ok(());
+        }
+        let is_text = matches!(self.writer, Writer::Text(..));
+        if is_text && entry.is_unmasked && self.pace.shows(entry.at) {
+            self.wait(entry.at)?;
+            writeln!(
+                self.out,
+                "── UNMASKED: below stands what masks hid from the agent ──"
+            )?;
         }
         // What is not shown is read all the same: later entries lean on it.
         let text = match &mut self.writer {
