@@ -566,11 +566,31 @@ async fn sweep(house: Arc<House>) {
             Ok(over) => {
                 for run in over {
                     info!(agent = %run.agent, run = %run.id, "a run is over");
+                    tell_coverage(&house, &run);
                 }
             }
             Err(error) => warn!(%error, "runs that are over could not be cleared away"),
         }
     }
+}
+
+/// What a run did goes on record when it is over, and makes room for another's.
+fn tell_coverage(house: &House, run: &crate::agents::Run) {
+    let Some(kernel) = &house.kernel else { return };
+    let did = kernel.coverage(run.cgroup_id).unwrap_or_default();
+    kernel.forget_coverage(run.cgroup_id);
+    house.recorder.alert(Alert {
+        severity: Severity::Info,
+        kind: "coverage",
+        line: format!(
+            "agent {} is over: {} intercepted, {} exempt, {} held",
+            run.agent,
+            did.redirected + did.questions + did.unix,
+            did.exempt + did.unjudged,
+            did.held()
+        ),
+        meta: json!({"agent": run.agent, "run": run.id, "coverage": did}).to_string(),
+    });
 }
 
 /// What the kernel refused becomes alerts.

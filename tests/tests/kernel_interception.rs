@@ -701,7 +701,8 @@ fn a_takeover_replaces_programs_in_place_and_keeps_the_links() {
         let place = Place::new(64)?;
         let mut first = Proxy::start(&place)?;
         let before = links(&place)?;
-        assert_eq!(before.len(), 15);
+        // Two of them for Unix sockets, which Linux has hooks for since 6.7.
+        assert!([15, 17].contains(&before.len()), "{before:?}");
         first.kill()?;
         let _second = Proxy::start(&place)?;
         assert_eq!(links(&place)?, before);

@@ -318,6 +318,45 @@ fn by_default_an_agent_reaches_its_own_sockets_and_nobody_elses() {
 }
 
 #[test]
+fn the_daemons_store_is_no_agents_and_a_run_leaves_its_coverage_on_record() {
+    House::test(&json!({}), |house| {
+        let program = "
+import socket, sys
+s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+s.sendall(b'*1\\r\\n$4\\r\\nPING\\r\\n')
+try:
+    print('got', s.recv(64))
+except OSError:
+    print('got', b'')
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('203.0.113.7', 9))
+except OSError as error:
+    print(error.errno)
+";
+        let port = house.redis.url();
+        let port = port
+            .rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned();
+        let done = house.python("store-agent", program, &[&port])?.ok()?;
+        assert_eq!(done.stdout.lines().collect::<Vec<_>>(), ["got b''", "1"]);
+        let (_, events) = Records::of(&house.redis)?.only_session_of("store-agent")?;
+        assert!(
+            events
+                .iter()
+                .any(|event| event.line.contains("Interceptor itself")),
+            "{events:?}"
+        );
+        house.alerted(&["coverage", "store-agent", "1 intercepted", "1 held"])?;
+        let status: Value = serde_json::from_str(&house.daemon.ask(&["status", "--json"])?)?;
+        assert!(status["coverage"]["redirected"].is_u64(), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
 fn another_run_of_the_same_agent_is_somebody_else() {
     House::test(&json!({}), |house| {
         let server = "

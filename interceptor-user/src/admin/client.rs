@@ -24,10 +24,17 @@ pub struct Unreachable {
     source: std::io::Error,
 }
 
+/// Who asks is an agent, whom the kernel keeps from the daemon's socket.
+#[derive(Debug, thiserror::Error)]
+#[error("this process is under interception, and an agent may not ask the daemon at {socket}")]
+pub struct Confined {
+    socket: String,
+}
+
 /// Asks the daemon; blocks until it answers.
 ///
 /// # Errors
-/// [`Unreachable`], or what the daemon says.
+/// [`Unreachable`], [`Confined`], or what the daemon says.
 pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<T> {
     let mut answer = String::new();
     for _ in 0..TRIES {
@@ -44,9 +51,18 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Res
 }
 
 fn one(socket: &Path, request: &Request) -> anyhow::Result<String> {
-    let mut stream = UnixStream::connect(socket).map_err(|source| Unreachable {
-        socket: socket.display().to_string(),
-        source,
+    let place = socket.display().to_string();
+    let mut stream = UnixStream::connect(socket).map_err(|source| {
+        // What a file's mode forbids is EACCES.
+        if source.raw_os_error() == Some(libc::EPERM) {
+            anyhow::Error::new(Confined { socket: place })
+        } else {
+            Unreachable {
+                socket: place,
+                source,
+            }
+            .into()
+        }
     })?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut line = serde_json::to_vec(request)?;

@@ -16,7 +16,7 @@ pub mod metrics;
 mod server;
 
 pub use agents::{Agents, Detached, tell};
-pub use client::{Unreachable, ask};
+pub use client::{Confined, Unreachable, ask};
 pub use server::{Daemon, serve};
 
 use std::collections::BTreeMap;
@@ -148,6 +148,9 @@ pub struct Status {
     pub port: Option<u16>,
     /// Connects that the kernel redirected since the programs were first loaded.
     pub redirected: u64,
+    /// What the agents that there are did, as the kernel counts it.
+    #[serde(default)]
+    pub coverage: crate::kernel::Covered,
     /// What the kernel refused, by reason.
     pub refused: BTreeMap<String, u64>,
 }

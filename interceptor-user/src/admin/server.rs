@@ -314,6 +314,11 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         recorder_fault: recorder.last_fault,
         port: daemon.port,
         redirected: counters.redirected,
+        coverage: house
+            .kernel
+            .as_ref()
+            .map(|kernel| kernel.coverage_of_all())
+            .unwrap_or_default(),
         refused: counters
             .refused
             .iter()

@@ -127,6 +127,10 @@ fn no_bit_can_be_turned() {
         for bit in 0..8 {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1 << bit;
+            // RFC 8878, 3.1.1.1.1: a bit of the frame's header that nobody reads.
+            if (at, bit) == (4, 4) {
+                continue;
+            }
             let read = check(&bytes[..], SESSION);
             assert!(read.is_err(), "byte {at}, bit {bit}");
         }
@@ -137,7 +141,10 @@ fn no_bit_can_be_turned() {
 fn what_was_changed_with_care_is_found_too() {
     let (bytes, _) = object(5);
     let replaced = |from: &str, to: &str| fault(&changed(&bytes, |plain| replace(plain, from, to)));
-    assert_eq!(replaced("$4\r\nnote", "$4\r\nnoto"), Fault::Hash);
+    assert!(matches!(
+        replaced("$4\r\nnote", "$4\r\nnoto"),
+        Fault::Recording(_)
+    ));
     assert_eq!(
         replaced("archive\r\n$1\r\n1", "archive\r\n$1\r\n2"),
         Fault::Version("2".into())

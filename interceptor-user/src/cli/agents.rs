@@ -63,6 +63,13 @@ fn line(agent: &AgentFacts) -> String {
             "since {since}  {} processes, {} sessions, {} refused",
             agent.processes, agent.sessions, agent.refused
         ));
+        let did = &agent.coverage;
+        words.push(format!(
+            "{} intercepted, {} exempt, {} held",
+            did.redirected + did.questions + did.unix,
+            did.exempt + did.unjudged,
+            did.held()
+        ));
     }
     words.join("  ")
 }

@@ -114,8 +114,19 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         selector,
         allow_open_sockets: args.allow_open_sockets,
     };
-    let attached: Attached = admin::ask(&config.admin.socket, &request)?;
     let mut out = std::io::stdout().lock();
+    let attached: Attached = match admin::ask(&config.admin.socket, &request) {
+        Ok(attached) => attached,
+        // A unit's own `ExecStartPre=` asks for what is so already.
+        Err(error) if error.is::<admin::Confined>() => {
+            writeln!(
+                out,
+                "this process is under interception already; the daemon takes no requests from there"
+            )?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(error),
+    };
     if global.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&attached)?)?;
         return Ok(ExitCode::SUCCESS);

@@ -449,13 +449,29 @@ async fn first_bytes(tcp: &mut Socket, first: &mut Vec<u8>) -> std::io::Result<O
     }
 }
 
-/// Whether a destination is a listener of this daemon: serving it would be a loop.
+/// Whether a destination is a listener of this daemon, which would be a loop, or its store,
+/// which no target makes an agent's.
 fn is_ourselves(house: &House, origin: SocketAddr) -> bool {
     house
         .config
         .listeners
         .iter()
         .any(|listener| listener.listen == origin)
+        || is_at(house.recorder.place().text(), origin)
+}
+
+/// Whether a destination is in the text of where recordings go.
+fn is_at(place: &str, origin: SocketAddr) -> bool {
+    let ip = origin.ip().to_canonical();
+    place
+        .replace("localhost", "127.0.0.1")
+        .split(['/', ',', '@', '?', ' '])
+        .filter_map(|part| part.parse::<SocketAddr>().ok())
+        .any(|store| {
+            let own = store.ip().to_canonical();
+            let same = own == ip || own.is_loopback() && ip.is_loopback();
+            same && store.port() == origin.port()
+        })
 }
 
 /// Puts a flow on record that was refused before it had a session's state.

@@ -95,14 +95,14 @@ impl Redirected {
         for door in self.doors {
             info!(target = %door.target.name, socket = %door.socket, "a socket is intercepted");
             kept.push((door.socket.clone(), door.name));
-            let house = Arc::clone(house);
-            tokio::spawn(async move {
+            let (life, house) = (&house.life, Arc::clone(house));
+            life.while_serving(async move {
                 loop {
                     match door.listener.accept().await {
                         Ok((unix, _)) => {
-                            let (house, target) = (Arc::clone(&house), door.target.clone());
-                            let socket = door.socket.clone();
-                            tokio::spawn(accepted(house, unix, socket, target));
+                            let (one, socket) = (Arc::clone(&house), door.socket.clone());
+                            let flow = accepted(one, unix, socket, door.target.clone());
+                            house.life.connection(flow);
                         }
                         Err(error) => {
                             warn!(%error, "a connection could not be accepted");
@@ -112,8 +112,9 @@ impl Redirected {
                 }
             });
         }
-        let house = Arc::clone(house);
-        tokio::spawn(async move {
+        // Not while it drains: the list is then the next daemon's.
+        let (life, house) = (&house.life, Arc::clone(house));
+        life.while_serving(async move {
             let mut clock = tokio::time::interval(REFRESH);
             loop {
                 clock.tick().await;

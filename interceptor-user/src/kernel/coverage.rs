@@ -104,6 +104,16 @@ impl Kernel {
         }
     }
 
+    /// What all cgroups together did that are not forgotten.
+    #[must_use]
+    pub fn coverage_of_all(&self) -> Covered {
+        let mut sum = Covered::default();
+        for id in self.covered() {
+            sum.add(&self.coverage(id).unwrap_or_default());
+        }
+        sum
+    }
+
     /// The cgroups that did something.
     #[must_use]
     pub fn covered(&self) -> Vec<u64> {

@@ -548,7 +548,7 @@ mod tests {
     fn a_private_server_is_for_this_user_alone_keeps_its_data_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let (state, runtime) = (dir.path().join("state"), dir.path().join("run"));
-        let server = PrivateRedis::start(&state, &runtime).unwrap();
+        let server = PrivateRedis::start_program("redis-server".into(), &state, &runtime).unwrap();
         let url = std::fs::read_to_string(runtime.join(URL_FILE)).unwrap();
         let url = url.trim();
         assert_eq!(url, server.url());
@@ -571,7 +571,7 @@ mod tests {
         assert!(!runtime.join(URL_FILE).exists());
         assert!(run(url, &["PING"]).is_err());
 
-        let server = PrivateRedis::start(&state, &runtime).unwrap();
+        let server = PrivateRedis::start_program("redis-server".into(), &state, &runtime).unwrap();
         assert_ne!(server.url(), url, "the password is a new one");
         assert_eq!(run(server.url(), &["GET", "a"]).unwrap(), "kept");
         server.stop();
@@ -580,7 +580,8 @@ mod tests {
     #[test]
     fn one_that_dies_is_started_again_with_its_data() {
         let dir = tempfile::tempdir().unwrap();
-        let server = PrivateRedis::start(dir.path(), dir.path()).unwrap();
+        let server =
+            PrivateRedis::start_program("redis-server".into(), dir.path(), dir.path()).unwrap();
         run(server.url(), &["SET", "a", "kept"]).unwrap();
         let _ = run(server.url(), &["SHUTDOWN"]);
         let gone = Instant::now();
@@ -604,7 +605,8 @@ mod tests {
         secret_file(&plan.url_file, &plan.url()).unwrap();
         run(&plan.url(), &["SET", "a", "kept"]).unwrap();
 
-        let next = PrivateRedis::start(dir.path(), dir.path()).unwrap();
+        let next =
+            PrivateRedis::start_program("redis-server".into(), dir.path(), dir.path()).unwrap();
         assert!(left.wait().unwrap().success(), "it was asked to go");
         assert_eq!(run(next.url(), &["GET", "a"]).unwrap(), "kept");
         next.stop();

@@ -325,6 +325,7 @@ impl Attachments {
                 processes: cgroup::processes(&run.cgroup).len(),
                 sessions: sessions(&run.id),
                 refused: self.runs.refusals(&run),
+                coverage: self.kernel.coverage(run.cgroup_id).unwrap_or_default(),
                 waits: None,
                 agent: run.agent,
                 labels: run.labels,
@@ -348,6 +349,7 @@ impl Attachments {
             processes: 0,
             sessions: 0,
             refused: 0,
+            coverage: crate::kernel::Covered::default(),
             waits: Some(why.clone()),
         }));
         facts

@@ -49,6 +49,9 @@ pub struct AgentFacts {
     pub sessions: usize,
     /// What the kernel reported of it as refused, since the daemon started.
     pub refused: u64,
+    /// What its cgroup did, as the kernel counts it.
+    #[serde(default)]
+    pub coverage: crate::kernel::Covered,
     /// Why it is not under interception yet.
     pub waits: Option<String>,
 }
