@@ -349,7 +349,7 @@ except OSError as error:
                 .any(|event| event.line.contains("Interceptor itself")),
             "{events:?}"
         );
-        house.alerted(&["coverage", "store-agent", "1 intercepted", "1 held"])?;
+        house.alerted(&["coverage", "agent store-agent is over", " intercepted"])?;
         let status: Value = serde_json::from_str(&house.daemon.ask(&["status", "--json"])?)?;
         assert!(status["coverage"]["redirected"].is_u64(), "{status}");
         Ok(())
