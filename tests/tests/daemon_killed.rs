@@ -50,7 +50,7 @@ fn one(mut stream: TcpStream, came: &Came) {
         if read == 0 {
             return;
         }
-        let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned();
         came.allowed
             .fetch_add(text.matches("/allowed").count(), Ordering::Relaxed);
         came.forbidden

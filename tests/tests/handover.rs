@@ -52,7 +52,11 @@ fn status(world: &World) -> Result<Value> {
 
 fn draining(world: &World) -> Result<usize> {
     let status = status(world)?;
-    Ok(status["draining"].as_array().context("no list")?.len())
+    Ok(status
+        .get("draining")
+        .and_then(Value::as_array)
+        .context("no list")?
+        .len())
 }
 
 fn looper(world: &World) -> Result<Running> {
@@ -229,7 +233,11 @@ fn session_of(world: &World, agent: &str) -> Result<String> {
     let one = all
         .find_map(|one| one.ok().filter(|one| one["agent"] == agent))
         .with_context(|| format!("no session of {agent}: {sessions}"))?;
-    Ok(one["session"].as_str().context("no id")?.to_owned())
+    Ok(one
+        .get("session")
+        .and_then(Value::as_str)
+        .context("no id")?
+        .to_owned())
 }
 
 #[test]
