@@ -249,6 +249,7 @@ impl Recorder {
             facts,
             abandoned: Arc::clone(&abandoned),
             last_sign: None,
+            sent_on: Vec::new(),
         };
         let (ended, done) = tokio::sync::oneshot::channel();
         recorder.thread("recorder", move || writer.run())?;

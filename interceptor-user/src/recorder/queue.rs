@@ -121,11 +121,14 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Takes sessions that a process that died did not end.
-    pub(super) fn push_lost(&self, notes: Vec<Note>) {
+    /// Takes sessions that a process that died did not end; the ticket that stands for
+    /// their ends.
+    pub(super) fn push_lost(&self, notes: Vec<Note>) -> u64 {
         let mut state = self.lock();
+        self.pushed.fetch_add(notes.len() as u64, Ordering::Relaxed);
         state.waiting.lost.extend(notes);
         self.wake(state);
+        self.ticket()
     }
 
     /// Swaps what waits into `empty`.

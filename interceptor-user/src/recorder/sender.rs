@@ -4,6 +4,7 @@
 //! frame. Sessions that a dead process did not end are ended on record, once
 //! everything of theirs is there.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use interceptor_policy::verdict::Severity;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
 use super::Alert;
 use super::fault::Fault;
@@ -25,6 +27,9 @@ use super::writer::{Told, lower_priority};
 /// An idle recorder gives a sign of life so often, a busy one every second.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 const BUSY_SIGN: Duration = Duration::from_secs(1);
+
+/// How soon it is looked whether what was sent on can be removed.
+const SOON: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether another process died.
 const LOOK: Duration = Duration::from_secs(5);
@@ -40,6 +45,16 @@ pub(super) struct Sender {
     /// Set when nobody waits for the rest any more.
     pub(super) abandoned: Arc<AtomicBool>,
     pub(super) last_sign: Option<Instant>,
+    /// What is sent, and removed when the ends of its sessions are in the spool.
+    pub(super) sent_on: Vec<SentOn>,
+}
+
+/// A dead process's spool, all of it sent.
+pub(super) struct SentOn {
+    left: Left,
+    damaged: Vec<PathBuf>,
+    /// Stands for the ends of its sessions.
+    ticket: u64,
 }
 
 impl Sender {
@@ -54,13 +69,15 @@ impl Sender {
             if self.sign_is_due(SIGN_OF_LIFE) && !self.deliver(&mut Batch::empty(writer)) {
                 return;
             }
+            self.remove_sent_on();
             if looked.is_none_or(|at| at.elapsed() >= LOOK) {
                 looked = Some(Instant::now());
                 if !self.take_over() {
                     return;
                 }
             }
-            match self.spool.next(&mut cursor, LOOK) {
+            let patience = if self.sent_on.is_empty() { LOOK } else { SOON };
+            match self.spool.next(&mut cursor, patience) {
                 Ok(Next::Frame(mut frame)) => {
                     let mut batch = Batch::of(writer, &mut frame, false);
                     if !self.deliver(&mut batch) {
@@ -71,6 +88,7 @@ impl Sender {
                 Ok(Next::Damage(damage)) => self.queue.push_alert(alert(&damage)),
                 Ok(Next::Nothing) => {}
                 Ok(Next::Finished) => {
+                    self.remove_sent_on();
                     if self.spool.remove_if_sent() {
                         let _ = self.store.forget(writer);
                     }
@@ -98,21 +116,60 @@ impl Sender {
                 return true;
             }
         };
+        let mut sent = Vec::new();
         for one in left {
             let bytes = one.bytes;
             match self.send_on(one) {
-                Ok(true) => {}
-                Ok(false) => return false,
+                Ok(Some(one)) => sent.push(one),
+                Ok(None) => return false,
                 Err(error) => {
                     tracing::error!(%error, "what was left in the spool cannot be read");
+                    self.spool.let_go(bytes);
                 }
             }
-            self.spool.let_go(bytes);
+        }
+        // One of them may have ended the sessions of another.
+        let closed: BTreeSet<Uuid> = sent
+            .iter()
+            .flat_map(|(left, _)| left.closed_sessions().iter().copied())
+            .collect();
+        for (left, damaged) in sent {
+            let mut lost = left.open_sessions();
+            lost.retain(|note| !closed.contains(&note.session));
+            if !lost.is_empty() {
+                tracing::warn!(
+                    sessions = lost.len(),
+                    "sessions of a daemon that was lost are ended"
+                );
+            }
+            let ticket = self.queue.push_lost(lost);
+            self.sent_on.push(SentOn {
+                left,
+                damaged,
+                ticket,
+            });
         }
         true
     }
 
-    fn send_on(&mut self, mut left: Left) -> std::io::Result<bool> {
+    /// Removes what was sent on. Not before the ends of its sessions are in this process's
+    /// spool: who is killed in between leaves them to the next one, and an end that is
+    /// written twice is one entry.
+    fn remove_sent_on(&mut self) {
+        let is_written = |one: &mut SentOn| self.queue.is_written(one.ticket);
+        let done: Vec<SentOn> = self.sent_on.extract_if(.., is_written).collect();
+        for one in done {
+            let (writer, bytes) = (one.left.writer(), one.left.bytes);
+            if let Err(error) = one.left.remove(one.damaged) {
+                tracing::error!(%error, %writer, "what was sent on cannot be removed from the spool");
+            }
+            self.spool.let_go(bytes);
+            // What stays behind is one field of a hash.
+            let _ = self.store.forget(writer);
+        }
+    }
+
+    fn send_on(&mut self, mut left: Left) -> std::io::Result<Option<(Left, Vec<PathBuf>)>> {
         let writer = left.writer();
         tracing::info!(%writer, bytes = left.bytes, "sending on what another process left in the spool");
         let mut reached = None;
@@ -120,7 +177,7 @@ impl Sender {
             reached = sender.store.reached(writer)?;
             Ok(())
         }) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut damaged: Vec<PathBuf> = Vec::new();
         let mut first = true;
@@ -139,7 +196,7 @@ impl Sender {
                         continue;
                     }
                     if !self.deliver(&mut Batch::of(writer, &mut frame, true)) {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
                 Item::Damage(damage) => {
@@ -151,17 +208,7 @@ impl Sender {
                 Item::End => break,
             }
         }
-        let lost = left.finish(damaged)?;
-        if !lost.is_empty() {
-            tracing::warn!(
-                sessions = lost.len(),
-                "sessions of a daemon that was lost are ended"
-            );
-        }
-        self.queue.push_lost(lost);
-        // What stays behind is one field of a hash.
-        let _ = self.store.forget(writer);
-        Ok(true)
+        Ok(Some((left, damaged)))
     }
 
     fn sign_is_due(&self, after: Duration) -> bool {

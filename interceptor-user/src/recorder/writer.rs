@@ -206,6 +206,7 @@ impl Writer {
         while !full(commands)
             && let Some(note) = waiting.lost.pop_front()
         {
+            done.events += 1;
             self.encoder.lost(&note, commands);
         }
         // What is missing stands before what comes after it.

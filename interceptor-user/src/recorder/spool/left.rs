@@ -1,7 +1,7 @@
 //! What a process that died left in its folder: frames to send on, and sessions that
 //! nobody ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ pub(in super::super) struct Left {
     at: u64,
     last: Option<u64>,
     open: BTreeMap<Uuid, Note>,
+    closed: BTreeSet<Uuid>,
     buffer: Vec<u8>,
     /// A frame that was found behind something that is missing.
     ahead: Option<Frame>,
@@ -74,6 +75,7 @@ impl Left {
             at: 0,
             last: None,
             open: BTreeMap::new(),
+            closed: BTreeSet::new(),
             buffer: Vec::new(),
             ahead: None,
             bytes,
@@ -146,6 +148,7 @@ impl Left {
         for note in &frame.notes {
             if note.closed {
                 self.open.remove(&note.session);
+                self.closed.insert(note.session);
             } else {
                 self.open.insert(note.session, note.clone());
             }
@@ -153,9 +156,20 @@ impl Left {
         Item::Frame(Box::new(frame))
     }
 
-    /// Removes it, once everything in it is sent; the sessions that nobody ended.
-    /// Segments that are `damaged` are kept beside the spool for whoever wants to look.
-    pub(in super::super) fn finish(self, mut damaged: Vec<PathBuf>) -> io::Result<Vec<Note>> {
+    /// The sessions that nobody ended, once all of it was read.
+    pub(in super::super) fn open_sessions(&self) -> Vec<Note> {
+        self.open.values().cloned().collect()
+    }
+
+    /// The sessions that were ended in what was read.
+    pub(in super::super) fn closed_sessions(&self) -> &BTreeSet<Uuid> {
+        &self.closed
+    }
+
+    /// Removes it, once everything in it is sent and what is told of its sessions is in
+    /// this process's spool. Segments that are `damaged` are kept beside the spool for
+    /// whoever wants to look.
+    pub(in super::super) fn remove(self, mut damaged: Vec<PathBuf>) -> io::Result<()> {
         damaged.sort();
         damaged.dedup();
         if let Some(spool) = self.folder.path.parent() {
@@ -165,7 +179,6 @@ impl Left {
                 std::fs::rename(path, spool.join(format!("damaged-{writer}-{name}")))?;
             }
         }
-        self.folder.remove()?;
-        Ok(self.open.into_values().collect())
+        self.folder.remove()
     }
 }

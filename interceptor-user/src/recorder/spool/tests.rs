@@ -82,7 +82,8 @@ fn rest(dir: &Path) -> (Vec<u64>, Vec<Damage>, Vec<Uuid>) {
         }
     }
     let damaged = damage.iter().map(|one| one.segment.clone()).collect();
-    let open = left.finish(damaged).unwrap();
+    let open = left.open_sessions();
+    left.remove(damaged).unwrap();
     (
         numbers,
         damage,
