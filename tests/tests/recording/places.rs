@@ -9,6 +9,7 @@ use interceptor_tests::certs::Certificates;
 use interceptor_tests::eventually;
 use interceptor_tests::place::{self, Place};
 use interceptor_tests::process::{Server, Start};
+use interceptor_user::recorder::Unsent;
 use nix::sys::signal::Signal;
 
 use super::SOON;
@@ -118,6 +119,13 @@ impl Cluster {
         Ok(cluster)
     }
 
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let servers = self.nodes.iter().filter_map(|node| node.server.as_ref());
+        servers
+            .into_iter()
+            .try_for_each(|server| server.signal(signal))
+    }
+
     fn url(&self) -> String {
         let ports: Vec<String> = self
             .nodes
@@ -202,6 +210,48 @@ async fn a_cluster_whose_slots_move_and_whose_master_dies_has_everything_once() 
     task.close(SOON).await?;
     all_there_once(&store, &sessions, 150)?;
     assert_eq!(recorder.status().missing, 0);
+    Ok(())
+}
+
+/// Entries that are sent a second time, of many sessions at once, are each found to be
+/// there: also where other answers of the same node are still on their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cluster_has_already_is_found_there_and_not_written_twice() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let store = Store::at(Some(cluster.url()))?;
+    cluster.signal(Signal::SIGSTOP)?;
+    let (recorder, task) = store.recorder(1 << 20)?;
+    let sessions = together(&recorder, 60, 20, Duration::ZERO).await;
+    let kept = task.close(Duration::from_millis(300)).await;
+    assert!(matches!(kept, Err(Unsent::Kept { .. })));
+    drop(recorder);
+
+    let spool = store.place.path("state").join("spool");
+    let left = std::fs::read_dir(&spool)?
+        .flatten()
+        .find(|entry| entry.path().is_dir())
+        .context("nothing was left")?
+        .path();
+    let copied = store.place.subfolder("copied")?;
+    for file in std::fs::read_dir(&left)? {
+        let file = file?;
+        std::fs::copy(file.path(), copied.join(file.file_name()))?;
+    }
+    let sent = || eventually("what was left to be sent", SOON, || Ok(!left.exists()));
+    cluster.signal(Signal::SIGCONT)?;
+    let (recorder, task) = store.recorder(1 << 20)?;
+    sent()?;
+    task.close(SOON).await?;
+    drop(recorder);
+    all_there_once(&store, &sessions, 20)?;
+
+    std::fs::rename(&copied, &left)?;
+    let (_, task) = store.recorder(1 << 20)?;
+    sent()?;
+    task.close(SOON).await?;
+    for session in &sessions {
+        assert_eq!(store.session(session)?.len(), 22);
+    }
     Ok(())
 }
 

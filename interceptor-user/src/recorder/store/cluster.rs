@@ -55,6 +55,9 @@ struct Node {
     id: Option<i64>,
 }
 
+/// What a transaction came to: its results, why it was refused, or why that is not known.
+type Answer = Result<Result<Vec<Value>, Fault>, Fault>;
+
 /// What of a batch belongs to one key.
 #[derive(Default)]
 struct Group {
@@ -174,8 +177,13 @@ impl Cluster {
     }
 
     fn broken(&mut self, address: &Address, fault: &Fault) {
-        if fault.is_connection()
-            && let Some(node) = self.nodes.remove(address)
+        if fault.is_connection() {
+            self.drop_node(address);
+        }
+    }
+
+    fn drop_node(&mut self, address: &Address) {
+        if let Some(node) = self.nodes.remove(address)
             && let Some(id) = node.id
         {
             self.fences.insert(address.clone(), id);
@@ -215,11 +223,21 @@ impl Cluster {
             }
         }
         for (address, groups) in sent {
-            let mut any = false;
-            for group in groups {
-                match self.receive(batch, &address, &group) {
+            let answered = self.receive(&address, groups);
+            if answered
+                .iter()
+                .any(|(_, answer)| matches!(answer, Ok(Ok(_))))
+            {
+                self.unfollowed.insert(address.clone());
+            }
+            for (group, answer) in answered {
+                let answer = match answer {
+                    Ok(Ok(results)) => self.sort_out(batch, &address, &group, &results).map(Ok),
+                    Ok(Err(refused)) => Ok(Err(refused)),
+                    Err(fault) => Err(fault),
+                };
+                match answer {
                     Ok(Ok(failed)) => {
-                        any = true;
                         if group.is_sign {
                             *sign = None;
                         }
@@ -246,15 +264,8 @@ impl Cluster {
                             _ => note(fault, &mut first),
                         }
                     }
-                    Err(fault) => {
-                        self.broken(&address, &fault);
-                        note(fault, &mut first);
-                        break;
-                    }
+                    Err(fault) => note(fault, &mut first),
                 }
-            }
-            if any {
-                self.unfollowed.insert(address);
             }
         }
         if let Some(fault) = self.follow(batch, &done) {
@@ -401,12 +412,27 @@ impl Cluster {
         look().map_err(|error| Fault::of(&error))
     }
 
-    fn receive(
-        &mut self,
-        batch: &Batch,
-        address: &Address,
-        group: &Group,
-    ) -> Result<Result<Vec<(usize, Fault)>, Fault>, Fault> {
+    /// Reads what the groups of one node came to. All of it, before the node is asked
+    /// anything else: answers come in the order of questions. What the connection did
+    /// not live to tell is not known.
+    fn receive(&mut self, address: &Address, groups: Vec<Group>) -> Vec<(Group, Answer)> {
+        let mut lost: Option<Fault> = None;
+        let mut answered = Vec::with_capacity(groups.len());
+        for group in groups {
+            let answer = match &lost {
+                Some(fault) => Err(fault.clone()),
+                None => self.receive_one(address, &group),
+            };
+            if let (Err(fault), None) = (&answer, &lost) {
+                self.drop_node(address);
+                lost = Some(fault.clone());
+            }
+            answered.push((group, answer));
+        }
+        answered
+    }
+
+    fn receive_one(&mut self, address: &Address, group: &Group) -> Answer {
         let count =
             group.indices.len() + usize::from(group.shared.is_some()) + usize::from(group.is_sign);
         let connection = self.node(address)?;
@@ -415,10 +441,21 @@ impl Cluster {
                 .recv_response()
                 .map_err(|error| Fault::of(&error))?;
         }
-        match transaction(connection, count)? {
-            Ok(results) => failed(connection, &batch.commands, &group.indices, &results).map(Ok),
-            Err(fault) => Ok(Err(fault)),
-        }
+        transaction(connection, count)
+    }
+
+    /// What of a group that was done was not.
+    fn sort_out(
+        &mut self,
+        batch: &Batch,
+        address: &Address,
+        group: &Group,
+        results: &[Value],
+    ) -> Result<Vec<(usize, Fault)>, Fault> {
+        let sorted = self
+            .node(address)
+            .and_then(|connection| failed(connection, &batch.commands, &group.indices, results));
+        sorted.inspect_err(|fault| self.broken(address, fault))
     }
 
     pub(super) fn reached(&mut self, writer: Uuid) -> Result<Option<u64>, Fault> {
