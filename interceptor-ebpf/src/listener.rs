@@ -5,8 +5,10 @@
 //! where its name says, folder by folder. A name in which a folder or a file became a link
 //! or another file is therefore not believed.
 //!
-//! Mounts are not looked at: a task of the first user namespace cannot make any without
-//! being root, and one of another is answered with no.
+//! Mounts are not followed: a socket on a file system that is mounted below the root (a
+//! tmpfs at `/run` or `/tmp`) is nobody's, since a link in front of the mount would not be
+//! seen. A task of the first user namespace cannot mount anything without being root, and
+//! one of another is answered with no.
 //!
 //! What is left open: between this and the kernel's own look, a second thread may put
 //! something else in the name's place.
@@ -172,8 +174,7 @@ impl Room {
     }
 }
 
-/// Whether the file of a socket stands where its name says, as far as its file system
-/// reaches.
+/// Whether the file of a socket stands where its name says, from the root on.
 #[inline(always)]
 fn stands(layout: &UnixLayout, room: &mut Room, dentry: u64, name: &UnixName, length: u32) -> bool {
     let mut i = 0;
@@ -220,7 +221,9 @@ fn stands(layout: &UnixLayout, room: &mut Room, dentry: u64, name: &UnixName, le
         file = folder;
     }
     steps.end();
-    whole && room.is(name)
+    // A file system that is mounted somewhere ends before the name does: what stands in
+    // front of it was not looked at.
+    whole && at == 0 && room.is(name)
 }
 
 /// Puts the kernel's name at `from` into the room, zeros behind it.

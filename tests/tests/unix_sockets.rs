@@ -264,6 +264,46 @@ else:
     print('userns none')
 ";
 
+/// Binds a socket of its own through a link to a file system that is mounted elsewhere,
+/// then has the link lead to somebody else's socket of the same name.
+const LINKED: &str = "
+import os, socket, sys
+other = sys.argv[1]
+folder, name = os.path.split(other)
+link = '/dev/shm/' + name + '.link'
+os.symlink('/dev/shm', link)
+own = socket.socket(socket.AF_UNIX); own.bind(link + '/' + name); own.listen()
+os.unlink(link); os.symlink(folder, link)
+try:
+    socket.socket(socket.AF_UNIX).connect(link + '/' + name); print('connected')
+except OSError as error:
+    print(error.errno)
+os.unlink(link); os.unlink('/dev/shm/' + name)
+";
+
+#[test]
+fn a_link_in_front_of_a_mount_leads_to_nobodys_socket() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let device = |path: &str| std::fs::metadata(path).expect(path).dev();
+    assert_ne!(device("/dev/shm"), device("/"), "/dev/shm is no mount here");
+    let there = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(there.path(), open.clone()).expect("a mode");
+    let other = there
+        .path()
+        .join(format!("interceptor-test-{}", std::process::id()));
+    let server = UnixListener::bind(&other).expect("a server");
+    std::fs::set_permissions(&other, open).expect("a mode");
+    House::test(&json!({}), |house| {
+        let name = other.display().to_string();
+        let done = house.python("socket-linked", LINKED, &[&name])?.ok()?;
+        assert_eq!(done.stdout.trim(), "111");
+        server.set_nonblocking(true)?;
+        assert!(server.accept().is_err(), "somebody else's was reached");
+        Ok(())
+    });
+}
+
 #[test]
 fn by_default_an_agent_reaches_its_own_sockets_and_nobody_elses() {
     use std::os::unix::fs::PermissionsExt as _;
