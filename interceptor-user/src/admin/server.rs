@@ -118,7 +118,7 @@ fn answer(
     let pid = pid
         .and_then(|pid| u32::try_from(pid).ok())
         .context("the kernel does not say who asks")?;
-    if is_agent(house, pid)? {
+    if house.is_agent(pid)? {
         if uid == 0
             && let Request::Attach {
                 agent, selector, ..
@@ -273,15 +273,6 @@ pub(super) fn flows(house: &House) -> anyhow::Result<Vec<serde_json::Value>> {
         session(a).cmp(&session(b))
     });
     Ok(flows)
-}
-
-/// Whether a process is under interception; one that cannot be asked about is taken for
-/// one.
-fn is_agent(house: &House, pid: u32) -> anyhow::Result<bool> {
-    match &house.runs {
-        Some(runs) => runs.holds(pid).context("the asking process is gone"),
-        None => Ok(false),
-    }
 }
 
 fn status(house: &House, daemon: &Daemon) -> Status {

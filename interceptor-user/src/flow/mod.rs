@@ -77,6 +77,19 @@ pub struct House {
 }
 
 impl House {
+    /// Whether a process is under interception; one that cannot be asked about is taken
+    /// for one.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn is_agent(&self, pid: u32) -> anyhow::Result<bool> {
+        use anyhow::Context as _;
+        match &self.runs {
+            Some(runs) => runs.holds(pid).context("the asking process is gone"),
+            None => Ok(false),
+        }
+    }
+
     /// An instant, as the rules count time.
     #[must_use]
     pub fn moment(&self, at: Instant) -> Moment {

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::{listen_privately, may, wire};
+use super::{admit, listen_privately, wire};
 use crate::approval::Facts;
 use crate::flow::House;
 use crate::net::{Host, Origin};
@@ -211,11 +211,7 @@ async fn one(
     stream: tokio::net::UnixStream,
     until: Instant,
 ) -> anyhow::Result<()> {
-    let uid = stream.peer_cred()?.uid();
-    anyhow::ensure!(may(uid), "user {uid} may not");
-    let mut stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = admit(&house, stream, PATIENCE)?;
     let (mut stream, request) = tokio::task::spawn_blocking(move || {
         let request: Request = wire::receive(&mut stream)?;
         io::Result::Ok((stream, request))

@@ -13,7 +13,7 @@ use interceptor_common::ABI;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::{Hello, Offer, PROTOCOL, State, listen_privately, may, monotonic, wire};
+use super::{Hello, Offer, PROTOCOL, State, admit, listen_privately, monotonic, wire};
 use crate::flow::House;
 
 /// How long the next daemon may take to be ready: it may have a Redis to wait for.
@@ -53,11 +53,7 @@ pub fn wait(house: &Arc<House>, path: &Path) -> anyhow::Result<oneshot::Receiver
 }
 
 async fn one(house: &Arc<House>, stream: tokio::net::UnixStream) -> anyhow::Result<Option<u32>> {
-    let uid = stream.peer_cred()?.uid();
-    anyhow::ensure!(may(uid), "user {uid} may not");
-    let mut stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = admit(house, stream, PATIENCE)?;
     let offer = offer(house)?;
     let (mut stream, next) = tokio::task::spawn_blocking(move || {
         let next = introduce(&mut stream, offer)?;

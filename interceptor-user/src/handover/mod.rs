@@ -24,7 +24,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +40,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::agents::{ExecutableKey, Runs};
 use crate::approval::Facts;
+use crate::flow::House;
 
 /// Changes with what is said below; daemons of different numbers do not hand over.
 const PROTOCOL: u32 = 1;
@@ -323,9 +324,28 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a peer may hand over, or be handed to: root, and the daemon's own user.
+/// Whether a user may hand over, or be handed to: root, and the daemon's own.
 fn may(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+/// A connection of another daemon's, to be read from with `patience` for each answer. No
+/// agent is one, whatever user it runs as.
+fn admit(
+    house: &House,
+    stream: tokio::net::UnixStream,
+    patience: Duration,
+) -> anyhow::Result<UnixStream> {
+    use anyhow::Context as _;
+    let peer = stream.peer_cred()?;
+    anyhow::ensure!(may(peer.uid()), "user {} may not", peer.uid());
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    let pid = pid.context("it is not known who asks")?;
+    anyhow::ensure!(!house.is_agent(pid)?, "process {pid} is an agent's");
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(patience))?;
+    Ok(stream)
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, which all processes share.
@@ -346,6 +366,3 @@ fn listen_privately(path: &Path) -> io::Result<StdUnixListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
-
-/// Shared by everything that runs.
-pub type SharedLife = Arc<Life>;
