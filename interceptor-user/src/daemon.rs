@@ -41,7 +41,7 @@ use crate::handover::{self, Life, State};
 use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
-use crate::recorder::{Adopted, Alert, Host, Recorder, RecorderTask, url_to_read};
+use crate::recorder::{Adopted, Alert, Host, Place, Recorder, RecorderTask, url_to_read};
 use crate::sandbox;
 use crate::secrets::{self, Secret};
 use crate::tls::Authority;
@@ -51,6 +51,8 @@ use crate::{admin, archive};
 const CLASSIFIER_BYTES: usize = 16 << 20;
 /// How often the rule files are looked at.
 const RULES_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is looked up where the store is.
+const STORE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often runs that are over are cleared away.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is looked whether a cgroup that is wanted under interception is there.
@@ -258,12 +260,13 @@ async fn up(
         host,
         config,
     });
+    tokio::task::block_in_place(|| house.recorder.place().look_up());
     let mut port = None;
     let mut attachments = None;
     if let Some(kernel) = &house.kernel {
         let redirected = Redirected::bind(kernel, &house.life.sockets)?;
         port = Some(redirected.port);
-        let sockets = crate::flow::unix::Redirected::bind(kernel, &house.config)?;
+        let sockets = crate::flow::unix::Redirected::bind(kernel, &house)?;
         redirected.accept(&house);
         sockets.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
@@ -296,6 +299,7 @@ async fn up(
     }
     let fresh = Arc::clone(&house);
     tokio::spawn(async move { fresh.targets.keep_fresh().await });
+    tokio::spawn(know_the_store(house.recorder.place().clone()));
     tokio::spawn(watch_rules(Arc::clone(&house)));
     tokio::spawn(house.desk.clone().sweep());
     info!(
@@ -501,6 +505,17 @@ fn reload(house: &House) {
                 meta: json!({"error": format!("{error:#}")}).to_string(),
             });
         }
+    }
+}
+
+/// Keeps looking up where the store is, which no agent may reach.
+async fn know_the_store(place: Place) {
+    let mut clock = tokio::time::interval(STORE_INTERVAL);
+    clock.tick().await;
+    loop {
+        clock.tick().await;
+        let place = place.clone();
+        let _ = tokio::task::spawn_blocking(move || place.look_up()).await;
     }
 }
 

@@ -457,21 +457,7 @@ fn is_ourselves(house: &House, origin: SocketAddr) -> bool {
         .listeners
         .iter()
         .any(|listener| listener.listen == origin)
-        || is_at(house.recorder.place().text(), origin)
-}
-
-/// Whether a destination is in the text of where recordings go.
-fn is_at(place: &str, origin: SocketAddr) -> bool {
-    let ip = origin.ip().to_canonical();
-    place
-        .replace("localhost", "127.0.0.1")
-        .split(['/', ',', '@', '?', ' '])
-        .filter_map(|part| part.parse::<SocketAddr>().ok())
-        .any(|store| {
-            let own = store.ip().to_canonical();
-            let same = own == ip || own.is_loopback() && ip.is_loopback();
-            same && store.port() == origin.port()
-        })
+        || house.recorder.place().is_at(origin)
 }
 
 /// Puts a flow on record that was refused before it had a session's state.

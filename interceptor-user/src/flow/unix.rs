@@ -27,7 +27,8 @@ use uuid::Uuid;
 
 use super::House;
 use super::serve::{self, Flow};
-use crate::config::{Config, Place, Target, UnixSocket};
+use crate::config::{Place, Target, UnixSocket};
+use crate::handover;
 use crate::kernel::Kernel;
 use crate::kernel::unix::{Listed, Name};
 use crate::net::dialer::{Dialling, Way};
@@ -63,9 +64,10 @@ impl Redirected {
     ///
     /// # Errors
     /// When a name cannot be bound, or the kernel does not take the list.
-    pub fn bind(kernel: &Kernel, config: &Config) -> anyhow::Result<Self> {
+    pub fn bind(kernel: &Kernel, house: &House) -> anyhow::Result<Self> {
         let mut doors = Vec::new();
-        for target in config.targets.iter().filter(|target| target.via.is_none()) {
+        let targets = house.config.targets.iter();
+        for target in targets.filter(|target| target.via.is_none()) {
             let Place::Socket(socket) = &target.place else {
                 continue;
             };
@@ -85,16 +87,15 @@ impl Redirected {
             });
         }
         let redirected = Self { doors };
-        kernel.list_unix(&redirected.list(config))?;
+        kernel.list_unix(&list(house, &redirected.kept()))?;
         Ok(redirected)
     }
 
     /// Accepts, and keeps the list as the file system is, until the task is dropped.
     pub fn accept(self, house: &Arc<House>) {
-        let mut kept = Vec::new();
+        let kept = self.kept();
         for door in self.doors {
             info!(target = %door.target.name, socket = %door.socket, "a socket is intercepted");
-            kept.push((door.socket.clone(), door.name));
             let (life, house) = (&house.life, Arc::clone(house));
             life.while_serving(async move {
                 loop {
@@ -119,7 +120,7 @@ impl Redirected {
             loop {
                 clock.tick().await;
                 let Some(kernel) = &house.kernel else { return };
-                let listed = tokio::task::block_in_place(|| list(&house.config, &kept));
+                let listed = tokio::task::block_in_place(|| list(&house, &kept));
                 if let Err(error) = kernel.list_unix(&listed) {
                     warn!(%error, "the list of Unix sockets stays as it was");
                 }
@@ -127,18 +128,16 @@ impl Redirected {
         });
     }
 
-    fn list(&self, config: &Config) -> Vec<Listed> {
-        let doors: Vec<_> = self
-            .doors
-            .iter()
-            .map(|door| (door.socket.clone(), door.name))
-            .collect();
-        list(config, &doors)
+    /// Which socket is behind which door.
+    fn kept(&self) -> Vec<(UnixSocket, Name)> {
+        let doors = self.doors.iter();
+        doors.map(|door| (door.socket.clone(), door.name)).collect()
     }
 }
 
 /// What is listed; what comes first holds where a name is in it twice.
-fn list(config: &Config, doors: &[(UnixSocket, Name)]) -> Vec<Listed> {
+fn list(house: &House, doors: &[(UnixSocket, Name)]) -> Vec<Listed> {
+    let config = &house.config;
     let mut listed: Vec<Listed> = Vec::new();
     let mut add = |name: Name, to: Name, verdict: u32| {
         if !listed.iter().any(|one| one.name == name) {
@@ -148,7 +147,7 @@ fn list(config: &Config, doors: &[(UnixSocket, Name)]) -> Vec<Listed> {
     for (_, name) in doors {
         add(*name, *name, UNIX_OWN);
     }
-    for own in own_sockets(config) {
+    for own in own_sockets(house) {
         for name in names(&own) {
             add(name, name, UNIX_OWN);
         }
@@ -177,21 +176,14 @@ fn list(config: &Config, doors: &[(UnixSocket, Name)]) -> Vec<Listed> {
 }
 
 /// The daemon's own sockets, and its store's.
-fn own_sockets(config: &Config) -> Vec<UnixSocket> {
-    let mut own = vec![UnixSocket::Path(config.admin.socket.clone())];
-    let redis = config
-        .recorder
-        .redis
-        .as_ref()
-        .map(|redis| redis.url.as_str());
-    let path = redis.and_then(|url| {
-        let rest = url
-            .strip_prefix("redis+unix://")
-            .or_else(|| url.strip_prefix("unix://"))?;
-        rest.split('?').next()
-    });
-    own.extend(path.map(|path| UnixSocket::Path(path.into())));
-    own
+fn own_sockets(house: &House) -> Vec<UnixSocket> {
+    let config = &house.config;
+    let mut own = vec![
+        config.admin.socket.clone(),
+        handover::socket_path(&config.runtime_dir),
+    ];
+    own.extend(house.recorder.place().socket().map(Path::to_owned));
+    own.into_iter().map(UnixSocket::Path).collect()
 }
 
 /// The names that a socket has here.

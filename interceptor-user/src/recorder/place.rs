@@ -11,7 +11,9 @@
 //! checked against the system's authorities, or, with `?ca=FILE` at the end, against
 //! those in FILE; `?cert=FILE&key=FILE` is what this program shows of itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterConfig, ClusterConnection};
@@ -99,6 +101,10 @@ impl ConnectionLike for Link {
 pub struct Place {
     kind: Arc<Kind>,
     text: Arc<str>,
+    /// Hosts and ports that the address names.
+    nodes: Arc<[(String, u16)]>,
+    /// What those hosts were looked up to.
+    addresses: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 pub(super) enum Kind {
@@ -317,12 +323,25 @@ impl Place {
         }
     }
 
-    fn of(client: Client) -> Self {
-        let text = client.get_connection_info().addr().to_string();
+    fn new(kind: Kind, text: String, nodes: Vec<(String, u16)>) -> Self {
         Self {
-            kind: Arc::new(Kind::Single(client)),
+            kind: Arc::new(kind),
             text: text.into(),
+            nodes: nodes.into(),
+            addresses: Arc::default(),
         }
+    }
+
+    fn of(client: Client) -> Self {
+        let address = client.get_connection_info().addr();
+        let text = address.to_string();
+        let node = match address {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.clone(), *port))
+            }
+            _ => None,
+        };
+        Self::new(Kind::Single(client), text, node.into_iter().collect())
     }
 
     fn single(
@@ -375,10 +394,8 @@ impl Place {
         } else {
             SentinelClient::build(infos, *name, Some(builder), SentinelServerType::Master)?
         };
-        Ok(Self {
-            kind: Arc::new(Kind::Sentinel(Mutex::new(client))),
-            text: format!("{} by {}", name, list(&nodes)).into(),
-        })
+        let text = format!("{} by {}", name, list(&nodes));
+        Ok(Self::new(Kind::Sentinel(Mutex::new(client)), text, nodes))
     }
 
     fn cluster(
@@ -402,18 +419,18 @@ impl Place {
             builder = builder.tls(TlsMode::Secure).certs(certificates.clone());
         }
         let client = builder.build()?;
-        Ok(Self {
-            text: format!("the Cluster of {}", list(&seeds)).into(),
-            kind: Arc::new(Kind::Cluster(
-                Nodes {
-                    seeds,
-                    settings,
-                    tls: address.tls,
-                    certificates,
-                },
-                Box::new(client),
-            )),
-        })
+        let nodes = Nodes {
+            seeds: seeds.clone(),
+            settings,
+            tls: address.tls,
+            certificates,
+        };
+        let text = format!("the Cluster of {}", list(&seeds));
+        Ok(Self::new(
+            Kind::Cluster(nodes, Box::new(client)),
+            text,
+            seeds,
+        ))
     }
 
     /// Connects; each answer may take `patience`.
@@ -450,10 +467,14 @@ impl Place {
     pub(super) fn connect_single(&self, patience: Duration) -> RedisResult<Connection> {
         let connection = match &*self.kind {
             Kind::Single(client) => client.get_connection_with_timeout(patience)?,
-            Kind::Sentinel(client) => client
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_connection()?,
+            Kind::Sentinel(sentinels) => {
+                // Asked under the lock, and connected to without it.
+                let master = sentinels
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_client()?;
+                master.get_connection_with_timeout(patience)?
+            }
             Kind::Cluster(..) => {
                 return Err((redis::ErrorKind::InvalidClientConfig, "a Cluster").into());
             }
@@ -477,6 +498,50 @@ impl Place {
     /// Whether another server may take over with what was copied to it.
     pub(super) fn fails_over(&self) -> bool {
         !matches!(&*self.kind, Kind::Single(_))
+    }
+
+    /// Looks up the hosts that the address names; blocks. One that cannot be looked up
+    /// keeps what it had.
+    pub fn look_up(&self) {
+        let mut found = Vec::new();
+        for (host, port) in self.nodes.iter() {
+            match (host.as_str(), *port).to_socket_addrs() {
+                Ok(addresses) => found.extend(addresses),
+                Err(_) => return,
+            }
+        }
+        *self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// Whether `origin` is one of the hosts that the address names, as they were last
+    /// looked up. A loopback address is as good as another.
+    #[must_use]
+    pub fn is_at(&self, origin: SocketAddr) -> bool {
+        let ip = origin.ip().to_canonical();
+        let known = self
+            .addresses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.iter().any(|known| {
+            let own = known.ip().to_canonical();
+            let same = own == ip || own.is_loopback() && ip.is_loopback();
+            same && known.port() == origin.port()
+        })
+    }
+
+    /// The Unix socket that the address names.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match &*self.kind {
+            Kind::Single(client) => match client.get_connection_info().addr() {
+                ConnectionAddr::Unix(path) => Some(path),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// For people; without credentials.
@@ -558,6 +623,25 @@ mod tests {
             let error = Place::open(url).expect_err(url).to_string();
             assert!(error.contains(told), "{url}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_it_is_is_known_by_address_and_by_socket() {
+        let place = Place::open("redis://u:p@localhost:7001").unwrap();
+        let at = |text: &str| place.is_at(text.parse().unwrap());
+        assert!(!at("127.0.0.1:7001"), "not looked up yet");
+        place.look_up();
+        assert!(at("127.0.0.1:7001") && at("[::ffff:127.0.0.1]:7001") && at("127.0.0.9:7001"));
+        assert!(!at("127.0.0.1:7002") && !at("10.0.0.1:7001"));
+        assert_eq!(place.socket(), None);
+        let place = Place::open("redis+cluster://10.0.0.1:7,[2001:db8::1]").unwrap();
+        place.look_up();
+        assert!(place.is_at("10.0.0.1:7".parse().unwrap()));
+        assert!(place.is_at("[2001:db8::1]:6379".parse().unwrap()));
+        for url in ["unix:/run/r.sock", "redis+unix:///run/r.sock?db=1"] {
+            let place = Place::open(url).unwrap();
+            assert_eq!(place.socket(), Some(Path::new("/run/r.sock")), "{url}");
         }
     }
 
