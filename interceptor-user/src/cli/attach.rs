@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use interceptor_engine::replay::escape;
@@ -111,18 +112,20 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let request = Request::Attach {
         agent: args.agent,
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
-        selector,
+        selector: selector.clone(),
         allow_open_sockets: args.allow_open_sockets,
     };
     let mut out = std::io::stdout().lock();
     let attached: Attached = match admin::ask(&config.admin.socket, &request) {
         Ok(attached) => attached,
         // A unit's own `ExecStartPre=` asks for what is so already.
-        Err(error) if error.is::<admin::Confined>() => {
-            writeln!(
-                out,
-                "this process is under interception already; the daemon takes no requests from there"
-            )?;
+        Err(error) if error.is::<admin::Confined>() && is_within(&selector) => {
+            let said = "this process is under interception already; which agent it is, the daemon does not tell it";
+            if global.json {
+                writeln!(out, "{}", json!({ "attached": true, "note": said }))?;
+            } else {
+                writeln!(out, "{said}")?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(error),
@@ -142,6 +145,22 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "note: {}", escape::line(warning))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether this process runs in what is named.
+fn is_within(selector: &Selector) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return false;
+    };
+    let mut above = Path::new(own).ancestors();
+    match selector {
+        Selector::Unit(name) => above.any(|one| one.file_name() == Some(name.as_ref())),
+        Selector::Cgroup(path) => {
+            above.any(|one| !one.as_os_str().is_empty() && Path::new(path).ends_with(one))
+        }
+        Selector::User(_) | Selector::Container(_) | Selector::Pid(_) => false,
+    }
 }
 
 /// Detaches.
