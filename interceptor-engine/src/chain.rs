@@ -269,8 +269,9 @@ pub fn verify<'a>(events: impl IntoIterator<Item = Stored<'a>>) -> Result<Head, 
     Ok(check.head())
 }
 
-/// The last event that a gap stands for.
-fn gap_end(fields: &Fields<'_>) -> Option<u64> {
+/// The last event that a gap stands for; `None` where `fields` are no gap's.
+#[must_use]
+pub fn gap_end(fields: &Fields<'_>) -> Option<u64> {
     if fields.kind != b"gap" {
         return None;
     }

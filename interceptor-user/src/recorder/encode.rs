@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use interceptor_engine::chain::{Fields, Hasher, Head};
+use interceptor_engine::chain::{Fields, Hasher, Head, gap_end};
 use interceptor_engine::event::{Event, FlowTime, Kind};
 use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
 use interceptor_policy::verdict::Severity;
@@ -193,7 +193,8 @@ impl Encoder {
         session.head = self.hasher.next(session.head, &fields);
         let ms = session.opened_ms.saturating_add(event.at.0 / 1000);
         session.last_ms = session.last_ms.max(ms);
-        session.next_seq = event.seq.saturating_add(1);
+        let last = gap_end(&fields).unwrap_or(event.seq);
+        session.next_seq = last.saturating_add(1);
         session.at = event.at;
         if session.run.is_none() {
             session.run.clone_from(&event.run);
@@ -561,5 +562,18 @@ mod tests {
         }
         let (live, _) = count(&mut out);
         assert!((4_999..=5_001).contains(&live), "{live}");
+    }
+
+    #[test]
+    fn what_comes_behind_a_gap_is_numbered_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60)).unwrap();
+        let mut encoder = Encoder::new("h", "p", 100, signer);
+        let mut journal = Journal::new(Uuid::now_v7(), None);
+        let mut out = Commands::default();
+        encoder.event(&journal.event(FlowTime(0), Kind::Open, None, ""), &mut out);
+        let gap = journal.event(FlowTime(1), Kind::Gap, None, "");
+        encoder.event(&gap.with_meta(r#"{"from":1,"to":7}"#.into()), &mut out);
+        assert_eq!(encoder.notes(true)[0].next_seq, 8);
     }
 }
