@@ -447,6 +447,11 @@ impl RedisAddress {
         }
     }
 
+    /// Whether it is a Unix socket's.
+    fn is_unix(&self) -> bool {
+        self.url.starts_with("unix:") || self.url.starts_with("redis+unix:")
+    }
+
     /// All of it in one; holds the password, so it is shown to nobody.
     ///
     /// # Errors
@@ -462,8 +467,13 @@ impl RedisAddress {
             let password = crate::secrets::resolve_here(password)
                 .context("reading recorder.credentials.password")?;
             let user = encode(user.as_deref().unwrap_or_default());
-            let both = format!("://{user}:{}@", encode(password.expose()));
-            url = url.replacen("://", &both, 1);
+            let password = encode(password.expose());
+            if self.is_unix() {
+                let mark = if url.contains('?') { '&' } else { '?' };
+                url.push_str(&format!("{mark}user={user}&pass={password}"));
+            } else {
+                url = url.replacen("://", &format!("://{user}:{password}@"), 1);
+            }
         }
         for (name, path) in &self.files {
             let mark = if url.contains('?') { '&' } else { '?' };

@@ -128,6 +128,15 @@ fn a_redis_with_a_password_and_a_certificate_is_one_address() {
         address.url().unwrap(),
         "rediss+cluster://bot:p%40ss%3A%2Fword@a:1,b?ca=%2Fetc%2Finterceptor%2Fca%2Epem"
     );
+    let text = format!(
+        "recorder: {{ redis: \"redis+unix:///run/r.sock\", credentials: {{ user: bot, password: {{ file: {} }} }} }}",
+        password.display()
+    );
+    let address = parse(&text).unwrap().recorder.redis.unwrap().url().unwrap();
+    let client = redis::Client::open(address).unwrap();
+    let settings = client.get_connection_info().redis_settings();
+    assert_eq!(settings.username(), Some("bot"));
+    assert_eq!(settings.password(), Some("p@ss:/word"));
     for (text, told) in [
         ("recorder: { tls: { ca: ca.pem } }", "names none"),
         (

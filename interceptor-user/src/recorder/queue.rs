@@ -32,6 +32,17 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Takes over all of `other`, behind what is here.
+    pub(super) fn take(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+            return;
+        }
+        self.events.append(&mut other.events);
+        self.alerts.append(&mut other.alerts);
+        self.lost.append(&mut other.lost);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty() && self.alerts.is_empty() && self.lost.is_empty()
     }
@@ -57,6 +68,10 @@ pub(super) struct Queue {
     pushed: AtomicU64,
     spooled: AtomicU64,
     written: Notify,
+    /// Sessions of dead processes that were taken, ever, and those whose ends are in the
+    /// spool: a count of their own, since they come before events that were taken earlier.
+    lost: AtomicU64,
+    ended: AtomicU64,
     /// Above this, nothing is taken.
     limit: usize,
     /// From here on, flows are asked to pause.
@@ -84,6 +99,8 @@ impl Queue {
             pushed: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
             written: Notify::new(),
+            lost: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             limit,
             high: limit / 4 * 3,
             no_more: AtomicBool::new(false),
@@ -125,17 +142,23 @@ impl Queue {
     /// their ends.
     pub(super) fn push_lost(&self, notes: Vec<Note>) -> u64 {
         let mut state = self.lock();
-        self.pushed.fetch_add(notes.len() as u64, Ordering::Relaxed);
+        let before = self.lost.fetch_add(notes.len() as u64, Ordering::Relaxed);
+        let ticket = before + notes.len() as u64;
         state.waiting.lost.extend(notes);
         self.wake(state);
-        self.ticket()
+        ticket
     }
 
-    /// Swaps what waits into `empty`.
-    pub(super) fn take(&self, empty: &mut Waiting) -> Found {
+    /// Whether the ends that `ticket` stands for are in the spool.
+    pub(super) fn are_ended(&self, ticket: u64) -> bool {
+        self.ended.load(Ordering::Acquire) >= ticket
+    }
+
+    /// Moves what waits to `waiting`.
+    pub(super) fn take(&self, waiting: &mut Waiting) -> Found {
         let mut state = self.lock();
-        std::mem::swap(&mut state.waiting, empty);
-        if empty.is_empty() && state.closed {
+        waiting.take(&mut state.waiting);
+        if waiting.is_empty() && state.closed {
             Found::Closed
         } else {
             Found::Open
@@ -168,10 +191,21 @@ impl Queue {
             .wait_timeout_while(state, time, |state| !state.closed);
     }
 
+    /// Waits before something is tried again.
+    pub(super) fn back_off(&self, time: Duration) {
+        if self.is_closed() {
+            // `pause` does not wait any more.
+            std::thread::sleep(time.min(Duration::from_millis(100)));
+        } else {
+            self.pause(time);
+        }
+    }
+
     /// So much is in the spool, or was left out.
     pub(super) fn acknowledge(&self, done: Done) {
         let before = self.bytes.fetch_sub(done.bytes, Ordering::Relaxed);
         self.spooled.fetch_add(done.events, Ordering::Release);
+        self.ended.fetch_add(done.lost, Ordering::Release);
         self.written.notify_waiters();
         if before >= self.high && before.saturating_sub(done.bytes) < self.high {
             self.room.notify_waiters();
@@ -256,8 +290,8 @@ mod tests {
 
     fn done(queue: &Queue) -> Done {
         Done {
-            events: 0,
             bytes: queue.bytes(),
+            ..Done::default()
         }
     }
 

@@ -156,7 +156,7 @@ impl Sender {
     /// spool: who is killed in between leaves them to the next one, and an end that is
     /// written twice is one entry.
     fn remove_sent_on(&mut self) {
-        let is_written = |one: &mut SentOn| self.queue.is_written(one.ticket);
+        let is_written = |one: &mut SentOn| self.queue.are_ended(one.ticket);
         let done: Vec<SentOn> = self.sent_on.extract_if(.., is_written).collect();
         for one in done {
             let (writer, bytes) = (one.left.writer(), one.left.bytes);
@@ -251,13 +251,7 @@ impl Sender {
             if self.abandoned.load(Ordering::Relaxed) {
                 return false;
             }
-            let backoff = trouble.backoff();
-            if self.queue.is_closed() {
-                // `pause` does not wait any more.
-                std::thread::sleep(backoff.min(Duration::from_millis(100)));
-            } else {
-                self.queue.pause(backoff);
-            }
+            self.queue.back_off(trouble.backoff());
         }
         if let Some(trouble) = trouble {
             self.told.redis_is(None);

@@ -25,6 +25,9 @@ use super::{Alert, Status};
 /// for a person to see.
 const GATHER: Duration = Duration::from_millis(4);
 
+/// How long to wait for room where sessions go on without.
+const NO_ROOM: Duration = Duration::from_millis(20);
+
 /// Looks in vain before the writer sleeps until it is woken.
 const IDLE_LOOKS: u32 = 16;
 
@@ -133,6 +136,7 @@ impl Writer {
             let many = waiting.events.len() > BATCH_COMMANDS / 4;
             while !waiting.is_empty() || !self.gaps.is_empty() {
                 if !self.make_room(&mut waiting) {
+                    self.queue.back_off(NO_ROOM);
                     break;
                 }
                 let done = self.fill(&mut waiting, &mut commands);
@@ -166,7 +170,7 @@ impl Writer {
         if !self.goes_on || self.spool.has_room(self.batch_bytes() as u64 * 2) {
             return true;
         }
-        if self.gaps.is_empty() {
+        if self.gaps.is_empty() && !waiting.events.is_empty() {
             tracing::error!("the spool is full; sessions go on, and are not recorded");
         }
         self.leave_out(waiting);
@@ -206,7 +210,7 @@ impl Writer {
         while !full(commands)
             && let Some(note) = waiting.lost.pop_front()
         {
-            done.events += 1;
+            done.lost += 1;
             self.encoder.lost(&note, commands);
         }
         // What is missing stands before what comes after it.
@@ -252,20 +256,10 @@ impl Writer {
                 return false;
             }
             if self.goes_on {
-                let mut more = Waiting::default();
-                self.queue.take(&mut more);
-                waiting.events.append(&mut more.events);
-                waiting.alerts.append(&mut more.alerts);
-                waiting.lost.append(&mut more.lost);
+                self.queue.take(waiting);
                 self.leave_out(waiting);
             }
-            let backoff = trouble.backoff();
-            if self.queue.is_closed() {
-                // `pause` does not wait any more.
-                std::thread::sleep(backoff.min(Duration::from_millis(100)));
-            } else {
-                self.queue.pause(backoff);
-            }
+            self.queue.back_off(trouble.backoff());
         }
         self.encoder.delivered();
         commands.clear();
@@ -283,6 +277,8 @@ impl Writer {
 pub(super) struct Done {
     pub(super) events: u64,
     pub(super) bytes: usize,
+    /// Ends of sessions of dead processes.
+    pub(super) lost: u64,
 }
 
 impl Done {

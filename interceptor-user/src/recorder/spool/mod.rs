@@ -235,11 +235,24 @@ impl Spool {
         let mut state = self.lock();
         loop {
             if let Some((segment, at)) = Self::at(&state, cursor) {
+                let is_last = state
+                    .segments
+                    .back()
+                    .is_some_and(|last| Arc::ptr_eq(last, &segment));
+                let end = is_last.then_some(state.end);
                 drop(state);
-                if let Some(found) = read(cursor, &segment, at)? {
-                    return Ok(found);
+                match read(cursor, &segment, at, end)? {
+                    Some(Next::Damage(damage)) => {
+                        if is_last || cursor.at < segment.size {
+                            // How much it was is known, and nobody will acknowledge it.
+                            let mut state = self.lock();
+                            state.unsent = state.unsent.saturating_sub(damage.bytes);
+                        }
+                        return Ok(Next::Damage(damage));
+                    }
+                    Some(found) => return Ok(found),
+                    None => state = self.lock(),
                 }
-                state = self.lock();
                 // The rest of that segment is not used; on to the one behind it.
                 let behind = |other: &&Arc<Segment>| other.first > segment.first;
                 if let Some(next) = state.segments.iter().find(behind) {
@@ -348,8 +361,14 @@ impl Spool {
     }
 }
 
-/// What stands at `at`; `None` where nothing was written.
-fn read(cursor: &mut Cursor, segment: &Arc<Segment>, at: u64) -> io::Result<Option<Next>> {
+/// What stands at `at`; `None` where nothing was written. `end`: how far the segment is
+/// written, where it still is.
+fn read(
+    cursor: &mut Cursor,
+    segment: &Arc<Segment>,
+    at: u64,
+    end: Option<u64>,
+) -> io::Result<Option<Next>> {
     let found = segment.read(at, &mut cursor.buffer)?;
     cursor.segment = Some(Arc::clone(segment));
     match found {
@@ -357,13 +376,15 @@ fn read(cursor: &mut Cursor, segment: &Arc<Segment>, at: u64) -> io::Result<Opti
             cursor.at = at + frame.length;
             Ok(Some(Next::Frame(Box::new(frame))))
         }
-        Err(frame::Bad::Nothing) => {
+        Err(frame::Bad::Nothing) if end.is_none_or(|end| at >= end) => {
             cursor.at = at;
             Ok(None)
         }
-        Err(frame::Bad::Broken) => {
+        Err(_) => {
             let (next, _) = segment.resume(at)?;
-            cursor.at = next.unwrap_or(segment.size);
+            // What comes to be written is not skipped with what was.
+            let end = end.unwrap_or(segment.size);
+            cursor.at = next.map_or(end, |next| next.min(end));
             Ok(Some(Next::Damage(Damage {
                 segment: segment.path.clone(),
                 at,

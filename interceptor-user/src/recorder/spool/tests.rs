@@ -256,6 +256,31 @@ fn what_does_not_read_back_while_the_process_lives_is_told_too() {
 }
 
 #[test]
+fn what_is_written_behind_damage_is_read_and_nothing_stays_unsent() {
+    for bytes in [&b"garbage"[..], &[0; 64]] {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path(), 16 * MIB);
+        fill(&spool, 0..2, 1000);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&segments(dir.path())[0])
+            .unwrap();
+        let second = spool.lock().end / 2;
+        file.write_all_at(bytes, second).unwrap();
+        let mut cursor = Cursor::default();
+        let (first, _) = next(&spool, &mut cursor).unwrap();
+        spool.acknowledge(&first);
+        let damage = spool.next(&mut cursor, Duration::ZERO).unwrap();
+        assert!(matches!(damage, Next::Damage(_)), "{damage:?}");
+        fill(&spool, 2..3, 1000);
+        let (third, number) = next(&spool, &mut cursor).unwrap();
+        assert_eq!(number, 2);
+        spool.acknowledge(&third);
+        assert_eq!(spool.unsent(), 0);
+    }
+}
+
+#[test]
 fn a_disk_that_takes_nothing_is_told_and_the_same_frame_goes_in_later() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 16 * MIB);
