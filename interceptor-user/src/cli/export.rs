@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Global;
 use super::place::{Place, parse_age};
 use crate::config::Config;
+use crate::export::Sink;
 use crate::export::jsonl::Jsonl;
 use crate::export::otlp::Otlp;
 use crate::export::syslog::Syslog;
 use crate::export::walk::{Progress, State, Walk};
-use crate::export::{SendError, Sink};
 
 /// Brings events to a central log store
 ///
@@ -85,12 +85,12 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
                 .url
                 .as_deref()
                 .context("which collector? --url http://localhost:4318")?;
-            Box::new(Otlp::new(url).map_err(anyhow::Error::from)?)
+            Box::new(Otlp::new(url)?)
         }
         To::Syslog => {
             let address = args.address.as_deref();
             let address = address.context("which server? --address tls://logs.internal:6514")?;
-            Box::new(Syslog::new(address, args.ca.as_deref()).map_err(anyhow::Error::from)?)
+            Box::new(Syslog::new(address, args.ca.as_deref())?)
         }
     };
     let since = args.since.map(|since| {
@@ -114,13 +114,9 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     .run(positions);
     bar.0.finish_and_clear();
     match walked {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => {
-            if error.downcast_ref::<SendError>().is_some() {
-                bail!("{error}");
-            }
-            Err(error)
-        }
+        // Whoever read has read enough.
+        Err(error) if super::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        walked => walked.map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One event, as every destination knows it.
 
 use base64::Engine as _;
+use interceptor_engine::event::opened_ms;
 use interceptor_engine::replay::Entry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -52,10 +53,7 @@ impl Exported {
     /// An event with at most so many bytes of data.
     #[must_use]
     pub fn new(session: &str, whose: &Whose, mut entry: Entry, data_limit: usize) -> Self {
-        let opened_ms = uuid::Uuid::parse_str(session).map_or(0, |id| id.as_u128() >> 80);
-        let opened_us = u64::try_from(opened_ms)
-            .unwrap_or_default()
-            .saturating_mul(1000);
+        let opened_us = opened_ms(session.parse().unwrap_or_default()).saturating_mul(1000);
         let cut_from = (entry.data.len() > data_limit).then_some(entry.data.len());
         if cut_from.is_some() {
             entry.data.truncate(data_limit);

@@ -53,6 +53,7 @@ impl Sink for Jsonl {
         };
         written.map_err(|error| match &self.file {
             Some((path, _)) => SendError::Never(format!("writing {}: {error}", path.display())),
+            None if error.kind() == std::io::ErrorKind::BrokenPipe => SendError::Gone(error),
             None => SendError::Never(format!("writing: {error}")),
         })
     }

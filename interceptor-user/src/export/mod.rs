@@ -26,6 +26,9 @@ pub enum SendError {
     /// It would not help.
     #[error("{0}")]
     Never(String),
+    /// Whoever read it is gone.
+    #[error(transparent)]
+    Gone(std::io::Error),
 }
 
 /// Where events go.

@@ -135,11 +135,12 @@ impl Connection {
         if socket.set_nonblocking(true).is_err() {
             return true;
         }
-        let over = match self {
-            Self::Plain(stream) => !is_waiting(&stream.read(&mut [0])),
-            // What TLS says of itself (a ticket, say) is no end.
-            Self::Tls(stream) => matches!(stream.read(&mut [0]), Ok(0)),
+        // What TLS says of itself (a ticket, say) is nothing to read.
+        let read = match self {
+            Self::Plain(stream) => stream.read(&mut [0]),
+            Self::Tls(stream) => stream.read(&mut [0]),
         };
+        let over = !is_waiting(&read);
         let socket = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => &mut stream.sock,

@@ -223,6 +223,7 @@ impl Walk<'_> {
             match self.sink.send(batch) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Never(why)) => bail!("{why}"),
+                Err(SendError::Gone(error)) => return Err(error.into()),
                 Err(SendError::Later(why)) => self.progress.waits(&why),
             }
             std::thread::sleep(backoff);
