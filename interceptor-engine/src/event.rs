@@ -158,6 +158,12 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
+/// When a session opened, in milliseconds since 1970: the first 48 bits of its UUIDv7.
+#[must_use]
+pub fn opened_ms(session: Uuid) -> u64 {
+    u64::try_from(session.as_u128() >> 80).unwrap_or_default()
+}
+
 /// Longest `line`, in bytes.
 pub const LINE_LIMIT: usize = 512;
 

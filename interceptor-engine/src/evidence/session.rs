@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::finding::{Finding, Place, What, Witness};
 use super::ledger::Expected;
 use crate::chain::{Broken, Check, Fault, Fields, Hasher, Head, number};
+use crate::event::opened_ms;
 use crate::replay::Raw;
 
 /// Checks one recording.
@@ -95,7 +96,7 @@ impl<'a> SessionCheck<'a> {
         } else if seq == 0 && kind != b"open" {
             Some(What::NoOpening)
         } else if let Some(at) = at {
-            let opened = u64::try_from(self.session.as_u128() >> 80).unwrap_or_default();
+            let opened = opened_ms(self.session);
             self.last_ms = self.last_ms.max(opened.saturating_add(at / 1000));
             let expected = entry_id(self.last_ms, seq);
             (id != expected).then_some(What::Id { expected })

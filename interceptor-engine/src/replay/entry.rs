@@ -49,6 +49,18 @@ pub struct Entry {
     pub chain: String,
 }
 
+/// Whether a text has what stands on record in the place of a hidden value.
+#[must_use]
+pub fn is_hidden(text: &str) -> bool {
+    text.contains("[redacted]") || text.contains("[credential]")
+}
+
+/// Whether a text was cut when it was recorded: what says how long it was stands at its end.
+#[must_use]
+pub fn is_cut(text: &str) -> bool {
+    text.ends_with(" bytes)") && text.contains("\u{2026} (")
+}
+
 /// A field that is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an entry's `{field}` is not what a recorder writes")]

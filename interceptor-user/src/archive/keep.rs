@@ -17,7 +17,7 @@ use super::ArchiveError;
 use super::format::{self, End, Fault, Head, Unread, Writer};
 use super::ledger::{ARCHIVED_ID, Listed, Stays};
 use super::place::{Place, unread_of};
-use crate::recorder::read::{Reader, StreamEntry};
+use crate::recorder::read::{self, Reader, StreamEntry};
 
 /// A session that is in the archive, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,17 +95,11 @@ pub fn keep(
     writer.sessions(&entries).map_err(store)?;
     let mut check = Check::default();
     let mut pages = reader.session(session);
-    loop {
-        let page = pages.next_page()?;
-        if page.is_empty() {
-            break;
-        }
-        for entry in page {
-            writer.event(&entry).map_err(store)?;
-            check
-                .event(&Raw::from_fields(entry.fields).stored(session))
-                .map_err(|broken| stays(session, Stays::Broken(broken.to_string())))?;
-        }
+    while let Some(entry) = pages.next_entry()? {
+        writer.event(&entry).map_err(store)?;
+        check
+            .event(&Raw::from_fields(entry.fields).stored(session))
+            .map_err(|broken| stays(session, Stays::Broken(broken.to_string())))?;
     }
     let (upload, written) = writer.finish().map_err(store)?;
     if written.end != end {
@@ -243,8 +237,7 @@ pub(super) fn entries(
 
 /// The next possible ID.
 fn just_behind(id: &str) -> String {
-    let (millis, counter) = id.split_once('-').unwrap_or((id, "0"));
-    let counter: u64 = counter.parse().unwrap_or_default();
+    let (millis, counter) = read::number(id);
     format!("{millis}-{}", counter.saturating_add(1))
 }
 

@@ -19,7 +19,7 @@ use super::ArchiveError;
 use crate::approval::Facts;
 use crate::approval::State;
 use crate::approval::store::{question_key, stream_key};
-use crate::recorder::read::{Reader, StreamEntry};
+use crate::recorder::read::{self, Reader, StreamEntry};
 
 /// Entries that are read at a time.
 const PAGE: usize = 1000;
@@ -223,8 +223,7 @@ pub(super) fn each(
 
 /// The time in an entry's ID.
 pub(super) fn millis(id: &str) -> u64 {
-    let millis = id.split('-').next().unwrap_or_default();
-    millis.parse().unwrap_or_default()
+    read::number(id).0
 }
 
 #[cfg(test)]

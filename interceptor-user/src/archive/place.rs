@@ -24,6 +24,8 @@ use object_store::{
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+use interceptor_engine::event::opened_ms;
+
 use super::ArchiveError;
 use super::format::{Fetch, Head, Reader, Record, Unread};
 use crate::config::ArchiveTo;
@@ -242,7 +244,7 @@ impl Place {
         if id.to_string() != session {
             return Err(unknown());
         }
-        let seconds = i64::try_from((id.as_u128() >> 80) / 1000).unwrap_or_default();
+        let seconds = i64::try_from(opened_ms(id) / 1000).unwrap_or_default();
         let day = time::OffsetDateTime::from_unix_timestamp(seconds)
             .map_err(|_| unknown())?
             .date();

@@ -8,7 +8,7 @@
 //! Size is what Redis says that recordings take of its memory (`MEMORY USAGE`), since that is
 //! what runs out. An open session counts and stays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,11 +20,11 @@ use tracing::{info, warn};
 
 use super::ArchiveError;
 use super::keep::{Removal, keep, remove};
-use super::ledger::{Ledger, Listed, Stays, millis};
+use super::ledger::{Ledger, Listed, Stays};
 use super::place::Place;
 use crate::config::Retention;
 use crate::handover::Life;
-use crate::recorder::read::{ReadError, Reader};
+use crate::recorder::read::{ReadError, Reader, number};
 use crate::recorder::{Alert, Fault, Recorder};
 
 /// How long a lease holds; it is taken again before each session.
@@ -177,9 +177,8 @@ impl Keeper {
                 left.push(listed);
             }
         }
-        sizes.retain(|session, _| {
-            left.iter().any(|listed| listed.session == *session) || left.len() > 10_000
-        });
+        let there: HashSet<&str> = left.iter().map(|listed| listed.session.as_str()).collect();
+        sizes.retain(|session, _| there.contains(session.as_str()));
         if self.retention.bytes.is_some() {
             self.by_size(
                 &mut reader,
@@ -329,11 +328,10 @@ impl Keeper {
     fn trim(&self, reader: &mut Reader, now: u64) -> Result<(), ArchiveError> {
         let retention = &self.retention;
         let ages = retention.targets.values().chain(retention.age.as_ref());
-        let (Some(age), Some(longest)) = (retention.age, ages.max().copied()) else {
+        let (Some(_), Some(longest)) = (retention.age, ages.max().copied()) else {
             // Something is to stay for ever.
             return Ok(());
         };
-        let _ = age;
         let before =
             |age: Duration| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         for (stream, age) in [("alerts", longest), ("approvals", longest.max(APPROVALS))] {
@@ -352,22 +350,23 @@ impl Keeper {
         longest: Duration,
     ) -> Result<(), ArchiveError> {
         let key = reader.key("sessions");
-        let first = reader.after(&key, "0-0", 1)?.pop();
+        let Some(first) = reader.after(&key, "0-0", 1)?.pop() else {
+            return Ok(());
+        };
+        let first = number(&first.id);
         let slack = u64::try_from((longest / 10).as_millis()).unwrap_or(u64::MAX);
-        if first.is_none_or(|first| millis(&first.id).saturating_add(slack) >= before) {
+        if first.0.saturating_add(slack) >= before {
             return Ok(());
         }
         // Read again: much may have come since.
         let ledger = Ledger::read(reader)?;
-        let number = |id: &str| {
-            let counter = id
-                .split_once('-')
-                .and_then(|(_, counter)| counter.parse::<u64>().ok());
-            (millis(id), counter.unwrap_or_default())
-        };
         let stays = ledger.sessions().flat_map(|listed| &listed.entries);
         let stays = stays.map(|id| number(id)).min();
         let from = stays.map_or((before, 0), |stays| stays.min((before, 0)));
+        if from <= first {
+            // Nothing would go, and nothing is to be said of it.
+            return Ok(());
+        }
         let from = format!("{}-{}", from.0, from.1);
         let mut say = Cmd::new();
         say.arg("XADD").arg(&key).arg("*");

@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
+use interceptor_engine::event::opened_ms;
+
 use super::ArchiveError;
 use super::format::{Reader as Object, Record};
 use super::place::{Download, Place, unread_of};
-use crate::recorder::read::{ReadError, Source, StreamEntry};
+use crate::recorder::read::{ReadError, Source, StreamEntry, number};
 
 impl From<ArchiveError> for ReadError {
     fn from(error: ArchiveError) -> Self {
@@ -227,7 +229,7 @@ impl Source for FromArchive {
 
 /// What stands in the list for an object that cannot be read.
 fn no_good(session: &str, error: &ArchiveError) -> [StreamEntry; 2] {
-    let opened = uuid::Uuid::parse_str(session).map_or(0, |id| id.as_u128() >> 80);
+    let opened = opened_ms(session.parse().unwrap_or_default());
     ["open", "close"].map(|event| StreamEntry {
         id: format!("{opened}-{}", u8::from(event == "close")),
         fields: [
@@ -239,11 +241,4 @@ fn no_good(session: &str, error: &ArchiveError) -> [StreamEntry; 2] {
         .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
         .into(),
     })
-}
-
-/// An entry's ID, so that it can be compared.
-fn number(id: &str) -> (u64, u64) {
-    let (millis, counter) = id.split_once('-').unwrap_or((id, "0"));
-    let read = |text: &str| text.parse().unwrap_or_default();
-    (read(millis), read(counter))
 }

@@ -172,20 +172,14 @@ fn each_hit(
 ) -> anyhow::Result<()> {
     let mut searcher = Searcher::new(pattern.clone(), wanted);
     let mut pages = reader.session(session);
-    loop {
-        let page = pages.next_page()?;
-        if page.is_empty() {
-            break;
-        }
-        for entry in page {
-            // A damaged entry is `verify`'s business; the others are looked through.
-            let Ok(entry) = Raw::from_fields(entry.fields).read() else {
-                continue;
-            };
-            for hit in searcher.push(entry) {
-                if !each(hit)? {
-                    return Ok(());
-                }
+    while let Some(entry) = pages.next_entry()? {
+        // A damaged entry is `verify`'s business; the others are looked through.
+        let Ok(entry) = Raw::from_fields(entry.fields).read() else {
+            continue;
+        };
+        for hit in searcher.push(entry) {
+            if !each(hit)? {
+                return Ok(());
             }
         }
     }

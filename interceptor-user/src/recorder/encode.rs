@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use interceptor_engine::chain::{Fields, Hasher, Head, gap_end};
-use interceptor_engine::event::{Event, FlowTime, Kind};
+use interceptor_engine::event::{Event, FlowTime, Kind, opened_ms};
 use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
 use interceptor_policy::verdict::Severity;
 use serde_json::{Value, json};
@@ -328,8 +328,7 @@ impl Encoder {
 
 impl Session {
     fn new(id: Uuid, prefix: &str) -> Self {
-        // The first 48 bits of a UUIDv7 are milliseconds since 1970.
-        let opened_ms = u64::try_from(id.as_u128() >> 80).unwrap_or_default();
+        let opened_ms = opened_ms(id);
         let id = id.to_string();
         let mut add = Vec::new();
         bulk(&mut add, b"XADD");

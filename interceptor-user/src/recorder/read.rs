@@ -324,6 +324,7 @@ impl Reader {
             key: self.session_key(session),
             after: after.to_owned(),
             count: FIRST_PAGE,
+            page: Vec::new().into_iter(),
             reader: self,
         }
     }
@@ -336,10 +337,32 @@ pub struct Pages<'a> {
     key: String,
     after: String,
     count: usize,
+    /// What [`Pages::next_entry`] has not given yet.
+    page: std::vec::IntoIter<StreamEntry>,
+}
+
+/// An entry's ID in numbers, so that it can be compared: milliseconds since 1970, and a
+/// counter. What is no ID is zero.
+#[must_use]
+pub fn number(id: &str) -> (u64, u64) {
+    let (millis, counter) = id.split_once('-').unwrap_or((id, "0"));
+    let read = |text: &str| text.parse().unwrap_or_default();
+    (read(millis), read(counter))
 }
 
 impl Pages<'_> {
-    /// The next page; empty at the end.
+    /// The next entry; `None` at the end.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn next_entry(&mut self) -> Result<Option<StreamEntry>, ReadError> {
+        if self.page.len() == 0 {
+            self.page = self.next_page()?.into_iter();
+        }
+        Ok(self.page.next())
+    }
+
+    /// The next page; empty at the end. What [`Pages::next_entry`] read ahead is not in it.
     ///
     /// # Errors
     /// When the source cannot be read.

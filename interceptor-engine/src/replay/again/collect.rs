@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Answer, Asked, BODY, Parameter, ROWS, Response, Rows, What};
 use crate::replay::Entry;
+use crate::replay::entry::{is_cut, is_hidden};
 use crate::replay::http::meta::{pairs, url};
 use crate::replay::pg::{Frame, Frames};
 
@@ -192,7 +193,7 @@ fn parameter(value: &Value) -> Result<Parameter, &'static str> {
     let Some(text) = value.as_str() else {
         return Ok(Parameter::Null);
     };
-    if text == "…" || (text.ends_with(" bytes)") && text.contains("… (")) {
+    if text == "…" || is_cut(text) {
         return Err("a parameter is cut on record");
     }
     if is_hidden(text) {
@@ -244,11 +245,6 @@ fn request(entry: &Entry) -> (What, Option<&'static str>) {
         body: Vec::new(),
     };
     (what, unsent)
-}
-
-/// Whether a text has what stands on record in the place of a hidden value.
-pub(super) fn is_hidden(text: &str) -> bool {
-    text.contains("[redacted]") || text.contains("[credential]")
 }
 
 fn is_encoded_hidden(path: &str) -> bool {
@@ -339,8 +335,7 @@ impl Open {
                 let status = entry.meta_number("status").unwrap_or_default();
                 response.status = u16::try_from(status).unwrap_or_default();
                 response.headers = pairs(&entry.meta, "headers");
-                let data = entry.data.clone();
-                self.answered(&data);
+                self.answered(&entry.data);
                 let unread =
                     entry.meta.get("unreadable").is_some() || entry.meta.get("failed").is_some();
                 if let Answer::Response(response) = &mut self.asked.answer {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::collect::is_hidden;
 use super::{Answer, Asked, Response, Rows};
+use crate::replay::entry::is_hidden;
 use crate::replay::pg::Column;
 use crate::replay::pg::value::{Shown, show};
 

@@ -11,11 +11,12 @@ use interceptor_policy::{MaskKey, Scope, Standing};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Judged, METADATA, Opened, Outcome, Reads, Unjudged, is_hidden};
+use super::{Judged, METADATA, Opened, Outcome, Reads, Unjudged};
 use crate::event::{Event, FlowTime, Kind};
 use crate::http::{Bounds, HttpSession, Outbox, Settings};
 use crate::journal::Journal;
 use crate::replay::Entry;
+use crate::replay::entry::is_hidden;
 use crate::replay::http::meta::{pairs, url};
 
 /// Exchanges that may be under way at once; one more is not judged.

@@ -270,11 +270,6 @@ fn words(verdict: &Verdict) -> (&'static str, Option<String>) {
 /// Nothing of what was asked is on record.
 const METADATA: &str = "only metadata of it is on record";
 
-/// Whether a text has what stands on record in the place of a hidden value.
-fn is_hidden(text: &str) -> bool {
-    text.contains("[redacted]") || text.contains("[credential]")
-}
-
 impl Summary {
     /// Counts what an entry led to; gives the finding before it, to which nothing is
     /// added any more.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use interceptor_policy::operation::{PgOperation, Sql, Statement};
 use interceptor_policy::{Operation, Scope, Standing};
 
-use super::{Judged, METADATA, Opened, Outcome, Unjudged, is_hidden, words};
+use super::{Judged, METADATA, Opened, Outcome, Unjudged, words};
 use crate::pg::sql::{self, Classified, Classifier, Effect};
 use crate::replay::Entry;
+use crate::replay::entry::is_hidden;
 
 /// Judges one session's statements.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use interceptor_policy::operation::ssh::{
 use interceptor_policy::{Operation, Scope, Standing};
 use serde_json::Value;
 
-use super::{Judged, METADATA, Opened, Outcome, Unjudged, is_hidden, words};
+use super::{Judged, METADATA, Opened, Outcome, Unjudged, words};
 use crate::replay::Entry;
+use crate::replay::entry::{is_cut, is_hidden};
 use crate::ssh::command;
 
 /// Judges one session's requests.
@@ -98,7 +99,7 @@ fn request(entry: &Entry) -> Result<SshRequest, &'static str> {
 
 /// A command line, read as it was read when it came.
 fn line(kind: SshKind, text: &str, entry: &Entry) -> Result<SshLine, &'static str> {
-    if text.ends_with(" bytes)") && text.contains("\u{2026} (") {
+    if is_cut(text) {
         return Err("its text is cut on record");
     }
     let sure = entry.meta.get("sure").and_then(Value::as_bool);

@@ -68,16 +68,10 @@ pub(super) fn run(
     let mut again = Again::new(to.include_refused);
     let mut report = Report::default();
     let mut pages = reader.session(session);
-    loop {
-        let page = pages.next_page()?;
-        if page.is_empty() {
-            break;
-        }
-        for entry in page {
-            let entry = Raw::from_fields(entry.fields).read()?;
-            for asked in again.push(&entry) {
-                report.take(&runtime, &mut peer, asked);
-            }
+    while let Some(entry) = pages.next_entry()? {
+        let entry = Raw::from_fields(entry.fields).read()?;
+        for asked in again.push(&entry) {
+            report.take(&runtime, &mut peer, asked);
         }
     }
     for asked in again.finish() {

@@ -35,21 +35,15 @@ pub(super) fn judge(
         findings.extend(more.into_iter().filter(wanted));
     };
     let mut pages = reader.session(session);
-    loop {
-        let page = pages.next_page()?;
-        if page.is_empty() {
-            break;
-        }
-        for entry in page {
-            let entry = Raw::from_fields(entry.fields).read()?;
-            if entry.kind != "open" {
-                keep(backtest.entry(&entry));
-            } else if !backtest.begin(session, &entry, &default) {
-                anyhow::bail!(
-                    "a session of {} is not judged again: only those of postgres, http and ssh are",
-                    escape::line(entry.meta_text("protocol").unwrap_or("no protocol"))
-                );
-            }
+    while let Some(entry) = pages.next_entry()? {
+        let entry = Raw::from_fields(entry.fields).read()?;
+        if entry.kind != "open" {
+            keep(backtest.entry(&entry));
+        } else if !backtest.begin(session, &entry, &default) {
+            anyhow::bail!(
+                "a session of {} is not judged again: only those of postgres, http and ssh are",
+                escape::line(entry.meta_text("protocol").unwrap_or("no protocol"))
+            );
         }
     }
     keep(backtest.end());

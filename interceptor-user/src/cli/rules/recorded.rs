@@ -36,17 +36,11 @@ pub(super) fn each_entry(
     );
     for session in &sessions {
         let mut pages = reader.session(session);
-        loop {
-            let page = pages.next_page()?;
-            if page.is_empty() {
-                break;
-            }
-            for entry in page {
-                let entry = Raw::from_fields(entry.fields)
-                    .read()
-                    .with_context(|| format!("reading session {session}"))?;
-                each(session, entry);
-            }
+        while let Some(entry) = pages.next_entry()? {
+            let entry = Raw::from_fields(entry.fields)
+                .read()
+                .with_context(|| format!("reading session {session}"))?;
+            each(session, entry);
         }
         bar.inc(1);
     }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use interceptor_engine::event::opened_ms;
 use interceptor_engine::replay::json::quiet;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::super::moment::{Moment, Window};
-use crate::recorder::read::{ReadError, Reader, StreamEntry};
+use crate::recorder::read::{self, ReadError, Reader, StreamEntry};
 
 /// Entries that are read at a time.
 const PAGE: usize = 500;
@@ -246,16 +246,12 @@ impl Listing {
     }
 }
 
-/// When a session opened, as its id says: the first 48 bits of a UUIDv7.
+/// When a session opened, as its id says.
 pub(super) fn opened_at(id: &str) -> Moment {
-    let id = id.parse::<Uuid>().unwrap_or_default();
-    Moment(u64::try_from(id.as_u128() >> 80).unwrap_or_default())
+    Moment(opened_ms(id.parse().unwrap_or_default()))
 }
 
 /// The milliseconds of an entry's ID.
 pub(super) fn millis(id: &str) -> u64 {
-    let millis = id.split('-').next();
-    millis
-        .and_then(|millis| millis.parse().ok())
-        .unwrap_or_default()
+    read::number(id).0
 }

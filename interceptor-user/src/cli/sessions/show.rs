@@ -38,25 +38,19 @@ pub(super) fn show(
     let mut outstanding: Vec<StreamEntry> = Vec::new();
     let mut more = 0;
     let mut pages = reader.session(&id);
-    loop {
-        let page = pages.next_page()?;
-        if page.is_empty() {
-            break;
-        }
-        for mut entry in page {
-            let kind = entry.text("kind");
-            if STANDS_OUT.contains(&kind.as_str()) {
-                if outstanding.len() < args.lines {
-                    entry
-                        .fields
-                        .retain(|(name, _)| name != "data" && name != "meta");
-                    outstanding.push(entry);
-                } else {
-                    more += 1;
-                }
+    while let Some(mut entry) = pages.next_entry()? {
+        let kind = entry.text("kind");
+        if STANDS_OUT.contains(&kind.as_str()) {
+            if outstanding.len() < args.lines {
+                entry
+                    .fields
+                    .retain(|(name, _)| name != "data" && name != "meta");
+                outstanding.push(entry);
+            } else {
+                more += 1;
             }
-            *kinds.entry(kind).or_default() += 1;
         }
+        *kinds.entry(kind).or_default() += 1;
     }
     if as_json {
         let mut facts = session.json();

@@ -9,7 +9,7 @@ use lru::LruCache;
 use serde_json::{Map, Value};
 
 use super::listing::{Session, Sought, millis};
-use crate::recorder::read::{ReadError, Reader, StreamEntry};
+use crate::recorder::read::{ReadError, Reader, StreamEntry, number};
 
 /// Sessions of which is remembered whose they are.
 const KNOWN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
@@ -79,7 +79,7 @@ fn earlier(
         before = Some(oldest.id.clone());
         for entry in page {
             // What came meanwhile is followed.
-            let is_later = (millis(&entry.id), counter(&entry.id)) > (millis(last), counter(last));
+            let is_later = number(&entry.id) > number(last);
             if found.len() < lines && !is_later && wanted.fits(reader, &entry)? {
                 found.push(entry);
             }
@@ -87,13 +87,6 @@ fn earlier(
     }
     found.reverse();
     Ok(found)
-}
-
-fn counter(id: &str) -> u64 {
-    let counter = id
-        .split_once('-')
-        .and_then(|(_, counter)| counter.parse().ok());
-    counter.unwrap_or_default()
 }
 
 /// Which lines are told.
