@@ -4,7 +4,7 @@
 //! and two digests; of a session, the heads that were signed. So memory grows with the
 //! sessions and statements, some hundred bytes each, and not with recordings.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -118,7 +118,7 @@ struct Host {
     replaced: HashMap<PublicKey, u64>,
     statements: Vec<Known>,
     /// Numbers of statements that are there and cannot be believed.
-    bad: HashSet<u64>,
+    bad: BTreeSet<u64>,
 }
 
 /// What is kept of a statement.
@@ -128,6 +128,25 @@ struct Known {
     head: Head,
     previous: Head,
     entry: Box<str>,
+}
+
+impl Host {
+    /// What is missing between two numbers, both among them, where none is believed: all,
+    /// or what lies between those that were told as bad.
+    fn holes(&self, from: u64, to: u64, are_told: bool) -> Vec<(u64, u64)> {
+        let mut holes = Vec::new();
+        let mut from = from;
+        for bad in self.bad.range(from..=to).filter(|_| are_told) {
+            if from < *bad {
+                holes.push((from, bad - 1));
+            }
+            from = bad.saturating_add(1);
+        }
+        if from <= to {
+            holes.push((from, to));
+        }
+        holes
+    }
 }
 
 /// What hosts stated.
@@ -348,10 +367,12 @@ impl Ledger {
     }
 
     /// Statements that are missing. `from_start` when entries were fed from the first
-    /// that there ever was.
+    /// that there ever was. One that is there and cannot be believed is missing too,
+    /// unless `are_told`: all of [`Ledger::findings`] are told beside these.
     #[must_use]
-    pub fn missing(&self, from_start: bool) -> Vec<Finding> {
+    pub fn missing(&self, from_start: bool, are_told: bool) -> Vec<Finding> {
         let from_start = from_start && !self.trimmed;
+        // A host that got another name goes on counting.
         let all: HashSet<(u64, Head)> = self
             .hosts
             .values()
@@ -364,27 +385,23 @@ impl Ledger {
             statements.sort_by_key(|known| known.number);
             let mut below = 0;
             for (at, known) in statements.iter().enumerate() {
-                let number = known.number;
-                let before = number.saturating_sub(1);
-                let is_first = at == 0;
+                let before = known.number.saturating_sub(1);
                 let follows = match before {
                     0 => known.previous == Head::START,
                     _ => all.contains(&(before, known.previous)),
                 };
-                if !follows && (from_start || !is_first) && !host.bad.contains(&before) {
-                    findings.push(Finding {
+                if !follows && (from_start || at > 0) {
+                    let holes = host.holes((below + 1).min(before), before, are_told);
+                    findings.extend(holes.into_iter().map(|(from, to)| Finding {
                         place: Place {
                             host: Some(name.to_string()),
                             entry: Some(known.entry.to_string()),
                             ..Place::default()
                         },
-                        what: What::Statements {
-                            from: (below + 1).min(before),
-                            to: before,
-                        },
-                    });
+                        what: What::Statements { from, to },
+                    }));
                 }
-                below = number;
+                below = known.number;
             }
         }
         findings

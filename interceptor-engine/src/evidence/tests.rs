@@ -222,7 +222,7 @@ impl Scene {
     fn expected(&self) -> Expected {
         let mut ledger = ledger(pinned(), &self.host.stated);
         assert_eq!(ledger.findings(), []);
-        assert_eq!(ledger.missing(true), []);
+        assert_eq!(ledger.missing(true, true), []);
         ledger.session(SESSION).unwrap().clone()
     }
 
@@ -353,7 +353,11 @@ fn a_missing_statement_is_found_by_the_one_after_it() {
         let mut stated = scene.host.stated.clone();
         stated.remove(index);
         let ledger = ledger(pinned(), &stated);
-        let missing: Vec<What> = ledger.missing(true).into_iter().map(|f| f.what).collect();
+        let missing: Vec<What> = ledger
+            .missing(true, true)
+            .into_iter()
+            .map(|f| f.what)
+            .collect();
         assert_eq!(
             missing,
             [What::Statements {
@@ -366,10 +370,41 @@ fn a_missing_statement_is_found_by_the_one_after_it() {
     let mut stated = scene.host.stated.clone();
     stated.drain(2..4);
     let ledger = ledger(pinned(), &stated);
-    let missing: Vec<What> = ledger.missing(true).into_iter().map(|f| f.what).collect();
+    let missing: Vec<What> = ledger
+        .missing(true, true)
+        .into_iter()
+        .map(|f| f.what)
+        .collect();
     assert_eq!(missing, [What::Statements { from: 2, to: 3 }]);
     let outcome = check(&scene.entries, ledger.session(SESSION).unwrap());
     assert_eq!(found(&outcome).1, &What::NoClose);
+}
+
+#[test]
+fn a_missing_statement_does_not_hide_behind_one_that_cannot_be_believed() {
+    let scene = Scene::of(9);
+    let mut stated = scene.host.stated.clone();
+    // Number three; number two is taken away.
+    for (name, value) in &mut stated[3] {
+        if *name == "signed_at" {
+            value.push('x');
+        }
+    }
+    stated.remove(2);
+    let mut ledger = ledger(pinned(), &stated);
+    assert!(matches!(
+        ledger.findings()[..],
+        [Finding {
+            what: What::Signature { number: 3 },
+            ..
+        }]
+    ));
+    let holes = |are_told| -> Vec<What> {
+        let missing = ledger.missing(true, are_told).into_iter();
+        missing.map(|finding| finding.what).collect()
+    };
+    assert_eq!(holes(true), [What::Statements { from: 2, to: 2 }]);
+    assert_eq!(holes(false), [What::Statements { from: 2, to: 3 }]);
 }
 
 #[test]
@@ -379,7 +414,7 @@ fn a_statement_that_was_sent_twice_is_one() {
     stated.push(scene.host.stated[3].clone());
     let mut ledger = ledger(pinned(), &stated);
     assert_eq!(ledger.findings(), []);
-    assert_eq!(ledger.missing(true), []);
+    assert_eq!(ledger.missing(true, true), []);
     assert_eq!(ledger.notes(), []);
 }
 
@@ -394,7 +429,7 @@ fn a_key_that_was_rotated_vouches_for_the_next_and_signs_no_more() {
     host.heads(&[]);
     let mut whole = ledger(pinned(), &host.stated);
     assert_eq!(whole.findings(), []);
-    assert_eq!(whole.missing(true), []);
+    assert_eq!(whole.missing(true, true), []);
     let outcome = check(&entries, whole.session(SESSION).unwrap());
     assert_eq!(outcome.finding, None);
 
@@ -437,7 +472,7 @@ fn any_change_of_a_statement_is_found() {
             let name = *name;
             let mut ledger = ledger(pinned(), &stated);
             let mut findings = ledger.findings();
-            findings.extend(ledger.missing(true));
+            findings.extend(ledger.missing(true, true));
             let outcome = check(&scene.entries, ledger.session(SESSION).unwrap());
             findings.extend(outcome.finding);
             assert!(!findings.is_empty(), "{name} of {index}");

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use interceptor_engine::event::opened_ms;
 use interceptor_engine::evidence::finding::{Finding, Place, What};
 use interceptor_engine::evidence::ledger::{Expected, Ledger, Trust};
 use interceptor_engine::evidence::session::{Outcome, SessionCheck};
@@ -158,7 +159,8 @@ impl Verifier {
         self.report.findings.extend(bad);
         self.report.one = Some((session, outcome.clone()));
         self.report.add(outcome);
-        self.missing(false);
+        // Bad ones that are another session's are not told here.
+        self.missing(false, false);
         self.finish();
         Ok(())
     }
@@ -193,7 +195,7 @@ impl Verifier {
             self.own(own)?;
         }
         self.report.findings.extend(self.ledger.findings());
-        self.missing(from == 0);
+        self.missing(from == 0, true);
         self.finish();
         Ok(())
     }
@@ -223,9 +225,9 @@ impl Verifier {
     }
 
     /// Statements that are missing. An archive has those of its sessions' closes alone.
-    fn missing(&mut self, from_start: bool) {
+    fn missing(&mut self, from_start: bool, are_told: bool) {
         if !self.is_archive {
-            let missing = self.ledger.missing(from_start);
+            let missing = self.ledger.missing(from_start, are_told);
             self.report.findings.extend(missing);
         }
     }
@@ -284,24 +286,13 @@ impl Verifier {
         let expected = self.ledger.session(session).unwrap_or(&nothing);
         let mut check = SessionCheck::new(session, expected);
         let mut pages = self.reader.session(&session.to_string());
-        'all: loop {
-            let page = pages.next_page()?;
-            if page.is_empty() {
+        while let Some(entry) = pages.next_entry()? {
+            if !check.entry(&entry.id, entry.fields) {
                 break;
-            }
-            for entry in page {
-                if !check.entry(&entry.id, entry.fields) {
-                    break 'all;
-                }
             }
         }
         Ok(check.end())
     }
-}
-
-/// Milliseconds since 1970, of a UUIDv7.
-fn opened_ms(session: Uuid) -> u64 {
-    u64::try_from(session.as_u128() >> 80).unwrap_or_default()
 }
 
 /// What was verified, and what was found.
