@@ -23,11 +23,13 @@ need_root_on_debian() {
 
 install_packages() {
     say "packages"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -qq -y --no-install-recommends \
-        ca-certificates curl gcc g++ libc6-dev make \
-        postgresql postgresql-client redis-server
+    local needed=(ca-certificates postgresql postgresql-client redis-server)
+    [ -x "$binary" ] || needed+=(curl gcc g++ libc6-dev make)
+    if ! dpkg-query --show "${needed[@]}" >/dev/null 2>&1; then
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq
+        apt-get install -qq -y --no-install-recommends "${needed[@]}"
+    fi
     systemctl enable --now --quiet postgresql redis-server
 }
 

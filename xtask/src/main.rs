@@ -13,8 +13,8 @@
 mod ci;
 mod ebpf;
 mod fuzz;
+mod guest;
 mod install;
-mod oldest_kernel;
 mod programs;
 mod shell;
 mod test;
@@ -22,6 +22,8 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use guest::{debian, oldest_kernel};
 
 /// The source tree's own tools.
 #[derive(Debug, Parser)]
@@ -50,6 +52,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Run the kernel's tests on the oldest kernel that is promised
     OldestKernel(oldest_kernel::Args),
+    /// Install the program in a Debian 12 of its own, and show there that it holds
+    Guest(debian::Args),
     /// Run a fuzz target of the parsers for a bounded time
     Fuzz(fuzz::Args),
     /// Check what a change must hold to: formatting, lints, licences, layering
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => programs::bench(args),
         Command::Ebpf(args) => ebpf::run(args),
         Command::OldestKernel(args) => oldest_kernel::run(args),
+        Command::Guest(args) => debian::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Ci(args) => ci::run(args),
         Command::Install(args) => install::run(args),

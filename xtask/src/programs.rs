@@ -31,14 +31,25 @@ enum Protocol {
     Ssh,
 }
 
-impl Protocol {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::Http => "http",
-            Self::Ssh => "ssh",
-        }
-    }
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// PostgreSQL
+    Postgres,
+    /// HTTP, in the clear and under TLS
+    Http,
+    /// SSH
+    Ssh,
+    /// The recorder
+    Record,
+    /// Connects, flows and cgroups, many of them
+    Scale,
+}
+
+/// Its name, as on a command line.
+fn name(value: impl clap::ValueEnum) -> String {
+    let name = value.to_possible_value();
+    name.map_or_else(String::new, |name| name.get_name().to_owned())
 }
 
 pub(crate) fn demo(args: DemoArgs) -> Result<()> {
@@ -51,7 +62,7 @@ pub(crate) fn demo(args: DemoArgs) -> Result<()> {
         demo.arg("--keep");
     }
     if let Some(only) = args.only {
-        demo.args(["--only", only.name()]);
+        demo.args(["--only", &name(only)]);
     }
     shell::become_program(&mut demo)
 }
@@ -62,7 +73,7 @@ pub(crate) fn demo(args: DemoArgs) -> Result<()> {
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
-    what: Protocol,
+    what: Subject,
     /// Arguments of the benchmark; `-- --help` names them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -75,7 +86,7 @@ pub(crate) fn bench(args: BenchArgs) -> Result<()> {
     bench
         .env("INTERCEPTOR_BIN", programs.join("interceptor"))
         .current_dir(shell::root())
-        .arg(args.what.name())
+        .arg(name(args.what))
         .args(&args.rest);
     shell::become_program(&mut bench)
 }

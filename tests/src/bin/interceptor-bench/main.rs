@@ -6,6 +6,7 @@
 //!
 //! * [`postgres`], [`http`], [`ssh`]: a protocol's roads and loads;
 //! * [`record`]: the recorder;
+//! * [`scale`]: how many connects, flows and cgroups;
 //! * [`report`]: medians, ratios, JSON;
 //! * [`copy`]: the proxy that does nothing, which every protocol is compared with;
 //! * [`settle`]: waits until the store has what was recorded.
@@ -17,6 +18,7 @@ mod http;
 mod postgres;
 mod record;
 mod report;
+mod scale;
 mod settle;
 mod ssh;
 
@@ -47,6 +49,13 @@ enum Cli {
     ///
     /// Example: cargo xtask bench record --quick --only events
     Record(Options),
+    /// How many connects, flows and cgroups, beside a direct connection and a copying proxy
+    ///
+    /// Example: cargo xtask bench scale --quick --only connects
+    Scale(Options),
+    /// What `scale` starts as an agent
+    #[command(hide = true)]
+    Client(scale::Client),
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,6 +118,8 @@ fn main() -> ExitCode {
         Cli::Http(options) => http::run(&options),
         Cli::Ssh(options) => ssh::run(&options),
         Cli::Record(options) => record::run(&options),
+        Cli::Scale(options) => scale::run(&options),
+        Cli::Client(client) => scale::client(client),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,16 +3,14 @@
 //!
 //! The kernel is taken out of Debian's package, not installed; the tests' programs go
 //! into an initramfs with the libraries that they ask for, under the paths they were
-//! built at; QEMU boots it in software emulation, so no virtualisation is needed.
-//! There cgroup2 stands alone at `/sys/fs/cgroup`, which is the other layout to try.
+//! built at. There cgroup2 stands alone at `/sys/fs/cgroup`, which is the other layout
+//! to try.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -39,19 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let qemu = "qemu-system-x86_64";
-    if args.install && !shell::succeeds(Command::new(qemu).arg("--version")) {
-        shell::run_quietly(
-            Command::new("apt-get")
-                .args(["-o", "DPkg::Lock::Timeout=300", "install", "-y"])
-                .args(["--no-install-recommends", "qemu-system-x86"])
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-        )?;
-    }
-    ensure!(
-        shell::succeeds(Command::new(qemu).arg("--version")),
-        "{qemu} is missing; `cargo xtask oldest-kernel --install` installs it"
-    );
+    super::need_qemu(args.install, "cargo xtask oldest-kernel --install")?;
     let folder = shell::target_dir().join("oldest-kernel");
     fs::create_dir_all(&folder)?;
     let kernel = match args.kernel {
@@ -231,60 +217,19 @@ fn install(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Boots, shows what the guest says, and judges it by that.
+/// Boots, and judges the guest by what it says.
 fn boot(kernel: &Path, initramfs: &Path, limit: Duration) -> Result<()> {
-    let mut qemu = Command::new("qemu-system-x86_64")
-        .args([
-            "-m",
-            "2G",
-            "-smp",
-            "2",
-            "-nographic",
-            "-no-reboot",
-            "-nic",
-            "none",
-        ])
-        .arg("-kernel")
+    let mut qemu = super::qemu();
+    qemu.arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting QEMU")?;
-    let output = qemu.stdout.take().context("QEMU has no output")?;
-    let (say, hear) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            if say
-                .send(String::from_utf8_lossy(&line).into_owned())
-                .is_err()
-            {
-                return;
-            }
-        }
-    });
-    let deadline = Instant::now() + limit;
+        .arg(initramfs);
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
     let (mut passed, mut ended) = (0, false);
-    let said = loop {
-        match hear.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => {
-                println!("  {}", line.trim_end());
-                if line.contains("test result: ok.") {
-                    passed += 1;
-                }
-                ended |= line.contains(END);
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                break Err(anyhow::anyhow!("the guest was not through after {limit:?}"));
-            }
-        }
-    };
-    let _ = qemu.kill();
-    qemu.wait()?;
-    said?;
+    super::boot(&mut qemu, limit, |line| {
+        passed += usize::from(line.contains("test result: ok."));
+        ended |= line.contains(END);
+    })?;
     if !ended || passed != TESTS.len() {
         bail!(
             "{passed} of {} test programs passed on that kernel",
