@@ -1,8 +1,8 @@
 //! The daemon: puts the house together, and takes it down again.
 //!
 //! Order matters on the way up: rules first, since nothing may pass unjudged; then the
-//! kernel programs, and with them the end of most of root's power ([`sandbox`]); the
-//! recorder, since nothing may pass unrecorded; then listeners, which are born in the
+//! kernel programs, the keeper of the keys ([`keeper`]), and with them the end of most of
+//! root's power ([`sandbox`]); the recorder, since nothing may pass unrecorded; then listeners, which are born in the
 //! cgroup that the programs know; last the admin socket, through which agents begin. On the way down sessions end first and are recorded;
 //! what is pinned in the kernel stays, so that agents are refused, never direct.
 //!
@@ -38,6 +38,7 @@ use crate::flow::registry::Registry;
 use crate::flow::rules::RulesInForce;
 use crate::handover::take::Taking;
 use crate::handover::{self, Life, State};
+use crate::keeper;
 use crate::kernel::{self, Kernel, Refusal, Refusals};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
@@ -70,6 +71,7 @@ pub struct Begun {
     taking: Option<Taking>,
     rules: RulesInForce,
     kernel: Option<Kernel>,
+    keeper: Arc<keeper::Keeper>,
 }
 
 /// Reads the rules, loads the kernel programs, and gives up what is not needed from there
@@ -91,6 +93,13 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
         true => Some(kernel(&config, taking.as_mut())?),
         false => None,
     };
+    // Before this process may read less, and long before it reads what agents send.
+    let keeper = Arc::new(keeper::Keeper::start(&keeper::Plan {
+        state_dir: config.state_dir.clone(),
+        permitted: config.permitted.entries(),
+        capabilities: config.sandbox.capabilities,
+        seccomp: config.sandbox.seccomp,
+    })?);
     sandbox::enter(&config.sandbox);
     Ok(Begun {
         config,
@@ -98,6 +107,7 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
         taking,
         rules,
         kernel,
+        keeper,
     })
 }
 
@@ -112,6 +122,7 @@ pub async fn run(begun: Begun) -> anyhow::Result<()> {
         mut taking,
         rules,
         kernel,
+        keeper,
     } = begun;
     let hostname = nix::unistd::gethostname()
         .ok()
@@ -130,7 +141,7 @@ pub async fn run(begun: Begun) -> anyhow::Result<()> {
             },
         )
     })?;
-    let from = (kernel, taking);
+    let from = (kernel, taking, keeper);
     let up = up(config, rules, recorder, hostname, started, from).await;
     let house = match up {
         Ok(house) => house,
@@ -190,14 +201,14 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
-    (kernel, taking): (Option<Kernel>, Option<Taking>),
+    (kernel, taking, keeper): (Option<Kernel>, Option<Taking>, Arc<keeper::Keeper>),
 ) -> anyhow::Result<Arc<House>> {
-    let authority = Authority::open_or_create_for(&config.state_dir, &config.permitted)
+    let authority = Authority::kept(&config.state_dir, Arc::clone(&keeper))
         .context("opening the local certificate authority")?;
     let trust = authority
         .publish(&config.runtime_dir)
         .context("publishing the local authority's certificate")?;
-    let ssh = crate::ssh::authority::Authority::open_or_create(&config.state_dir)
+    let ssh = crate::ssh::authority::Authority::kept(&config.state_dir, Arc::clone(&keeper))
         .context("opening the authority for SSH host keys")?;
     ssh.publish(&config.runtime_dir)
         .context("publishing the authority for SSH host keys")?;
@@ -284,6 +295,7 @@ async fn up(
         port,
         trust,
         attachments,
+        keeper: keeper.locked(),
         retention: retention(&house)?,
     };
     if let Some(address) = house.config.admin.metrics {

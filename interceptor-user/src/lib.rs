@@ -17,6 +17,7 @@ pub mod export;
 pub mod flow;
 pub mod handover;
 pub mod http;
+pub mod keeper;
 pub mod kernel;
 pub mod net;
 pub mod pg;

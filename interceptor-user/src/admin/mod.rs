@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::agents::selector::Selector;
 use crate::approval::Facts;
 use crate::handover::drain::Draining;
+use crate::keeper::Locked;
 use crate::sandbox::InForce;
 
 /// What can be asked.
@@ -121,6 +122,9 @@ pub struct Status {
     /// What the daemon has given up.
     #[serde(default)]
     pub sandbox: InForce,
+    /// What the keeper of its keys has given up.
+    #[serde(default)]
+    pub keeper: Option<Locked>,
     /// Daemons before this one that still have sessions.
     #[serde(default)]
     pub draining: Vec<Draining>,

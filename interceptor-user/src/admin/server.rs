@@ -19,6 +19,7 @@ use crate::approval::people::Person;
 use crate::archive::retention::Figures;
 use crate::flow::House;
 use crate::handover::drain;
+use crate::keeper::Locked;
 use crate::tls::authority::Trust;
 
 /// Longest request.
@@ -37,6 +38,8 @@ pub struct Daemon {
     pub trust: Trust,
     /// Agents that `exec` did not start; `None` without interception.
     pub attachments: Option<Arc<Attachments>>,
+    /// What the keeper of the keys has given up.
+    pub keeper: Locked,
     /// What retention did.
     pub retention: Arc<Figures>,
 }
@@ -287,6 +290,7 @@ fn status(house: &House, daemon: &Daemon) -> Status {
     Status {
         draining,
         sandbox: crate::sandbox::in_force(),
+        keeper: Some(daemon.keeper.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: daemon.started.elapsed().as_secs(),

@@ -157,6 +157,17 @@ fn daemon(config: &Config) -> Finding {
             ),
             "its log says why; `sandbox` in the configuration, or a kernel without seccomp",
         ),
+        Ok(Status {
+            keeper: Some(keeper),
+            ..
+        }) if !keeper.is_whole() => Finding::warn(
+            NAME,
+            format!(
+                "the process that keeps its keys has power that it needs not: {}",
+                keeper.line()
+            ),
+            "its log says why; `sandbox` in the configuration, or a kernel without seccomp or Landlock (`lsm=` on its command line)",
+        ),
         Ok(status) => Finding::ok(
             NAME,
             format!(

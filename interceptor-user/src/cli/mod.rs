@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::keeper;
 use crate::recorder::{KEEP, keep_until_alone};
 
 /// A control point in the path of every connection an agent makes.
@@ -83,6 +84,9 @@ pub enum Command {
     /// Keeps a private Redis (the daemon starts this)
     #[command(name = KEEP, hide = true)]
     KeepRedis,
+    /// Keeps the keys that agents trust (the daemon starts this)
+    #[command(name = keeper::KEEP, hide = true)]
+    KeepKeys,
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
@@ -112,6 +116,12 @@ pub fn main() -> ExitCode {
         Command::KeepRedis => {
             crate::telemetry::start();
             keep_until_alone()
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
+        Command::KeepKeys => {
+            crate::telemetry::start();
+            keeper::serve()
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(Into::into)
         }

@@ -57,6 +57,12 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
         ),
         ("sandbox", status.sandbox.line()),
         (
+            "keys",
+            status
+                .keeper
+                .map_or_else(|| "unknown".to_owned(), |keeper| keeper.line()),
+        ),
+        (
             "spool",
             format!(
                 "{} of {} bytes on disk{}",

@@ -3,7 +3,8 @@
 //! One key for each origin, made when it is first needed and kept, so that an agent
 //! sees the same key each time; each with a certificate of the local authority's, so
 //! that an agent that trusts the authority has to know no key at all. The private
-//! halves are in the state folder, for the daemon alone.
+//! halves are in the state folder, for the daemon alone; the authority's own is opened by
+//! its keeper only ([`crate::keeper`]).
 //!
 //! Spec: OpenSSH's `PROTOCOL.certkeys`.
 
@@ -11,13 +12,15 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
-use russh::keys::{Algorithm, Certificate, PrivateKey};
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 use sha2::{Digest as _, Sha256};
 
+use crate::keeper::{Keeper, KeeperError};
 use crate::net::Origin;
 
 /// How long a certificate holds. It is made anew for every connection.
@@ -56,13 +59,26 @@ pub enum HostKeyError {
     /// A certificate could not be made.
     #[error("a host certificate could not be issued: {0}")]
     Issue(#[from] russh::keys::ssh_key::Error),
+    /// Who has the authority's key gives none.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
 }
 
 /// The authority.
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
-    key: PrivateKey,
+    public: PublicKey,
+    signer: Signer,
+}
+
+/// Who has the private key.
+#[derive(Debug)]
+enum Signer {
+    /// This process.
+    Own(Box<PrivateKey>),
+    /// The keeper, which is asked.
+    Kept(Arc<Keeper>),
 }
 
 impl Authority {
@@ -82,7 +98,37 @@ impl Authority {
                 source,
             })?;
         let key = key_at(&path)?;
-        Ok(Self { folder, key })
+        Ok(Self {
+            folder,
+            public: key.public_key().clone(),
+            signer: Signer::Own(Box::new(key)),
+        })
+    }
+
+    /// The authority under `state_dir` of which `keeper` has the key.
+    ///
+    /// # Errors
+    /// When the keeper did not say its public half.
+    pub fn kept(state_dir: &Path, keeper: Arc<Keeper>) -> Result<Self, HostKeyError> {
+        Ok(Self {
+            folder: state_dir.join("ssh"),
+            public: keeper.ssh_authority()?,
+            signer: Signer::Kept(keeper),
+        })
+    }
+
+    /// Its public half.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The key, for the keeper; `None` where that has it.
+    pub(crate) fn into_key(self) -> Option<PrivateKey> {
+        match self.signer {
+            Signer::Own(key) => Some(*key),
+            Signer::Kept(_) => None,
+        }
     }
 
     /// Its public half, as a line of `known_hosts` has it.
@@ -90,7 +136,7 @@ impl Authority {
     /// # Errors
     /// When it cannot be written so.
     pub fn known_hosts_line(&self) -> Result<String, HostKeyError> {
-        let key = self.key.public_key().to_openssh()?;
+        let key = self.public.to_openssh()?;
         Ok(format!("@cert-authority * {key}\n"))
     }
 
@@ -121,24 +167,16 @@ impl Authority {
         host: Option<&str>,
     ) -> Result<(PrivateKey, Certificate), HostKeyError> {
         let key = key_at(&self.folder.join(file_of(origin)))?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let mut builder = Builder::new_with_random_nonce(
-            &mut russh::keys::key::safe_rng(),
-            key.public_key(),
-            now.saturating_sub(BEFORE),
-            now + VALID,
-        )?;
-        builder.cert_type(CertType::Host)?;
-        builder.key_id(format!("interceptor for {origin}"))?;
-        // By which name the agent calls it is not known here: it may be an alias of
-        // the agent's own. OpenSSH takes a pattern; others take a name.
-        builder.valid_principal("*")?;
-        for name in host.map(str::to_owned).into_iter().chain(origin.bare()) {
-            builder.valid_principal(name)?;
-        }
-        let certificate = builder.sign(&self.key)?;
+        let id = format!("interceptor for {origin}");
+        let names: Vec<String> = host
+            .map(str::to_owned)
+            .into_iter()
+            .chain(origin.bare())
+            .collect();
+        let certificate = match &self.signer {
+            Signer::Own(own) => certify(own, key.public_key(), &id, &names)?,
+            Signer::Kept(keeper) => keeper.host(key.public_key(), &id, &names)?,
+        };
         Ok((key, certificate))
     }
 
@@ -148,13 +186,39 @@ impl Authority {
     }
 }
 
+/// A certificate for a host's key: for a day, and for nothing else than a host.
+pub(crate) fn certify(
+    authority: &PrivateKey,
+    key: &PublicKey,
+    id: &str,
+    names: &[String],
+) -> Result<Certificate, russh::keys::ssh_key::Error> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut builder = Builder::new_with_random_nonce(
+        &mut russh::keys::key::safe_rng(),
+        key,
+        now.saturating_sub(BEFORE),
+        now + VALID,
+    )?;
+    builder.cert_type(CertType::Host)?;
+    builder.key_id(id)?;
+    // By which name the agent calls it is not known here: it may be an alias of
+    // the agent's own. OpenSSH takes a pattern; others take a name.
+    builder.valid_principal("*")?;
+    for name in names {
+        builder.valid_principal(name)?;
+    }
+    builder.sign(authority)
+}
+
 /// Where agents find the authority.
 #[must_use]
 pub fn known_hosts_of_agents(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("ssh_known_hosts")
 }
 
-/// The key in a file; made where there is none.
 /// Where an origin's key is kept. What an agent calls a machine behind another is no
 /// name for a file.
 fn file_of(origin: &Origin) -> String {
@@ -170,6 +234,7 @@ fn file_of(origin: &Origin) -> String {
     }
 }
 
+/// The key in a file; made where there is none.
 fn key_at(path: &Path) -> Result<PrivateKey, HostKeyError> {
     let file = |source| HostKeyError::File {
         path: path.to_owned(),
@@ -232,10 +297,7 @@ mod tests {
         let other = again.host_key(&Origin::at("10.0.0.7:23"), None).unwrap();
         assert_ne!(key.public_key(), other.0.public_key());
         certificate.verify_signature().unwrap();
-        assert_eq!(
-            certificate.signature_key(),
-            first.key.public_key().key_data()
-        );
+        assert_eq!(certificate.signature_key(), first.public.key_data());
         assert_eq!(certificate.cert_type(), CertType::Host);
         let names = certificate.valid_principals();
         assert!(names.iter().any(|name| name == "build.internal"));

@@ -4,7 +4,8 @@
 //! daemon's user alone; wider permissions are an error and not a warning, since
 //! whoever reads the key can be any service to every agent. What it issues lives
 //! for a day, is kept in memory only, and shares one key that dies with the
-//! process.
+//! process. In the daemon the authority's key is not in this process but in another one
+//! ([`crate::keeper`]); commands have it themselves.
 //!
 //! The folder is made whole beside its place and moved there, so that two
 //! starting daemons agree on one authority and a crash leaves none by half.
@@ -18,30 +19,30 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lru::LruCache;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::permitted::Permitted;
-use super::provider;
+use super::{leaf, provider};
+use crate::keeper::{Keeper, KeeperError};
 
 /// How long the authority lives.
 const AUTHORITY_LIFE: time::Duration = time::Duration::days(3653);
-/// How long what it issues lives, and half of which it is used for.
-const LEAF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// For agents whose clock is behind.
-const BACKDATED: time::Duration = time::Duration::hours(1);
+pub(super) const BACKDATED: time::Duration = time::Duration::hours(1);
 /// Certificates kept. The name asked for is the agent's to choose, so there must
 /// be a bound.
 const CACHED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -102,10 +103,14 @@ pub enum AuthorityError {
     /// A certificate could not be made.
     #[error("a certificate could not be issued: {0}")]
     Issue(String),
+    /// Who has the key gives none.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
 }
 
 /// What a certificate is for: everything that an agent may verify.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Names {
     /// The name that the agent asked for.
     pub sni: Option<String>,
@@ -119,10 +124,18 @@ pub struct Names {
 pub struct Authority {
     folder: PathBuf,
     certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    signer: Signer,
     leaf_key: KeyPair,
     permitted: Permitted,
     cache: Mutex<Cache>,
+}
+
+/// Who has the private key.
+enum Signer {
+    /// This process.
+    Own(Box<Issuer<'static, KeyPair>>),
+    /// The keeper, which is asked.
+    Kept(Arc<Keeper>),
 }
 
 /// What was issued, and when.
@@ -218,8 +231,29 @@ impl Authority {
         Ok(Self {
             folder,
             certificate,
-            issuer,
+            signer: Signer::Own(Box::new(issuer)),
             leaf_key,
+            permitted,
+            cache: Mutex::new(LruCache::new(CACHED)),
+        })
+    }
+
+    /// The authority under `state_dir` of which `keeper` has the key.
+    ///
+    /// # Errors
+    /// When its certificate cannot be read.
+    pub fn kept(state_dir: &Path, keeper: Arc<Keeper>) -> Result<Self, AuthorityError> {
+        let folder = state_dir.join("ca");
+        let certificate = keeper.authority();
+        let permitted = Permitted::of(&certificate).ok_or_else(|| AuthorityError::Unusable {
+            path: folder.join("ca.pem"),
+            fault: "its name constraints cannot be read".to_owned(),
+        })?;
+        Ok(Self {
+            folder,
+            certificate,
+            signer: Signer::Kept(keeper),
+            leaf_key: KeyPair::generate().map_err(issue)?,
             permitted,
             cache: Mutex::new(LruCache::new(CACHED)),
         })
@@ -256,7 +290,7 @@ impl Authority {
         let key = (names.clone(), alpn);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made, config)) = cache.get(&key)
-            && now.saturating_duration_since(*made) < LEAF_LIFE / 2
+            && now.saturating_duration_since(*made) < leaf::LIFE / 2
         {
             return Ok(Arc::clone(config));
         }
@@ -282,47 +316,21 @@ impl Authority {
     }
 
     fn issue(&self, names: &Names) -> Result<CertificateDer<'static>, AuthorityError> {
-        let mut params = CertificateParams::default();
-        let now = OffsetDateTime::now_utc();
-        params.not_before = now - BACKDATED;
-        params.not_after = now + LEAF_LIFE;
-        let mut subject = DistinguishedName::new();
-        let title = names.sni.as_ref().or(names.host.as_ref());
-        let title = title.filter(|_| self.permitted.is_any());
-        let address = || names.address.map(|address| address.to_string());
-        subject.push(
-            DnType::CommonName,
-            // X.520 allows a common name of 64 characters; who verifies reads the
-            // alternative names.
-            title
-                .filter(|name| name.len() <= 64)
-                .cloned()
-                .or_else(address)
-                .unwrap_or_default(),
-        );
-        params.distinguished_name = subject;
-        let mut alternative: Vec<_> = names.address.map(SanType::IpAddress).into_iter().collect();
-        for name in [&names.sni, &names.host].into_iter().flatten() {
-            let name = match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.as_str().try_into().map_err(issue)?),
-            };
-            if !alternative.contains(&name) {
-                alternative.push(name);
+        match &self.signer {
+            Signer::Own(issuer) => leaf::sign(issuer, &self.permitted, names, &self.leaf_key),
+            Signer::Kept(keeper) => {
+                let key = self.leaf_key.subject_public_key_info();
+                Ok(keeper.leaf(names, &key)?)
             }
         }
-        alternative.retain(|name| self.permitted.allows(name));
-        if alternative.is_empty() {
-            return Err(AuthorityError::NotPermitted);
+    }
+
+    /// The key, for the keeper; `None` where that has it.
+    pub(crate) fn into_issuer(self) -> Option<Issuer<'static, KeyPair>> {
+        match self.signer {
+            Signer::Own(issuer) => Some(*issuer),
+            Signer::Kept(_) => None,
         }
-        params.subject_alt_names = alternative;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        let leaf = params
-            .signed_by(&self.leaf_key, &self.issuer)
-            .map_err(issue)?;
-        Ok(leaf.der().clone())
     }
 
     /// Writes what agents need to trust it, readable by everyone: `ca.pem`, the
@@ -529,7 +537,7 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> AuthorityError {
     move |source| AuthorityError::File { path, source }
 }
 
-fn issue(error: impl std::fmt::Display) -> AuthorityError {
+pub(super) fn issue(error: impl std::fmt::Display) -> AuthorityError {
     AuthorityError::Issue(error.to_string())
 }
 

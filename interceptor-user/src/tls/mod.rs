@@ -2,6 +2,7 @@
 //!
 //! * [`authority`] is the certificate authority that agents trust, and what it
 //!   issues;
+//! * [`leaf`] says what stands in what it issues;
 //! * [`downstream`] answers an agent's handshake;
 //! * [`upstream`] makes the service's, with libpq's words for how much is asked;
 //! * [`verify`] says whether a certificate is the right one, and if not why not;
@@ -14,6 +15,7 @@
 pub mod authority;
 pub mod binding;
 pub mod downstream;
+pub(crate) mod leaf;
 mod permitted;
 pub mod stream;
 pub mod upstream;

@@ -44,6 +44,21 @@ impl Permitted {
         true
     }
 
+    /// What is written as [`Self::entries`] says; `None` where it is not.
+    pub(crate) fn from_entries(entries: &[String]) -> Option<Self> {
+        let mut permitted = Self::default();
+        let fine = entries.iter().all(|one| permitted.add(one));
+        fine.then_some(permitted)
+    }
+
+    /// Names and networks, one by one.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let names = self.names.iter().cloned();
+        names
+            .chain(self.networks.iter().map(IpNet::to_string))
+            .collect()
+    }
+
     /// Whether everything is.
     #[must_use]
     pub fn is_any(&self) -> bool {
@@ -142,10 +157,7 @@ impl fmt::Display for Permitted {
         if self.is_any() {
             return f.write_str("everything");
         }
-        let names = self.names.iter().cloned();
-        let networks = self.networks.iter().map(IpNet::to_string);
-        let all: Vec<String> = names.chain(networks).collect();
-        f.write_str(&all.join(", "))
+        f.write_str(&self.entries().join(", "))
     }
 }
 
