@@ -13,7 +13,8 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{
-            bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+            bpf_bind, bpf_get_current_cgroup_id, bpf_get_prandom_u32, bpf_sk_lookup_tcp,
+            bpf_sk_lookup_udp, bpf_sk_release,
         },
     },
     programs::SockAddrContext,
@@ -38,6 +39,9 @@ pub const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_V4: [u8; 4] = [127, 0, 0, 1];
 const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// Sources that connects are spread over: 127.0.0.2 and so many behind it, a power of two.
+const SOURCES: u32 = 16;
+
 /// Which loopback address a connect is rewritten to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -48,7 +52,11 @@ enum Kind {
 
 #[inline(always)]
 pub fn v4(ctx: &SockAddrContext) -> i32 {
-    redirect(ctx, destination_v4(ctx), Kind::V4)
+    let verdict = redirect(ctx, destination_v4(ctx), Kind::V4);
+    if verdict == PASS {
+        spread(ctx, Kind::V4);
+    }
+    verdict
 }
 
 #[inline(always)]
@@ -59,7 +67,11 @@ pub fn v6(ctx: &SockAddrContext) -> i32 {
     } else {
         Kind::V6
     };
-    redirect(ctx, to, kind)
+    let verdict = redirect(ctx, to, kind);
+    if verdict == PASS && kind == Kind::Mapped {
+        spread(ctx, kind);
+    }
+    verdict
 }
 
 #[inline(always)]
@@ -129,6 +141,83 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
         cover(record.cgroup_id, COVERED_REDIRECTED);
     }
     PASS
+}
+
+/// Gives a TCP socket a source on loopback, where it has none of its own. All flows have
+/// one destination, so from one source there would be no more of them than there are
+/// ephemeral ports: 28,000. `::1` is alone, and stays.
+///
+/// What is bound already, or cannot be, keeps what it has.
+#[inline(always)]
+fn spread(ctx: &SockAddrContext, kind: Kind) {
+    // SAFETY: fields of the context and of its socket that the hook may read.
+    let is_free = unsafe {
+        let sk = socket(ctx);
+        let source = if kind == Kind::V4 {
+            (*sk).src_ip4
+        } else {
+            (*sk).src_ip6[3]
+        };
+        (*ctx.sock_addr).type_ == SOCK_STREAM && source == 0
+    };
+    if !is_free {
+        return;
+    }
+    // SAFETY: no arguments.
+    let which = unsafe { bpf_get_prandom_u32() } & (SOURCES - 1);
+    let address = u32::from_be_bytes([127, 0, 0, 2])
+        .wrapping_add(which)
+        .to_be();
+    let sock_addr = ctx.sock_addr.cast();
+    // SAFETY: the address lies on the stack, as long as is said. Port 0 leaves the choice to
+    // `connect`, which knows the destination.
+    unsafe {
+        if kind == Kind::V4 {
+            let mut source = Source4 {
+                family: AF_INET,
+                port: 0,
+                address,
+                zero: [0; 8],
+            };
+            bpf_bind(
+                sock_addr,
+                (&raw mut source).cast(),
+                size_of::<Source4>() as i32,
+            );
+        } else {
+            let mut source = Source6 {
+                family: AF_INET6,
+                port: 0,
+                flow: 0,
+                address: [0, 0, 0xffffu32.to_be(), address],
+                scope: 0,
+            };
+            bpf_bind(
+                sock_addr,
+                (&raw mut source).cast(),
+                size_of::<Source6>() as i32,
+            );
+        }
+    }
+}
+
+/// `sockaddr_in`.
+#[repr(C)]
+struct Source4 {
+    family: u16,
+    port: u16,
+    address: u32,
+    zero: [u8; 8],
+}
+
+/// `sockaddr_in6`.
+#[repr(C)]
+struct Source6 {
+    family: u16,
+    port: u16,
+    flow: u32,
+    address: [u32; 4],
+    scope: u32,
 }
 
 /// Writes the origin into the socket's record. The cgroup that the socket was born

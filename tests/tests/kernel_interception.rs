@@ -241,6 +241,29 @@ fn with_kernel(test: impl FnOnce() -> Result<()>) {
 }
 
 #[test]
+fn there_are_more_flows_than_one_source_has_ports() {
+    with_kernel(|| {
+        let net = Net::new()?;
+        let mut agent = net.agent()?;
+        let said = agent.ask("crowd 24 2 203.0.113.7:5432")?;
+        if said == "error ENOPROTOOPT" {
+            println!("NOT RUN: this kernel cannot bound a socket's ports (Linux 6.3)");
+            return Ok(());
+        }
+        let words: Vec<&str> = said.split(' ').collect();
+        let ["ok", flows, sources] = words[..] else {
+            panic!("{said}")
+        };
+        assert!(flows.parse::<u32>()? > 8, "{said}");
+        assert!(sources.parse::<u32>()? > 4, "{said}");
+        // A source of the agent's own stays.
+        let said = agent.ask("from 127.0.0.99:0 connect 203.0.113.7:5432")?;
+        assert!(said.ends_with(" 203.0.113.7:5432"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
 fn every_tcp_connect_reaches_the_proxy_with_its_origin_and_sees_its_peer() {
     with_kernel(|| {
         let net = Net::new()?;

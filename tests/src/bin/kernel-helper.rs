@@ -129,6 +129,21 @@ fn act(words: &[&str], kept: &mut Vec<Socket>) -> Result<String> {
                 .count();
             Ok(there.to_string())
         }
+        // Connects that may use so many source ports alone; how many came through, and
+        // from how many sources.
+        ["crowd", count, ports, to] => {
+            let (to, ports): (SocketAddr, u32) = (to.parse()?, ports.parse()?);
+            let mut sources = std::collections::BTreeSet::new();
+            for _ in 0..count.parse()? {
+                let socket = stream(to)?;
+                limit_ports(&socket, ports)?;
+                if connect(&socket, to).is_ok() {
+                    sources.insert(socket.local_addr()?.as_socket().context("a name")?.ip());
+                    kept.push(socket);
+                }
+            }
+            Ok(format!("{} {}", kept.len(), sources.len()))
+        }
         ["drop"] => {
             kept.clear();
             Ok(String::new())
@@ -213,6 +228,27 @@ fn stream(to: SocketAddr) -> Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?)
+}
+
+/// So many ports from 40,000 on (`IP_LOCAL_PORT_RANGE`, Linux 6.3).
+fn limit_ports(socket: &Socket, ports: u32) -> Result<()> {
+    use std::os::fd::AsRawFd as _;
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let range: u32 = ((40_000 + ports - 1) << 16) | 40_000;
+    // SAFETY: the value is valid for the length that is given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            (&raw const range).cast(),
+            4,
+        )
+    };
+    if done != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    Ok(())
 }
 
 /// Connects; the answer is the peer's name, and what the peer says.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -37,6 +37,8 @@ const CLIENTS: usize = 32;
 const OPEN: u32 = 100_000;
 /// Cgroups below one.
 const CGROUPS: u32 = 10_000;
+/// Addresses of the service.
+const ADDRESSES: u32 = 16;
 /// Descriptors: a client's, a service's, and two of each proxy's.
 const DESCRIPTORS: u64 = 262_144;
 
@@ -137,7 +139,11 @@ fn open(service: SocketAddr, count: u32) -> Result<()> {
     let mut streams = Vec::new();
     let start = Instant::now();
     for number in 0..count {
-        let stream = TcpStream::connect(service);
+        // The service's addresses in turn, so that the proxy does not run out of ports
+        // towards one of them.
+        let [.., last] = (number % ADDRESSES).to_be_bytes();
+        let address = Ipv4Addr::new(127, 0, 1, last);
+        let stream = TcpStream::connect((address, service.port()));
         let mut stream = stream.with_context(|| format!("after {number} flows"))?;
         echo(&mut stream).with_context(|| format!("in flow {number}"))?;
         streams.push(stream);
@@ -162,8 +168,7 @@ struct Field {
 
 impl Field {
     fn new() -> Result<Self> {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS))?;
+        descriptors()?;
         let place = Place::new()?;
         let redis = Redis::start(&place)?;
         let service = service()?;
@@ -217,12 +222,22 @@ impl Field {
     }
 }
 
+/// Has this process and those that it starts open as many files as it may: how many.
+fn descriptors() -> Result<u64> {
+    let limit = Resource::RLIMIT_NOFILE;
+    if setrlimit(limit, DESCRIPTORS, DESCRIPTORS).is_err() {
+        let (_, hard) = getrlimit(limit)?;
+        setrlimit(limit, hard, hard)?;
+    }
+    Ok(getrlimit(limit)?.0)
+}
+
 /// A service that sends back what it gets; its port.
 fn service() -> Result<u16> {
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4()?;
-        socket.bind(([127, 0, 0, 1], 0).into())?;
+        socket.bind(([0, 0, 0, 0], 0).into())?;
         socket.listen(4096)
     })?;
     let port = listener.local_addr()?.port();
@@ -299,7 +314,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         )?;
     }
     if options.wants("open flows") {
-        lines.push(held(&field, if options.quick { OPEN / 5 } else { OPEN })?);
+        let wanted = if options.quick { OPEN / 5 } else { OPEN };
+        // The daemon has two of each, and some of its own.
+        let can = descriptors()?.saturating_sub(500) / 2;
+        let count = wanted.min(u32::try_from(can).unwrap_or(wanted));
+        if count < wanted {
+            lines.push(format!(
+                "{count} of {wanted} flows at once are as many as this machine's limit of open files lets be"
+            ));
+        }
+        lines.push(held(&field, count)?);
     }
     if options.wants("cgroups") {
         lines.push(cgroups(
