@@ -120,8 +120,6 @@ pub struct Written {
     pub sha256: [u8; 32],
     /// Its size.
     pub bytes: u64,
-    /// How many bytes it is unpacked.
-    pub unpacked: u64,
     /// Its end.
     pub end: End,
 }
@@ -172,7 +170,6 @@ impl<T: Read> Read for Hashing<T> {
 pub struct Writer<W: Write> {
     out: zstd::Encoder<'static, Hashing<W>>,
     plain: Sha256,
-    unpacked: u64,
     record: Vec<u8>,
     events: u64,
     chain: String,
@@ -189,7 +186,6 @@ impl<W: Write> Writer<W> {
         let mut writer = Self {
             out,
             plain: Sha256::new(),
-            unpacked: 0,
             record: Vec::new(),
             events: 0,
             chain: String::new(),
@@ -244,7 +240,6 @@ impl<W: Write> Writer<W> {
         let written = Written {
             sha256: hashing.sha.finalize().into(),
             bytes: hashing.bytes,
-            unpacked: self.unpacked,
             end,
         };
         Ok((hashing.inner, written))
@@ -272,7 +267,6 @@ impl<W: Write> Writer<W> {
             self.record.extend_from_slice(b"\r\n");
         }
         self.plain.update(&self.record);
-        self.unpacked += self.record.len() as u64;
         self.out.write_all(&self.record)?;
         if self.record.capacity() > 8 << 20 {
             self.record = Vec::new();

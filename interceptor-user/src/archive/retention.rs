@@ -61,8 +61,6 @@ pub struct Figures {
     pub failed: AtomicU64,
     /// When the last round that was done ended, seconds since 1970.
     pub last_round: AtomicU64,
-    /// Memory that recordings take, as of the last round of this host's.
-    pub bytes: AtomicU64,
 }
 
 /// Does it, until the daemon takes nothing new any more.
@@ -88,7 +86,6 @@ pub fn start(keeper: Keeper) -> std::io::Result<()> {
 struct Round {
     removed: u64,
     archived: u64,
-    bytes: u64,
 }
 
 impl Keeper {
@@ -102,7 +99,6 @@ impl Keeper {
                 self.figures
                     .archived
                     .fetch_add(round.archived, Ordering::Relaxed);
-                self.figures.bytes.store(round.bytes, Ordering::Relaxed);
                 let now = since_1970().as_secs();
                 self.figures.last_round.store(now, Ordering::Relaxed);
                 if round.removed > 0 {
@@ -238,7 +234,6 @@ impl Keeper {
                 total = total.saturating_sub(bytes);
             }
         }
-        round.bytes = total;
         Ok(())
     }
 
