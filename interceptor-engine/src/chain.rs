@@ -6,8 +6,9 @@
 //! field = length in bytes, 8 bytes big-endian ‖ the bytes as they stand in the stream
 //! ```
 //!
-//! An event with something sealed beside it has `coding` and `sealed` as well, behind
-//! `meta`, and `"interceptor/event/3\n"` in front.
+//! An event whose `data` stands there compressed ([`crate::packed`]) has `coding` as well,
+//! behind `meta`, and `"interceptor/event/2\n"` in front. One with something sealed beside
+//! it has `coding`, perhaps empty, and `sealed`, and `"interceptor/event/3\n"` in front.
 //!
 //! The fields are `session`, `seq`, `at`, `kind`, `exchange`, `run`, `line`, `data`,
 //! `meta`, in that order; one that the stream leaves out has length 0. The value
@@ -25,6 +26,9 @@ use sha2::{Digest, Sha256};
 
 /// Separates this hash from every other use of SHA-256.
 const DOMAIN: &[u8] = b"interceptor/event/1\n";
+
+/// The same, of an event whose `data` is compressed.
+const CODED_DOMAIN: &[u8] = b"interceptor/event/2\n";
 
 /// The same, of an event with something sealed beside it.
 const SEALED_DOMAIN: &[u8] = b"interceptor/event/3\n";
@@ -46,6 +50,7 @@ pub struct Fields<'a> {
     pub line: &'a [u8],
     pub data: &'a [u8],
     pub meta: &'a [u8],
+    pub coding: &'a [u8],
     pub sealed: &'a [u8],
 }
 
@@ -115,11 +120,13 @@ impl Hasher {
         let mut digest = Sha256::new();
         let scratch = &mut self.scratch;
         scratch.clear();
-        let is_sealed = !fields.sealed.is_empty();
-        scratch.extend_from_slice(if is_sealed { SEALED_DOMAIN } else { DOMAIN });
+        let (domain, beside): (_, &[&[u8]]) = match (fields.coding, fields.sealed) {
+            (b"", b"") => (DOMAIN, &[]),
+            (coding, b"") => (CODED_DOMAIN, &[coding]),
+            (coding, sealed) => (SEALED_DOMAIN, &[coding, sealed]),
+        };
+        scratch.extend_from_slice(domain);
         scratch.extend_from_slice(&previous.0);
-        let beside: [&[u8]; 2] = [&[], fields.sealed];
-        let beside = beside.into_iter().filter(|_| is_sealed);
         let values = [
             fields.session,
             fields.seq,
@@ -131,7 +138,7 @@ impl Hasher {
             fields.data,
             fields.meta,
         ];
-        for value in values.into_iter().chain(beside) {
+        for value in values.into_iter().chain(beside.iter().copied()) {
             scratch.extend_from_slice(&(value.len() as u64).to_be_bytes());
             if value.len() <= GATHER_LIMIT {
                 scratch.extend_from_slice(value);
@@ -343,12 +350,38 @@ mod tests {
                 line: b"psql opens orders-db",
                 data: &[b'x'; 2000],
                 meta: b"{\"agent\":\"a\"}",
+                coding: b"",
                 sealed: b"",
             },
         );
         assert_eq!(
             first.to_string(),
             "f5e51ce13407c1e96f0808d50983e19b90e916facdb375f682cf58ead9896c31"
+        );
+        let second = |coding, sealed| {
+            let fields = Fields {
+                session: b"0199a000-0000-7000-8000-000000000000",
+                seq: b"1",
+                at: b"7",
+                kind: b"result",
+                data: b"bytes",
+                coding,
+                sealed,
+                ..Fields::default()
+            };
+            Hasher::default().next(first, &fields).to_string()
+        };
+        assert_eq!(
+            second(b"zstd", b""),
+            "472e46d6a81299586c1754120b38b7e1d3575c02541e8ae4c1abddfa3f60ad05"
+        );
+        assert_eq!(
+            second(b"", b"age"),
+            "69c6cadcf28c758faf38bc2d3f1970b057ad4517386da3a5eec078cb1df44f4a"
+        );
+        assert_eq!(
+            second(b"zstd", b"age"),
+            "39bb4cce45c64e052c4d0931b0b2d4a618528626b45cadf81be014de8be8936e"
         );
     }
 

@@ -13,6 +13,7 @@ pub mod journal;
 mod meta;
 pub mod opaque;
 pub mod outbox;
+pub mod packed;
 pub mod pg;
 pub mod replay;
 pub mod review;

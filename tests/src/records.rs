@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ::redis::{Commands as _, Connection, Value};
 use anyhow::{Context as _, Result, bail};
+use interceptor_engine::packed;
 
 use crate::eventually;
 use crate::redis::Redis;
@@ -49,7 +50,8 @@ impl Records {
         })
     }
 
-    /// A whole stream, oldest first; empty where there is none.
+    /// A whole stream, oldest first; empty where there is none. `data` that is compressed
+    /// stands there as it was, without `coding`.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -59,7 +61,8 @@ impl Records {
             .arg("-")
             .arg("+")
             .query(&mut self.connection)?;
-        Ok(entries.into_iter().map(|(_, fields)| fields).collect())
+        let fields = entries.into_iter().map(|(_, fields)| unpacked(fields));
+        fields.collect()
     }
 
     /// The ids of all sessions, oldest first.
@@ -182,11 +185,45 @@ impl Records {
                     command.arg(&key);
                 }
             }
-            let value: Value = command.query(&mut self.connection)?;
+            let mut value: Value = command.query(&mut self.connection)?;
+            if kind == "stream" {
+                unpack(&mut value)?;
+            }
             all.push((key, value));
         }
         Ok(all)
     }
+}
+
+fn unpacked(mut fields: Fields) -> Result<Fields> {
+    if let Some(coding) = fields.remove("coding") {
+        anyhow::ensure!(coding == packed::CODING, "an unknown coding");
+        let data = fields.get_mut("data").context("a coding without data")?;
+        *data = packed::unpack(data).context("data that is not packed")?;
+    }
+    Ok(fields)
+}
+
+/// Puts what was compressed in the place of what it is compressed to, so that who looks for
+/// something finds it.
+fn unpack(value: &mut Value) -> Result<()> {
+    let Value::Array(values) = value else {
+        return Ok(());
+    };
+    let word =
+        |value: &Value, word: &[u8]| matches!(value, Value::BulkString(bytes) if bytes == word);
+    let is_packed = values.windows(2).any(|pair| {
+        matches!(pair, [name, value] if word(name, b"coding") && word(value, packed::CODING))
+    });
+    if is_packed {
+        let at = values.iter().position(|value| word(value, b"data"));
+        let data = at.and_then(|at| values.get_mut(at + 1));
+        let Some(Value::BulkString(data)) = data else {
+            bail!("a coding without data");
+        };
+        *data = packed::unpack(data).context("data that is not packed")?;
+    }
+    values.iter_mut().try_for_each(unpack)
 }
 
 fn append(value: &Value, text: &mut String) {

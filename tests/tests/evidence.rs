@@ -452,3 +452,43 @@ fn a_daemon_that_is_killed_leaves_no_hole_among_its_statements() -> Result<()> {
         .with_context(|| said.to_string())
     })
 }
+
+/// Somebody who can write to the store puts there what would fill a reader's memory, and
+/// makes the chain fit.
+#[test]
+fn a_bomb_in_a_recording_is_named_and_not_unpacked() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "bombed")?;
+        let mut store = Store::of(world)?;
+        let whole = store.session(&session)?;
+        let at = whole
+            .iter()
+            .position(|entry| text(entry, "kind") == "command")
+            .context("no command")?;
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3)?;
+        assert!(bomb.len() < 16 << 10);
+        for (coding, data) in [
+            ("zstd", &bomb[..]),
+            ("zstd", b"broken"),
+            ("gzip", b"\x1f\x8b"),
+        ] {
+            let mut entries = whole.clone();
+            let entry = &mut entries[at];
+            set(entry, "data", data);
+            entry.1.push(("coding".to_owned(), coding.into()));
+            chain_anew(&session, &mut entries);
+            store.replace(&key(&session), &entries)?;
+            assert_eq!(found(world, &session)?, one("unreadable", at as u64));
+            let done = world.daemon.command(&["replay", &session, "--instant"])?;
+            assert_eq!(done.status.code(), Some(1));
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(said.contains("is not what a recorder writes"), "{said}");
+            let shown = String::from_utf8_lossy(&done.stdout);
+            assert!(shown.contains("SELECT 4"), "the others are shown: {shown}");
+            world.daemon.ask(&["search", "SELECT 4"])?;
+        }
+        store.replace(&key(&session), &whole)?;
+        assert_eq!(found(world, &session)?, []);
+        Ok(())
+    })
+}

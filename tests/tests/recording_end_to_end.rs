@@ -1,5 +1,7 @@
 //! What an agent did is in Redis, whole, in order, and can be shown again.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use interceptor_tests::records::{Recorded, contains};
 use interceptor_tests::world::{Plan, Shared, World};
@@ -295,6 +297,67 @@ fn a_session_that_nobody_recorded_is_an_error() -> Result<()> {
         let done = world.daemon.command(&["replay", nobody])?;
         assert_eq!(done.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&done.stderr).contains(nobody));
+        Ok(())
+    })
+}
+
+/// Entries as they stand in Redis.
+fn raw(world: &World, session: &str) -> Result<Vec<BTreeMap<String, Vec<u8>>>> {
+    let client = redis::Client::open(world.redis.url())?;
+    let mut connection = client.get_connection()?;
+    type Entry = (String, BTreeMap<String, Vec<u8>>);
+    let entries: Vec<Entry> = redis::cmd("XRANGE")
+        .arg(format!("interceptor:session:{{{session}}}"))
+        .arg("-")
+        .arg("+")
+        .query(&mut connection)?;
+    Ok(entries.into_iter().map(|(_, fields)| fields).collect())
+}
+
+#[test]
+fn what_is_long_stands_there_compressed_and_is_read_as_it_was() -> Result<()> {
+    WORLD.test(|world| {
+        let long = "needle in the hay, ".repeat(100);
+        // Bytes in which nothing repeats, and nothing is rarer than anything else.
+        let noise = "COPY (SELECT decode(string_agg(md5(i::text), ''), 'hex') \
+                     FROM generate_series(1, 100) i) TO STDOUT (FORMAT binary);\n";
+        let script = format!("SELECT 1;\nSELECT '{long}';\n{noise}");
+        let done = world.agent("lengthy").psql(world.postgres.port, &script)?;
+        done.ok()?;
+        let (session, events) = world.records()?.only_session_of("lengthy")?;
+
+        let stored = raw(world, &session)?;
+        assert_eq!(stored.len(), events.len());
+        let mut packed = 0;
+        for (entry, event) in stored.iter().zip(&events) {
+            let data = entry.get("data").map_or(&[][..], Vec::as_slice);
+            match entry.get("coding") {
+                Some(coding) => {
+                    assert_eq!(coding, b"zstd");
+                    assert!(contains(&event.data, long.as_bytes()), "{}", event.line);
+                    assert!(data.len() < long.len() / 10, "{} bytes", data.len());
+                    assert!(!contains(data, long.as_bytes()));
+                    packed += 1;
+                }
+                None => assert_eq!(data, event.data),
+            }
+        }
+        assert_eq!(packed, 2, "the statement and its answer, and not the noise");
+        let noise = events
+            .iter()
+            .map(|event| event.data.len())
+            .filter(|length| *length > 1_600);
+        assert!(noise.count() >= 3);
+
+        let ask = |arguments: &[&str]| world.daemon.ask(arguments);
+        assert!(ask(&["replay", &session, "--instant"])?.contains(&long));
+        let json = ask(&["replay", &session, "--format", "json"])?;
+        assert!(json.contains(&long), "{json}");
+        assert!(ask(&["replay", &session, "--format", "sql"])?.contains(&long));
+        assert!(ask(&["search", "in the hay"])?.contains("lengthy"));
+        let export = ask(&["export", "--to", "jsonl"])?;
+        assert!(export.contains("needle in the hay"), "{export}");
+        ask(&["verify", &session])?;
         Ok(())
     })
 }

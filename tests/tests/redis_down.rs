@@ -14,6 +14,8 @@ fn impatient(mut config: Value) -> Value {
     let recorder = json!({
         "queue_bytes": 1_048_576,
         "stall": "3s",
+        // What is said again and again would not fill the spool.
+        "compress": "off",
         "spool": { "max_bytes": 1_048_576 },
     });
     if let Some(config) = config.as_object_mut() {
@@ -73,6 +75,8 @@ fn a_store_that_hangs_stops_sessions_with_a_reason_and_one_that_is_back_takes_ne
                 "recorder": {
                     "queue_bytes": 1_048_576,
                     "stall": "3s",
+                    // What is said again and again would not fill the spool.
+                    "compress": "off",
                     "spool": { "max_bytes": 1_048_576 },
                 },
             })

@@ -64,6 +64,9 @@ pub enum What {
     /// It has a field that the chain does not cover.
     #[error("it has the field {0:?}, which no recorder writes")]
     Field(String),
+    /// It is as it was chained, and what stands there cannot be unpacked.
+    #[error("its `{0}` cannot be read: it is not what a recorder compresses")]
+    Unreadable(&'static str),
     /// The entry's ID does not follow from the event.
     #[error("its entry would have the ID {expected}")]
     Id {
@@ -207,6 +210,7 @@ impl What {
             Self::Again { .. } => "again",
             Self::NoEvent(_) => "no_event",
             Self::Field(_) => "field",
+            Self::Unreadable(_) => "unreadable",
             Self::Id { .. } => "id",
             Self::NoOpening => "no_opening",
             Self::BehindClose => "behind_close",

@@ -91,6 +91,8 @@ impl<'a> SessionCheck<'a> {
         let kind = stored.fields.kind;
         let what = if let Some(field) = raw.stranger() {
             Some(What::Field(field.to_owned()))
+        } else if let Some(field) = raw.unreadable() {
+            Some(What::Unreadable(field))
         } else if self.is_closed {
             Some(What::BehindClose)
         } else if seq == 0 && kind != b"open" {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::chain::{Fields, Stored, number};
 use crate::event::FlowTime;
+use crate::packed;
 
 /// The fields as the stream has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub struct Raw {
     line: Vec<u8>,
     data: Vec<u8>,
     meta: Vec<u8>,
+    coding: Vec<u8>,
     sealed: Vec<u8>,
     chain: Vec<u8>,
     stranger: Option<String>,
@@ -83,6 +85,7 @@ impl Raw {
                 b"line" => &mut raw.line,
                 b"data" => &mut raw.data,
                 b"meta" => &mut raw.meta,
+                b"coding" => &mut raw.coding,
                 b"sealed" => &mut raw.sealed,
                 b"chain" => &mut raw.chain,
                 _ => {
@@ -120,17 +123,29 @@ impl Raw {
                 line: &self.line,
                 data: &self.data,
                 meta: &self.meta,
+                coding: &self.coding,
                 sealed: &self.sealed,
             },
             chain: &self.chain,
         }
     }
 
-    /// Reads the fields. Text that is not UTF-8 is shown with replacements; the
-    /// chain is checked on the bytes.
+    /// A field in which bytes stand that a recorder may not have compressed, as far as that
+    /// can be said without unpacking them. The chain covers it all the same.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&'static str> {
+        match &*self.coding {
+            b"" => None,
+            packed::CODING => packed::length(&self.data).is_none().then_some("data"),
+            _ => Some("coding"),
+        }
+    }
+
+    /// Reads the fields, and unpacks `data`. Text that is not UTF-8 is shown with
+    /// replacements; the chain is checked on the bytes.
     ///
     /// # Errors
-    /// A number that is none.
+    /// A number that is none; `data` that no recorder packed.
     pub fn read(self) -> Result<Entry, EntryError> {
         let field = |field| EntryError { field };
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -138,6 +153,11 @@ impl Raw {
             None
         } else {
             Some(number(&self.exchange).ok_or(field("exchange"))?)
+        };
+        let data = match &*self.coding {
+            b"" => self.data,
+            packed::CODING => packed::unpack(&self.data).ok_or(field("data"))?,
+            _ => return Err(field("coding")),
         };
         Ok(Entry {
             seq: number(&self.seq).ok_or(field("seq"))?,
@@ -147,7 +167,7 @@ impl Raw {
             run: text(self.run),
             line: text(self.line),
             meta: serde_json::from_slice(&self.meta).unwrap_or(Value::Null),
-            data: self.data,
+            data,
             sealed: self.sealed,
             is_unmasked: false,
             chain: text(self.chain),
@@ -202,5 +222,35 @@ mod tests {
         assert_eq!(raw("x", "2", ""), Err(EntryError { field: "seq" }));
         assert_eq!(raw("1", "-2", ""), Err(EntryError { field: "at" }));
         assert_eq!(raw("1", "2", "01"), Err(EntryError { field: "exchange" }));
+    }
+
+    #[test]
+    fn packed_data_is_read_as_what_it_was_and_a_bomb_is_not() {
+        let raw = |coding: &str, data: &[u8]| {
+            Raw::from_fields([
+                ("seq", b"1".to_vec()),
+                ("at", b"2".to_vec()),
+                ("data", data.to_vec()),
+                ("coding", coding.into()),
+            ])
+        };
+        let text = "said. ".repeat(200).into_bytes();
+        let mut packer = packed::Packer::new().unwrap();
+        let packed = packer.pack(&text).unwrap().to_vec();
+        assert_eq!(raw("zstd", &packed).unreadable(), None);
+        assert_eq!(raw("zstd", &packed).stranger(), None);
+        assert_eq!(raw("zstd", &packed).read().unwrap().data, text);
+
+        let bomb = zstd::bulk::compress(&vec![0; packed::LONGEST + 1], 3).unwrap();
+        let cut = &packed[..packed.len() - 1];
+        for (coding, data, field) in [
+            ("zstd", &bomb[..], "data"),
+            ("zstd", cut, "data"),
+            ("zstd", b"", "data"),
+            ("gzip", &packed, "coding"),
+        ] {
+            assert_eq!(raw(coding, data).unreadable(), Some(field));
+            assert_eq!(raw(coding, data).read(), Err(EntryError { field }));
+        }
     }
 }

@@ -509,6 +509,9 @@ impl Check<'_, '_> {
         });
         Recorder {
             evidence,
+            compress: raw
+                .compress
+                .map_or(fallback.compress, |compress| compress.value),
             seal_to,
             redis,
             prefix,

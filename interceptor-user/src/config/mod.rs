@@ -360,6 +360,8 @@ pub struct Recorder {
     pub durability: Durability,
     /// Where events wait for Redis.
     pub spool: Spool,
+    /// How long `data` stands in Redis.
+    pub compress: Compress,
     /// To whom what masks hide is sealed.
     pub seal_to: Option<crate::recorder::seal::Recipient>,
 }
@@ -401,6 +403,17 @@ impl Default for Spool {
             on_full: OnFull::Block,
         }
     }
+}
+
+/// How long `data` stands in Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compress {
+    /// Compressed, where that saves something.
+    #[default]
+    Zstd,
+    /// As it is.
+    Off,
 }
 
 /// What happens when the spool is full.
@@ -573,6 +586,7 @@ impl Default for Config {
                 retention: Retention::default(),
                 durability: Durability::default(),
                 spool: Spool::default(),
+                compress: Compress::default(),
                 seal_to: None,
             },
             listeners: Vec::new(),

@@ -37,6 +37,7 @@ recorder:
   queue_bytes: 16MiB
   stall: 250ms
   live_entries: 500
+  compress: off
   seal_to: null
 listeners:
   - { listen: "127.0.0.1:15432", target: orders-db, agent: bot, labels: { team: platform } }
@@ -85,6 +86,7 @@ fn the_whole_format_is_read() {
     assert_eq!(config.recorder.stall, Duration::from_millis(250));
     assert_eq!(config.recorder.live_entries, 500);
     assert_eq!(config.recorder.durability, Durability::BeforeForward);
+    assert_eq!(config.recorder.compress, Compress::Off);
     assert_eq!(config.recorder.spool.dir, Some(folder.join("spool")));
     assert_eq!(config.recorder.spool.max_bytes, 2 << 30);
     assert_eq!(config.recorder.spool.on_full, OnFull::Allow);
@@ -108,6 +110,7 @@ fn an_empty_file_is_the_defaults() {
         );
         assert!(config.recorder.redis.is_none());
         assert_eq!(config.recorder.durability, Durability::Buffered);
+        assert_eq!(config.recorder.compress, Compress::Zstd);
         assert_eq!(config.recorder.spool.on_full, OnFull::Block);
     }
 }

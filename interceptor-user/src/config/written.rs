@@ -234,6 +234,7 @@ pub(super) struct Recorder {
     #[serde(default)]
     pub(super) spool: Spool,
     pub(super) retention: Option<Retention>,
+    pub(super) compress: Option<Spanned<super::Compress>>,
     pub(super) seal_to: Option<Spanned<String>>,
 }
 

@@ -190,6 +190,10 @@ impl Walk<'_> {
                 let page = self.reader.after(&key, &after, count)?;
                 more = !page.is_empty();
                 for entry in page {
+                    // What was small in the store may be large now; the rest is read again.
+                    if bytes >= BATCH_BYTES {
+                        break;
+                    }
                     after.clone_from(&entry.id);
                     let read = Raw::from_fields(entry.fields).read();
                     let entry = read.with_context(|| format!("reading session {session}"))?;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use interceptor_engine::chain::{Fields, Hasher, Head, gap_end};
 use interceptor_engine::event::{Event, FlowTime, Kind, opened_ms};
 use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
+use interceptor_engine::packed::{self, Packer};
 use interceptor_policy::verdict::Severity;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -49,6 +50,10 @@ pub(super) struct Encoder {
     left_out: u64,
     open: HashMap<Uuid, Session>,
     hasher: Hasher,
+    /// Compresses long `data`; `None` where that is configured so.
+    packer: Option<Packer>,
+    /// The writer is behind, so nothing is compressed.
+    in_haste: bool,
     signer: Signer,
     /// Sessions that this batch added to, and those that it ended.
     touched: Vec<Uuid>,
@@ -104,10 +109,23 @@ impl Encoder {
             left_out: 0,
             open: HashMap::new(),
             hasher: Hasher::default(),
+            packer: None,
+            in_haste: false,
             signer,
             touched: Vec::new(),
             ended: Vec::new(),
         }
+    }
+
+    /// The same, that compresses long `data`.
+    pub(super) fn packing(mut self, packer: Packer) -> Self {
+        self.packer = Some(packer);
+        self
+    }
+
+    /// Says whether the writer is behind: flows that wait for it cost more than bytes do.
+    pub(super) fn hurry(&mut self, in_haste: bool) {
+        self.in_haste = in_haste;
     }
 
     /// Begins a batch: `live` may get what the time since the last one allows, and
@@ -175,6 +193,8 @@ impl Encoder {
             session.target = text_at(&meta, "target");
         }
 
+        let packer = self.packer.as_mut().filter(|_| !self.in_haste);
+        let packed = packer.and_then(|packer| packer.pack(&event.data));
         let seq = Decimal::new(event.seq);
         let at = Decimal::new(event.at.0);
         let exchange = event.exchange.map(Decimal::new);
@@ -186,8 +206,9 @@ impl Encoder {
             exchange: exchange.as_ref().map_or(&[], Decimal::as_bytes),
             run: event.run.as_deref().unwrap_or_default().as_bytes(),
             line: event.line.as_bytes(),
-            data: &event.data,
+            data: packed.unwrap_or(&event.data),
             meta: event.meta.as_bytes(),
+            coding: packed.map_or(&[], |_| packed::CODING),
             sealed: event.sealed.bytes(),
         };
         session.head = self.hasher.next(session.head, &fields);
@@ -398,6 +419,7 @@ fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Command
         (b"$4\r\nline\r\n", fields.line),
         (b"$4\r\ndata\r\n", fields.data),
         (b"$4\r\nmeta\r\n", fields.meta),
+        (b"$6\r\ncoding\r\n", fields.coding),
         (b"$6\r\nsealed\r\n", fields.sealed),
         (b"$5\r\nchain\r\n", &session.head.to_hex()),
     ];

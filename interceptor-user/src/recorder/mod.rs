@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use interceptor_engine::event::Event;
+use interceptor_engine::packed::Packer;
 use interceptor_policy::verdict::Severity;
 use serde_json::json;
 use uuid::Uuid;
@@ -52,7 +53,7 @@ pub(crate) use private::{KEEP, keep_until_alone};
 pub use private::{PrivateError, URL_FILE};
 pub use tally::{Counts, Tally};
 
-use crate::config::{self, Durability, OnFull};
+use crate::config::{self, Compress, Durability, OnFull};
 use evidence::Signer;
 use private::PrivateRedis;
 use queue::Queue;
@@ -218,9 +219,10 @@ impl Recorder {
             )
         })?;
         let spool = Arc::new(spool);
+        let tally = Arc::<Tally>::default();
         let recorder = Self {
             queue: Arc::clone(&queue),
-            tally: Arc::default(),
+            tally: Arc::clone(&tally),
             told: Arc::clone(&told),
             facts: Arc::clone(&facts),
             spool: Arc::clone(&spool),
@@ -230,10 +232,16 @@ impl Recorder {
             private: Arc::new(Mutex::new(private)),
             seal_to: config.seal_to.clone(),
         };
+        let mut encoder =
+            encode::Encoder::new(&host.name, &config.prefix, config.live_entries, signer);
+        if config.compress == Compress::Zstd {
+            encoder = encoder.packing(Packer::new().context("preparing zstd")?);
+        }
         let writer = Writer {
             queue: Arc::clone(&queue),
             told: Arc::clone(&told),
-            encoder: encode::Encoder::new(&host.name, &config.prefix, config.live_entries, signer),
+            tally,
+            encoder,
             spool: Arc::clone(&spool),
             goes_on: config.spool.on_full == OnFull::Allow,
             durable,
@@ -285,10 +293,7 @@ impl Recorder {
         for event in events.iter_mut() {
             event.sealed.seal(|plain| self.seal(plain));
         }
-        let seen = Tally::see(events);
-        self.queue.push(events)?;
-        self.tally.add(seen);
-        Ok(())
+        self.queue.push(events)
     }
 
     /// How much was recorded, of what.

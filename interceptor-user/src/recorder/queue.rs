@@ -239,6 +239,11 @@ impl Queue {
         self.bytes() < self.high && !self.no_more.load(Ordering::Relaxed)
     }
 
+    /// Whether so much waits that flows will soon be asked to pause.
+    pub(super) fn is_behind(&self) -> bool {
+        self.bytes() >= self.limit / 4
+    }
+
     pub(super) async fn room(&self) {
         loop {
             let mut told = std::pin::pin!(self.room.notified());

@@ -1,7 +1,7 @@
 //! How much was recorded, of what: numbers for metrics.
 //!
-//! Counted where events are handed over, so it costs an addition an event, and an opening or
-//! a close what it takes to read its `meta`. Labels are bounded: targets are those that are
+//! Counted by the writer, a batch at a time, so the data path does not wait for who reads
+//! the numbers. Labels are bounded: targets are those that are
 //! configured, everything else is `other`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,10 +41,12 @@ pub struct Counts {
     open: HashMap<Uuid, Labels>,
 }
 
-/// What one call's events come to, before they were taken.
+/// What a batch comes to.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    events: Vec<(&'static str, Option<&'static str>, u64)>,
+    events: BTreeMap<&'static str, u64>,
+    alerts: BTreeMap<&'static str, u64>,
+    bytes: u64,
     opened: Vec<(Uuid, String, String)>,
     closed: Vec<(Uuid, String)>,
 }
@@ -69,46 +71,17 @@ impl Tally {
         }
     }
 
-    /// Looks at events that may yet be refused.
-    pub(super) fn see(events: &[Event]) -> Seen {
-        let mut seen = Seen::default();
-        for event in events {
-            let alert = event.alert.map(|severity| severity.name());
-            let bytes = event.data.len() as u64;
-            seen.events.push((event.kind.name(), alert, bytes));
-            if !matches!(event.kind, Kind::Open | Kind::Close) {
-                continue;
-            }
-            let meta: Value = serde_json::from_str(&event.meta).unwrap_or(Value::Null);
-            let text = |name: &str| {
-                let text = meta.get(name).and_then(Value::as_str);
-                text.unwrap_or_default().to_owned()
-            };
-            if event.kind == Kind::Open {
-                seen.opened
-                    .push((event.session, text("protocol"), text("target")));
-            } else {
-                let worst = match text("worst") {
-                    worst if worst.is_empty() => text("verdict"),
-                    worst => worst,
-                };
-                seen.closed.push((event.session, worst));
-            }
-        }
-        seen
-    }
-
-    /// They were taken.
+    /// Adds a batch.
     pub(super) fn add(&self, seen: Seen) {
         let mut counts = self.lock();
         let counts = &mut *counts;
-        for (kind, alert, bytes) in seen.events {
-            *counts.events.entry(kind).or_default() += 1;
-            counts.bytes += bytes;
-            if let Some(severity) = alert {
-                *counts.alerts.entry(severity).or_default() += 1;
-            }
+        for (kind, count) in seen.events {
+            *counts.events.entry(kind).or_default() += count;
         }
+        for (severity, count) in seen.alerts {
+            *counts.alerts.entry(severity).or_default() += count;
+        }
+        counts.bytes += seen.bytes;
         for (session, protocol, target) in seen.opened {
             let target = match counts.targets.contains(&target) {
                 true => target,
@@ -144,6 +117,35 @@ impl Tally {
     }
 }
 
+impl Seen {
+    /// Looks at an event.
+    pub(super) fn see(&mut self, event: &Event) {
+        *self.events.entry(event.kind.name()).or_default() += 1;
+        self.bytes += event.data.len() as u64;
+        if let Some(severity) = event.alert {
+            *self.alerts.entry(severity.name()).or_default() += 1;
+        }
+        if !matches!(event.kind, Kind::Open | Kind::Close) {
+            return;
+        }
+        let meta: Value = serde_json::from_str(&event.meta).unwrap_or(Value::Null);
+        let text = |name: &str| {
+            let text = meta.get(name).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        if event.kind == Kind::Open {
+            self.opened
+                .push((event.session, text("protocol"), text("target")));
+        } else {
+            let worst = match text("worst") {
+                worst if worst.is_empty() => text("verdict"),
+                worst => worst,
+            };
+            self.closed.push((event.session, worst));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +171,9 @@ mod tests {
                     .event(FlowTime(1), Kind::Close, None, "")
                     .with_meta(r#"{"worst":"block"}"#.to_owned()),
             ];
-            tally.add(Tally::see(&events));
+            let mut seen = Seen::default();
+            events.iter().for_each(|event| seen.see(event));
+            tally.add(seen);
         }
         let counts = tally.counts();
         let opened: Vec<_> = counts

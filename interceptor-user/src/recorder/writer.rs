@@ -18,6 +18,7 @@ use super::gaps::Gaps;
 use super::queue::{Found, Queue, Waiting};
 use super::resp::Commands;
 use super::spool::Spool;
+use super::tally::{Seen, Tally};
 use super::trouble::{Trouble, What};
 use super::{Alert, Status};
 
@@ -84,6 +85,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     pub(super) told: Arc<Told>,
+    pub(super) tally: Arc<Tally>,
     pub(super) encoder: Encoder,
     pub(super) spool: Arc<Spool>,
     /// Sessions go on where the spool has no room.
@@ -180,20 +182,25 @@ impl Writer {
     /// Leaves out the events that wait.
     fn leave_out(&mut self, waiting: &mut Waiting) {
         let mut done = Done::default();
+        let mut seen = Seen::default();
         for event in waiting.events.drain(..) {
             done.count(&event);
+            seen.see(&event);
             self.gaps.leave_out(event);
         }
         self.told
             .missing
             .store(self.gaps.missing(), Ordering::Relaxed);
+        self.tally.add(seen);
         self.queue.acknowledge(done);
     }
 
     /// Encodes the next batch; what it holds of the queue.
     fn fill(&mut self, waiting: &mut Waiting, commands: &mut Commands) -> Done {
         let mut done = Done::default();
+        let mut seen = Seen::default();
         let bytes = self.batch_bytes();
+        self.encoder.hurry(self.queue.is_behind());
         let full = |commands: &Commands| {
             commands.bytes().len() >= bytes || commands.len() >= BATCH_COMMANDS
         };
@@ -226,8 +233,10 @@ impl Writer {
             && let Some(event) = waiting.events.pop_front()
         {
             done.count(&event);
+            seen.see(&event);
             self.encoder.event(&event, commands);
         }
+        self.tally.add(seen);
         self.told.recorded.fetch_add(done.events, Ordering::Relaxed);
         let sessions = u64::try_from(self.encoder.sessions()).unwrap_or(u64::MAX);
         self.told.sessions.store(sessions, Ordering::Relaxed);

@@ -53,6 +53,7 @@ fn start(
         live_entries: 1_000_000,
         evidence: config::Evidence::default(),
         retention: config::Retention::default(),
+        compress: config::Compress::default(),
         seal_to: None,
         durability,
         spool,
