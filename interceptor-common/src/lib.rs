@@ -349,9 +349,9 @@ pub struct RefusalRecord {
     pub tgid: u32,
     /// Effective user id; all ones where a packet was refused.
     pub uid: u32,
-    /// IP protocol number, as far as known.
+    /// IP protocol number, as far as known; of an option, its level.
     pub protocol: u32,
-    /// Port it was going to.
+    /// Port it was going to; of an option, its name.
     pub port: u16,
     /// [`AF_INET`] or [`AF_INET6`].
     pub family: u16,

@@ -65,15 +65,16 @@ pub fn set(ctx: &SockoptContext) -> i32 {
     }
     // SAFETY: a number.
     unsafe { bpf_set_retval(-1) };
-    let nowhere = Destination {
+    // Which option it was stands where of other things stands where they were going.
+    let option = Destination {
         address: [0; 16],
-        port: 0,
+        port: name as u16,
         family: 0,
-        protocol: 0,
+        protocol: level as u32,
     };
     // SAFETY: no arguments.
     let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    report::of_process(Reason::Option, cgroup_id, &nowhere);
+    report::of_process(Reason::Option, cgroup_id, &option);
     REFUSE
 }
 

@@ -589,6 +589,9 @@ async fn sweep(house: Arc<House>) {
     let mut clock = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         clock.tick().await;
+        if let Some(kernel) = &house.kernel {
+            tokio::task::block_in_place(|| runs.gather_coverage(kernel));
+        }
         match runs.sweep() {
             Ok(over) => {
                 for run in over {
@@ -602,10 +605,11 @@ async fn sweep(house: Arc<House>) {
 }
 
 /// What a run did goes on record when it is over, and makes room for another's.
-fn tell_coverage(house: &House, run: &crate::agents::Run) {
-    let Some(kernel) = &house.kernel else { return };
-    let did = kernel.coverage(run.cgroup_id).unwrap_or_default();
-    kernel.forget_coverage(run.cgroup_id);
+pub(crate) fn tell_coverage(house: &House, run: &crate::agents::Run) {
+    let (Some(kernel), Some(runs)) = (&house.kernel, &house.runs) else {
+        return;
+    };
+    let did = runs.end_coverage(kernel, run);
     house.recorder.alert(Alert {
         severity: Severity::Info,
         kind: "coverage",
@@ -659,14 +663,16 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
     let packet = refusal.packet.as_ref();
     let protocol = match (&refusal.unix, packet.and_then(|packet| packet.protocol)) {
         (Some(_), _) => "Unix socket".to_owned(),
+        _ if refusal.option.is_some() => "a socket option".to_owned(),
         (None, Some(protocol)) => kernel::Packet::protocol_name(protocol.into()),
         (None, None) => kernel::Packet::protocol_name(refusal.protocol),
     };
     let address = refusal.address.map(|address| address.to_string());
-    let to = match (&refusal.unix, &address) {
-        (Some(name), _) => format!(" {name}"),
-        (None, Some(address)) => format!(" to {address}"),
-        (None, None) => String::new(),
+    let to = match (&refusal.unix, &address, &refusal.option) {
+        (Some(name), _, _) => format!(" {name}"),
+        (None, Some(address), _) => format!(" to {address}"),
+        (None, None, Some(option)) => format!(" by {option}"),
+        (None, None, None) => String::new(),
     };
     let is_refusal = refusal.reason.is_refusal();
     let did = if is_refusal { "refused" } else { "passed" };
@@ -688,6 +694,7 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
             "protocol": packet.and_then(|packet| packet.protocol.map(u32::from)).unwrap_or(refusal.protocol),
             "address": address,
             "unix": refusal.unix,
+            "option": refusal.option,
             "packet": packet,
             "cgroup_id": refusal.cgroup_id,
             "suppressed": refusal.suppressed,

@@ -623,3 +623,51 @@ fn a_process_is_moved_with_its_descendants_unless_sockets_would_stay_outside() -
         Ok(())
     })
 }
+
+#[test]
+fn what_cgroups_below_an_agents_did_is_its_own_after_they_are_gone() -> Result<()> {
+    WORLD.test(|world| {
+        let service = made(world, "whole.service")?;
+        let below = service.join("part");
+        cgroup::make(&below)?;
+        let at = format!("--cgroup={}", service.display());
+        world.daemon.ask(&["attach", &at, "--agent", "whole"])?;
+        let sends = "echo x > /dev/udp/127.0.0.1/9";
+        let refused = |count: u64| {
+            let what = format!("{count} refusals of the agent");
+            eventually(&what, SOON, || {
+                let facts = facts(&world.daemon, "whole")?;
+                Ok(facts["coverage"]["refused"]["connect-kind"] == count)
+            })
+        };
+        let mut own = Shell::start(&service)?;
+        own.fails(sends)?;
+        let mut part = Shell::start(&below)?;
+        part.fails(sends)?;
+        part.fails(sends)?;
+        refused(3)?;
+        // Longer than a look at them takes to come.
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        drop(part);
+        eventually("the end of the cgroup below", SOON, || {
+            Ok(cgroup::remove_tree(&below).is_ok())
+        })?;
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        refused(3)?;
+        own.fails(sends)?;
+        refused(4)?;
+        world.daemon.ask(&["detach", "--agent", "whole"])?;
+        let mut records = world.records()?;
+        eventually("what it did in all on record", SOON, || {
+            let alerts = records.stream("interceptor:alerts")?;
+            Ok(alerts.iter().any(|alert| {
+                let text: Vec<_> = alert
+                    .values()
+                    .map(|one| String::from_utf8_lossy(one))
+                    .collect();
+                let text = text.join(" ");
+                text.contains("coverage") && text.contains("\"connect-kind\":4")
+            }))
+        })
+    })
+}

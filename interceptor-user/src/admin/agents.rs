@@ -114,4 +114,13 @@ pub fn tell(house: &House, change: &Change) {
         })
         .to_string(),
     });
+    // One that a process was moved into ends with its sweep, which tells it then.
+    let is_over = !matches!(change, Change::Attached(_))
+        && house
+            .runs
+            .as_ref()
+            .is_some_and(|runs| runs.list().iter().all(|known| known.id != run.id));
+    if is_over {
+        crate::daemon::tell_coverage(house, run);
+    }
 }

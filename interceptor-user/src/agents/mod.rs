@@ -15,10 +15,13 @@
 
 pub mod attached;
 pub mod command_line;
+pub mod confine;
+mod coverage;
 mod executable;
 pub mod gather;
 pub mod launch;
 mod names;
+mod peer;
 mod place;
 mod process;
 pub mod selector;
@@ -42,6 +45,7 @@ pub(crate) use self::executable::Key as ExecutableKey;
 pub(crate) use self::names::check_labels;
 use self::names::check_name;
 pub use self::names::name_of_command;
+pub use self::peer::Peer;
 use self::selector::Selector;
 use crate::kernel::{Kernel, KernelError, Origin, cgroup};
 
@@ -180,6 +184,8 @@ pub struct Runs {
     folder: PathBuf,
     /// By id of the cgroup.
     known: Mutex<HashMap<u64, Known>>,
+    /// The cgroup of its run, of each counted cgroup that is below one; see `coverage`.
+    tops: Mutex<HashMap<u64, u64>>,
     pub(crate) executables: Executables,
 }
 
@@ -222,6 +228,7 @@ impl Runs {
             agents: agents.to_owned(),
             cgroup_root: cgroup_root.to_owned(),
             known: Mutex::new(HashMap::new()),
+            tops: Mutex::new(HashMap::new()),
             executables: Executables::default(),
             folder,
         };
@@ -492,19 +499,28 @@ impl Runs {
     /// Who is behind a connection over a Unix socket, as the kernel says of its other end.
     /// Blocks as [`Runs::identify`] does.
     #[must_use]
-    pub fn identify_peer(&self, pid: u32, uid: u32, gid: u32) -> Identity {
+    pub fn identify_peer(&self, peer: &Peer) -> Identity {
+        let pid = peer.pid;
         let cgroup_id = cgroup::of_process(pid)
             .and_then(|path| cgroup::id(&self.cgroup_root.join(path.trim_start_matches('/'))));
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        self.identify(&Origin {
+        let mut origin = Origin {
             // Where it goes is no matter of who it is.
             address: (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
             pid,
-            uid,
-            gid,
+            uid: peer.uid,
+            gid: peer.gid,
             comm: comm.trim_end().replace(char::is_control, "\u{fffd}"),
             cgroup_id: cgroup_id.unwrap_or_default(),
-        })
+        };
+        let identity = self.identify(&origin);
+        if peer.is_there() {
+            return identity;
+        }
+        // What was read may be of another process, to which the number went.
+        origin.comm.clear();
+        origin.cgroup_id = 0;
+        self.identify(&origin)
     }
 
     /// The runs that are going on, oldest first.

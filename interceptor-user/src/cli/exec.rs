@@ -15,7 +15,7 @@ use nix::unistd::{Uid, User};
 
 use super::Global;
 use crate::admin::{self, Placed, Request};
-use crate::agents::{launch, name_of_command, ssh_trust};
+use crate::agents::{confine, launch, name_of_command, ssh_trust};
 use crate::config::Config;
 use crate::ssh::authority::known_hosts_of_agents;
 
@@ -29,7 +29,7 @@ Runs a command as an agent, under interception.
 
 The command runs in a cgroup of its own, as the calling user, without capabilities and \
 without a way to gain any; it inherits standard input, output and error and no other \
-descriptor. Terminal, signals and exit status pass through: the command takes this \
+descriptor, and gets no io_uring and no sockets but Unix, internet and netlink ones. Terminal, signals and exit status pass through: the command takes this \
 process's place. It trusts the certificates and host keys that it is shown, as far as \
 variables reach; OpenSSH does where root runs this, or after `interceptor ca trust`. Where interception is not in force, the command is not run.";
 
@@ -92,6 +92,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         ssh_trust::give(&known_hosts, &config.runtime_dir)?;
     }
     launch::drop_privileges(user.as_ref())?;
+    confine::enter()?;
 
     let mut command = std::process::Command::new(program);
     command.args(arguments).envs(&placed.environment);

@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::House;
 use super::serve::{self, Flow};
+use crate::agents::Peer;
 use crate::config::{Place, Target, UnixSocket};
 use crate::handover;
 use crate::kernel::Kernel;
@@ -247,13 +248,11 @@ impl Way for ToSocket {
 
 /// Serves one connection to its end.
 async fn accepted(house: Arc<House>, unix: UnixStream, socket: UnixSocket, target: Target) {
-    let (Some(runs), Ok(peer)) = (house.runs.clone(), unix.peer_cred()) else {
+    let (Some(runs), Ok(peer)) = (house.runs.clone(), Peer::of(&unix)) else {
         return;
     };
-    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
-    let Some(pid) = pid else { return };
-    let (uid, gid) = (peer.uid(), peer.gid());
-    let identity = tokio::task::spawn_blocking(move || runs.identify_peer(pid, uid, gid)).await;
+    let (pid, uid) = (peer.pid, peer.uid);
+    let identity = tokio::task::spawn_blocking(move || runs.identify_peer(&peer)).await;
     let Ok(identity) = identity else { return };
     if identity.run.is_none() {
         let line = format!(

@@ -1,18 +1,23 @@
 //! What each cgroup did, as the programs count it.
 //!
 //! The kernel counts a CPU apart, without a lock; here the CPUs are added up. Counts of a
-//! cgroup are there until [`Kernel::forget_coverage`], over restarts of the daemon.
+//! cgroup are there until [`Kernel::forget_coverage`], over restarts of the daemon. What was
+//! counted for cgroups that are gone stands beside their run's, under the run's id with
+//! [`FOLDED`] set, where the kernel does not write.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use aya::maps::MapError;
+use aya::maps::{MapData, MapError, PerCpuHashMap, PerCpuValues};
 use interceptor_common::{
     COVERED_QUESTIONS, COVERED_REDIRECTED, COVERED_SAME, COVERED_UNIX, Coverage, Reason,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, KernelError};
+
+/// No cgroup's id has this bit.
+const FOLDED: u64 = 1 << 63;
 
 /// What a cgroup, or a run of an agent, did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,43 +94,91 @@ impl Kernel {
     /// When the kernel cannot be asked.
     pub fn coverage(&self, cgroup_id: u64) -> Result<Covered, KernelError> {
         let map = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        match map.get(&cgroup_id, 0) {
-            Ok(values) => {
-                let mut sum = [0u64; 24];
-                for slots in values.iter() {
-                    for (sum, slot) in sum.iter_mut().zip(slots) {
-                        *sum = sum.wrapping_add(*slot);
-                    }
-                }
-                Ok(Covered::of(&sum))
-            }
-            Err(MapError::KeyNotFound) => Ok(Covered::default()),
-            Err(error) => Err(KernelError::map("reading what a cgroup did")(error)),
-        }
+        sum(&map, cgroup_id).map(|slots| Covered::of(&slots))
+    }
+
+    /// What a run's cgroup did, and those below it that are gone.
+    pub(crate) fn coverage_with_folded(&self, cgroup_id: u64) -> Covered {
+        let mut sum = self.coverage(cgroup_id).unwrap_or_default();
+        sum.add(&self.coverage(cgroup_id | FOLDED).unwrap_or_default());
+        sum
     }
 
     /// What all cgroups together did that are not forgotten.
     #[must_use]
     pub fn coverage_of_all(&self) -> Covered {
-        let mut sum = Covered::default();
-        for id in self.covered() {
-            sum.add(&self.coverage(id).unwrap_or_default());
+        let map = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<u64> = map.keys().filter_map(Result::ok).collect();
+        let mut all = Covered::default();
+        for id in ids {
+            all.add(&Covered::of(&sum(&map, id).unwrap_or_default()));
         }
-        sum
+        all
     }
 
     /// The cgroups that did something.
-    #[must_use]
-    pub fn covered(&self) -> Vec<u64> {
+    pub(crate) fn covered(&self) -> Vec<u64> {
         let map = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        map.keys().filter_map(Result::ok).collect()
+        map.keys()
+            .filter_map(Result::ok)
+            .filter(|id| id & FOLDED == 0)
+            .collect()
+    }
+
+    /// Adds what a cgroup that is gone did to what is known of a run's; 0 where it is not
+    /// known whose it was.
+    pub(crate) fn fold_coverage(&self, cgroup_id: u64, run: u64) {
+        let mut map = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = run | FOLDED;
+        let (Ok(gone), Ok(before)) = (sum(&map, cgroup_id), sum(&map, key)) else {
+            return;
+        };
+        let mut slots = gone;
+        for (slot, before) in slots.iter_mut().zip(before) {
+            *slot = slot.wrapping_add(before);
+        }
+        let Ok(cpus) = aya::util::nr_cpus() else {
+            return;
+        };
+        let mut values = vec![[0; 24]; cpus];
+        if let Some(first) = values.first_mut() {
+            *first = slots;
+        }
+        let written = PerCpuValues::try_from(values)
+            .map_err(|_| ())
+            .and_then(|values| map.insert(key, values, 0).map_err(|_| ()));
+        // Kept where it is when there is no room for it elsewhere.
+        if written.is_ok() {
+            let _ = map.remove(&cgroup_id);
+        }
     }
 
     /// Forgets what a cgroup did, so that there is room for another.
     pub fn forget_coverage(&self, cgroup_id: u64) {
         let mut map = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        // Gone already, where it is not there.
+        // Gone already, where they are not there.
         let _ = map.remove(&cgroup_id);
+        let _ = map.remove(&(cgroup_id | FOLDED));
+    }
+}
+
+/// The counts of all CPUs, added up.
+fn sum(
+    map: &PerCpuHashMap<MapData, u64, Coverage>,
+    cgroup_id: u64,
+) -> Result<Coverage, KernelError> {
+    let mut sum = [0u64; 24];
+    match map.get(&cgroup_id, 0) {
+        Ok(values) => {
+            for slots in values.iter() {
+                for (sum, slot) in sum.iter_mut().zip(slots) {
+                    *sum = sum.wrapping_add(*slot);
+                }
+            }
+            Ok(sum)
+        }
+        Err(MapError::KeyNotFound) => Ok(sum),
+        Err(error) => Err(KernelError::map("reading what a cgroup did")(error)),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Refusal {
     pub comm: String,
     /// A Unix socket's name, where one was asked for; an abstract one begins with `@`.
     pub unix: Option<String>,
+    /// The socket option that was refused, as manuals call it.
+    pub option: Option<String>,
     /// What a refused packet was.
     pub packet: Option<Packet>,
     /// Id of the socket's cgroup.
@@ -113,20 +115,49 @@ fn read(bytes: &[u8]) -> Option<Refusal> {
     let length = usize::try_from(record.detail_length).unwrap_or(usize::MAX);
     let detail = record.detail.get(..length).unwrap_or(&record.detail);
     let is_unix = i32::from(record.family) == libc::AF_UNIX;
+    let reason = Reason::from_number(record.reason)?;
+    let is_option = reason == Reason::Option;
     Some(Refusal {
-        reason: Reason::from_number(record.reason)?,
+        reason,
         address: known
             .then(|| address(record.family, record.address, record.port))
             .flatten(),
-        protocol: record.protocol,
+        protocol: if is_option { 0 } else { record.protocol },
         pid: process.then_some(record.tgid),
         uid: process.then_some(record.uid),
         comm: name(&record.comm),
         unix: is_unix.then(|| unix_name(detail)),
+        option: is_option.then(|| option(record.protocol, record.port)),
         packet: (record.length > 0).then(|| Packet::read(detail, record.length)),
         cgroup_id: record.cgroup_id,
         suppressed: record.suppressed,
     })
+}
+
+/// What manuals call an option that the programs refuse.
+fn option(level: u32, name: u16) -> String {
+    let known = match (level, name) {
+        (1, 25) => "SO_BINDTODEVICE",
+        (1, 62) => "SO_BINDTOIFINDEX",
+        (0, 4) => "IP_OPTIONS",
+        (0, 35) => "IP_ADD_MEMBERSHIP",
+        (0, 39) => "IP_ADD_SOURCE_MEMBERSHIP",
+        (0, 41) => "IP_MSFILTER",
+        (0, 50) => "IP_UNICAST_IF",
+        (0 | 41, 42) => "MCAST_JOIN_GROUP",
+        (0 | 41, 46) => "MCAST_JOIN_SOURCE_GROUP",
+        (0 | 41, 48) => "MCAST_MSFILTER",
+        (41, 6) => "IPV6_2292PKTOPTIONS",
+        (41, 20) => "IPV6_ADD_MEMBERSHIP",
+        (41, 27) => "IPV6_JOIN_ANYCAST",
+        (41, 54) => "IPV6_HOPOPTS",
+        (41, 55) => "IPV6_RTHDRDSTOPTS",
+        (41, 57) => "IPV6_RTHDR",
+        (41, 59) => "IPV6_DSTOPTS",
+        (41, 76) => "IPV6_UNICAST_IF",
+        _ => return format!("option {name} of level {level}"),
+    };
+    known.to_owned()
 }
 
 /// A Unix socket's name for people; what an agent wrote into it is no control of a

@@ -325,7 +325,7 @@ impl Attachments {
                 processes: cgroup::processes(&run.cgroup).len(),
                 sessions: sessions(&run.id),
                 refused: self.runs.refusals(&run),
-                coverage: self.kernel.coverage(run.cgroup_id).unwrap_or_default(),
+                coverage: self.runs.coverage(&self.kernel, &run),
                 waits: None,
                 agent: run.agent,
                 labels: run.labels,
