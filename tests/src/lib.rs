@@ -7,6 +7,7 @@
 //!   servers and their keys; [`scripted`], one that says what a test tells it to;
 //! * [`daemon`]: Interceptor itself, as a process, under a configuration of its own;
 //! * [`agent`]: commands that run as an agent, through `interceptor exec`;
+//! * [`hooks`], [`wire`]: taking Interceptor's hooks out, and seeing what then leaves;
 //! * [`tmux`]: a terminal that somebody sits at;
 //! * [`records`]: what landed in Redis;
 //! * [`world`] and, for HTTP, [`web`]: all of it together, shared by the tests of a
@@ -19,6 +20,7 @@ pub mod agent;
 pub mod certs;
 pub mod daemon;
 pub mod dnsmasq;
+pub mod hooks;
 pub mod needs;
 pub mod nginx;
 pub mod peers;
@@ -33,6 +35,7 @@ pub mod scripted;
 pub mod sshd;
 pub mod tmux;
 pub mod web;
+pub mod wire;
 pub mod world;
 
 use std::time::{Duration, Instant};
