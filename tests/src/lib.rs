@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod certs;
+pub mod cluster;
 pub mod daemon;
 pub mod dnsmasq;
 pub mod hooks;

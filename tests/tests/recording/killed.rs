@@ -94,11 +94,12 @@ fn what_was_safe_is_there_once_after_every_kill() -> Result<()> {
     Ok(())
 }
 
-fn once(
+/// Nothing of a stream that belongs to a session stands there twice; how much does.
+pub(crate) fn once(
     store: &Store,
     stream: &str,
     place: impl Fn(&BTreeMap<String, String>) -> (String, String),
-) -> Result<()> {
+) -> Result<usize> {
     let entries = store.stream(stream)?;
     let with_session = entries.iter().filter(|entry| entry.contains_key("session"));
     let mut places: Vec<_> = with_session.map(place).collect();
@@ -106,7 +107,7 @@ fn once(
     places.sort();
     places.dedup();
     assert_eq!(places.len(), count, "lines stand twice in `{stream}`");
-    Ok(())
+    Ok(count)
 }
 
 /// A process of this program that records until it is killed.

@@ -15,6 +15,7 @@ mod answers;
 mod cost;
 mod faults;
 mod killed;
+mod many;
 mod places;
 mod store;
 mod talker;

@@ -1,11 +1,12 @@
 //! Redis as it is run: over TLS with a password, behind Sentinels, as a Cluster whose
 //! slots move and whose masters die.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use interceptor_tests::certs::Certificates;
+use interceptor_tests::cluster::{Cluster, Node, cli, follows, role};
 use interceptor_tests::eventually;
 use interceptor_tests::place::{self, Place};
 use interceptor_tests::process::{Server, Start};
@@ -15,166 +16,6 @@ use nix::sys::signal::Signal;
 use super::SOON;
 use super::store::{Store, all_there_once};
 use super::talker::together;
-
-/// One server of several.
-struct Node {
-    server: Option<Server>,
-    port: u16,
-}
-
-impl Node {
-    fn start(place: &Place, name: &str, arguments: &[&str]) -> Result<Self> {
-        Self::at(place, name, place::free_port()?, arguments)
-    }
-
-    fn at(place: &Place, name: &str, port: u16, arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new("redis-server");
-        // A Sentinel writes into its file, so each server has one.
-        command
-            .arg(place.file(&format!("{name}.conf"), "")?)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--daemonize", "no", "--dir"])
-            .arg(place.subfolder(name)?)
-            .args(arguments);
-        let start = Start {
-            name: "redis",
-            log: &place.path(format!("{name}.log")),
-            user: None,
-            stop: Signal::SIGTERM,
-            orphaned: Signal::SIGKILL,
-        };
-        let mut server = Server::start(&start, command)?;
-        server.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-        Ok(Self {
-            server: Some(server),
-            port,
-        })
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        let server = self.server.take().context("no server")?;
-        server.signal(Signal::SIGKILL)
-    }
-
-    fn ask(&self, words: &[&str]) -> Result<String> {
-        cli(&[&["-p", &self.port.to_string()], words].concat())
-    }
-}
-
-fn cli(words: &[&str]) -> Result<String> {
-    let done = Command::new("redis-cli")
-        .args(words)
-        .stdin(Stdio::null())
-        .output()?;
-    let out = String::from_utf8_lossy(&done.stdout).into_owned();
-    ensure!(done.status.success(), "redis-cli {words:?}: {out}");
-    Ok(out)
-}
-
-struct Cluster {
-    nodes: Vec<Node>,
-    _place: Place,
-}
-
-impl Cluster {
-    /// Three masters with a replica each.
-    fn start() -> Result<Self> {
-        let place = Place::new()?;
-        let mut nodes = Vec::new();
-        for index in 0..6 {
-            let bus = place::free_port()?.to_string();
-            let arguments = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus,
-                "--cluster-node-timeout",
-                "1500",
-                "--appendonly",
-                "yes",
-            ];
-            nodes.push(Node::start(&place, &format!("node-{index}"), &arguments)?);
-        }
-        let cluster = Self {
-            nodes,
-            _place: place,
-        };
-        let addresses: Vec<String> = cluster
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port))
-            .collect();
-        let mut words = vec!["--cluster", "create"];
-        words.extend(addresses.iter().map(String::as_str));
-        words.extend(["--cluster-replicas", "1", "--cluster-yes"]);
-        cli(&words)?;
-        eventually("the Cluster to be up, with its replicas", SOON, || {
-            for node in &cluster.nodes {
-                if !node.ask(&["CLUSTER", "INFO"])?.contains("cluster_state:ok") {
-                    return Ok(false);
-                }
-            }
-            Ok(cluster.nodes.iter().filter(|node| follows(node)).count() == 3)
-        })?;
-        Ok(cluster)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let servers = self.nodes.iter().filter_map(|node| node.server.as_ref());
-        servers
-            .into_iter()
-            .try_for_each(|server| server.signal(signal))
-    }
-
-    fn url(&self) -> String {
-        let ports: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port))
-            .collect();
-        format!("redis+cluster://{}", ports.join(","))
-    }
-
-    fn masters(&self) -> Vec<&Node> {
-        let alive = self.nodes.iter().filter(|node| node.server.is_some());
-        alive.filter(|node| role(node) == "master").collect()
-    }
-
-    /// Moves slots from one master to another.
-    fn reshard(&self, slots: u32) -> Result<()> {
-        let masters = self.masters();
-        let [from, to, ..] = masters.as_slice() else {
-            anyhow::bail!("no two masters");
-        };
-        let id = |node: &Node| -> Result<String> {
-            Ok(node.ask(&["CLUSTER", "MYID"])?.trim().to_owned())
-        };
-        cli(&[
-            "--cluster",
-            "reshard",
-            &format!("127.0.0.1:{}", from.port),
-            "--cluster-from",
-            &id(from)?,
-            "--cluster-to",
-            &id(to)?,
-            "--cluster-slots",
-            &slots.to_string(),
-            "--cluster-yes",
-        ])
-        .map(drop)
-    }
-}
-
-fn role(node: &Node) -> String {
-    let role = node.ask(&["ROLE"]).unwrap_or_default();
-    role.lines().next().unwrap_or_default().to_owned()
-}
-
-/// Whether it is a replica that has caught up.
-fn follows(node: &Node) -> bool {
-    let info = node.ask(&["INFO", "replication"]).unwrap_or_default();
-    info.contains("master_link_status:up")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_whose_slots_move_and_whose_master_dies_has_everything_once() -> Result<()> {
@@ -188,21 +29,8 @@ async fn a_cluster_whose_slots_move_and_whose_master_dies_has_everything_once() 
     tokio::time::sleep(Duration::from_millis(700)).await;
     cluster.reshard(1200)?;
     cluster.reshard(1200)?;
-    // Whoever has one of the streams that all sessions share.
-    let slot = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", "interceptor:live"])?;
-    let key = cluster.nodes[0].ask(&["-c", "EXISTS", "interceptor:live"])?;
-    ensure!(key.trim() == "1", "slot {slot}: {key}");
-    let owner = cluster
-        .masters()
-        .into_iter()
-        .find(|node| {
-            let kind = node.ask(&["TYPE", "interceptor:live"]);
-            kind.is_ok_and(|kind| kind.trim() == "stream")
-        })
-        .context("nobody has `live`")?
-        .port;
-    let dead = cluster.nodes.iter_mut().find(|node| node.port == owner);
-    dead.context("no such node")?.kill()?;
+    // One of the streams that all sessions share goes with it.
+    cluster.kill_master_of("interceptor:live")?;
     eventually("a replica to take over", SOON, || {
         Ok(cluster.masters().len() == 3)
     })?;

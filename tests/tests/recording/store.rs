@@ -35,10 +35,12 @@ pub(crate) fn recorder(
     durability: config::Durability,
 ) -> Result<(Recorder, RecorderTask)> {
     let spool = config::Spool::default();
-    start(url, state, queue_bytes, durability, spool)
+    recorder_of("test-host", url, state, queue_bytes, durability, spool)
 }
 
-fn start(
+/// The recorder of a host.
+pub(crate) fn recorder_of(
+    host: &str,
     url: &str,
     state: &Path,
     queue_bytes: usize,
@@ -61,7 +63,7 @@ fn start(
     Recorder::start(
         &config,
         &Host {
-            name: "test-host".to_owned(),
+            name: host.to_owned(),
             version: "0".to_owned(),
             rules: "none".to_owned(),
             state_dir: state.to_owned(),
@@ -144,7 +146,8 @@ impl Store {
         url: String,
         queue_bytes: usize,
     ) -> Result<(Recorder, RecorderTask)> {
-        start(
+        recorder_of(
+            "test-host",
             &url,
             &self.place.path("state"),
             queue_bytes,
@@ -166,20 +169,24 @@ impl Store {
 
     /// A session's entries, once they were found to be chained and complete.
     pub(crate) fn session(&self, session: &str) -> Result<Vec<Entry>> {
-        let mut reader = self.reader()?;
-        let mut pages = reader.session(session);
-        let mut check = Check::default();
-        let mut out = Vec::new();
-        loop {
-            let page = pages.next_page()?;
-            if page.is_empty() {
-                return Ok(out);
-            }
-            for StreamEntry { fields, .. } in page {
-                let raw = Raw::from_fields(fields);
-                check.event(&raw.stored(session))?;
-                out.push(raw.read()?);
-            }
+        whole(&mut self.reader()?, session)
+    }
+}
+
+/// A session's entries, once they were found to be chained and complete.
+pub(crate) fn whole(reader: &mut Reader, session: &str) -> Result<Vec<Entry>> {
+    let mut pages = reader.session(session);
+    let mut check = Check::default();
+    let mut out = Vec::new();
+    loop {
+        let page = pages.next_page()?;
+        if page.is_empty() {
+            return Ok(out);
+        }
+        for StreamEntry { fields, .. } in page {
+            let raw = Raw::from_fields(fields);
+            check.event(&raw.stored(session))?;
+            out.push(raw.read()?);
         }
     }
 }

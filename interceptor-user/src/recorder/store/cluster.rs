@@ -44,8 +44,6 @@ pub(in super::super) struct Cluster {
     /// Keys of the batch of which it is not known whether they were done, and the
     /// mark that would say so.
     unsure: BTreeMap<Vec<u8>, String>,
-    /// Nodes that did what no replica of theirs has yet.
-    unfollowed: BTreeSet<Address>,
     /// Keys that are at another node than the one that has their slot.
     asks: BTreeMap<Vec<u8>, Address>,
 }
@@ -81,7 +79,6 @@ impl Cluster {
             nodes: HashMap::new(),
             fences: HashMap::new(),
             unsure: BTreeMap::new(),
-            unfollowed: BTreeSet::new(),
             asks: BTreeMap::new(),
         }
     }
@@ -211,6 +208,8 @@ impl Cluster {
         }
         let mut done: Vec<usize> = Vec::new();
         let mut partly = false;
+        // Nodes that did something.
+        let mut did = BTreeSet::new();
         // All are sent to before the first is waited for.
         let mut sent = Vec::new();
         for (address, mut groups) in by_node {
@@ -228,7 +227,7 @@ impl Cluster {
                 .iter()
                 .any(|(_, answer)| matches!(answer, Ok(Ok(_))))
             {
-                self.unfollowed.insert(address.clone());
+                did.insert(address.clone());
             }
             for (group, answer) in answered {
                 let answer = match answer {
@@ -268,7 +267,7 @@ impl Cluster {
                 }
             }
         }
-        if let Some(fault) = self.follow(batch, &done) {
+        if let Some(fault) = self.follow(batch, did, &done) {
             note(fault, &mut first);
             return first;
         }
@@ -283,14 +282,14 @@ impl Cluster {
     }
 
     /// Waits for the replicas of the nodes that did something; where one does not
-    /// follow, everything of the batch counts as not known to be done.
-    fn follow(&mut self, batch: &Batch, done: &[usize]) -> Option<Fault> {
+    /// follow, everything of the batch counts as not known to be done, and goes again
+    /// to whoever has it then: the node itself may be gone for good.
+    fn follow(&mut self, batch: &Batch, did: BTreeSet<Address>, done: &[usize]) -> Option<Fault> {
         let mut first = None;
-        for address in std::mem::take(&mut self.unfollowed) {
+        for address in did {
             if let Err(fault) = self.node(&address).and_then(followed) {
                 self.broken(&address, &fault);
                 first.get_or_insert(fault);
-                self.unfollowed.insert(address);
             }
         }
         if first.is_some() {
