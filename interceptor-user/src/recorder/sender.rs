@@ -5,7 +5,7 @@
 //! everything of theirs is there.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::Alert;
 use super::fault::Fault;
 use super::queue::Queue;
-use super::spool::{Cursor, Damage, Item, Left, Next, Spool};
+use super::spool::{BadFolder, Cursor, Damage, Item, Left, Next, Spool};
 use super::store::{Batch, Store};
 use super::trouble::{Trouble, What};
 use super::writer::{Told, lower_priority};
@@ -47,6 +47,8 @@ pub(super) struct Sender {
     pub(super) last_sign: Option<Instant>,
     /// What is sent, and removed when the ends of its sessions are in the spool.
     pub(super) sent_on: Vec<SentOn>,
+    /// What other processes left and cannot be taken over, once it was told.
+    pub(super) told_bad: BTreeSet<PathBuf>,
 }
 
 /// A dead process's spool, all of it sent.
@@ -109,13 +111,18 @@ impl Sender {
 
     /// Sends on what dead processes left; false when it is abandoned.
     fn take_over(&mut self) -> bool {
-        let left = match self.spool.left_behind() {
+        let (left, bad) = match self.spool.left_behind() {
             Ok(left) => left,
             Err(error) => {
                 tracing::error!(%error, "what was left in the spool cannot be read");
                 return true;
             }
         };
+        for BadFolder { path, error } in bad {
+            if self.told_bad.insert(path.clone()) {
+                self.queue.push_alert(unreadable(&path, &error));
+            }
+        }
         let mut sent = Vec::new();
         for one in left {
             let bytes = one.bytes;
@@ -304,6 +311,18 @@ fn alert(damage: &Damage) -> Alert {
             "frames": damage.frames,
         })
         .to_string(),
+    }
+}
+
+/// What another process left cannot be taken over.
+fn unreadable(path: &Path, error: &std::io::Error) -> Alert {
+    let line = "what another daemon left in the spool cannot be read, and stays there".to_owned();
+    tracing::error!(path = %path.display(), %error, "{line}");
+    Alert {
+        severity: Severity::Critical,
+        kind: "recorder",
+        line,
+        meta: json!({ "folder": path.to_string_lossy(), "error": error.to_string() }).to_string(),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A process holds a lock on its folder as long as it lives. A folder that nobody
 //! holds belongs to a process that died, and whoever locks it next sends on what is
-//! in it. Folders are made and taken over under the lock of the spool itself, so that
-//! a new one is never taken for a dead one's.
+//! in it. Folders are made, taken over and removed under the lock of the spool itself, so
+//! that neither a new one nor one that goes is taken for a dead one's.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -43,10 +43,11 @@ impl Folder {
         })
     }
 
-    /// Takes over what dead processes left below `spool`, oldest first.
-    pub(super) fn left_behind(spool: &Path) -> io::Result<Vec<Self>> {
+    /// Takes over what dead processes left below `spool`, oldest first; and which of it
+    /// cannot be.
+    pub(super) fn left_behind(spool: &Path) -> io::Result<(Vec<Self>, Vec<Bad>)> {
         let _all = lock(spool, FlockArg::LockExclusive)?;
-        let mut found = Vec::new();
+        let (mut found, mut bad) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(spool)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str());
@@ -60,18 +61,32 @@ impl Folder {
                     _lock: lock,
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => bad.push(Bad { path, error }),
             }
         }
         // A UUIDv7 sorts by time.
         found.sort_by_key(|folder| folder.writer);
-        Ok(found)
+        Ok((found, bad))
     }
 
     /// Removes it with what is left in it.
-    pub(super) fn remove(self) -> io::Result<()> {
+    pub(super) fn remove(&self) -> io::Result<()> {
+        // Its own lock goes with it: who came just then would make another in what is
+        // being removed, and take it for a dead process's.
+        let _all = self
+            .path
+            .parent()
+            .map(|spool| lock(spool, FlockArg::LockExclusive))
+            .transpose()?;
         std::fs::remove_dir_all(&self.path)
     }
+}
+
+/// A folder that cannot be taken over.
+#[derive(Debug)]
+pub(in super::super) struct Bad {
+    pub(in super::super) path: PathBuf,
+    pub(in super::super) error: io::Error,
 }
 
 fn lock(folder: &Path, how: FlockArg) -> io::Result<Flock<File>> {

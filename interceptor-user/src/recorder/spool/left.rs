@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::folder::Folder;
+use super::folder::{Bad as BadFolder, Folder};
 use super::frame::{Bad, Frame, Note};
 use super::segment::Segment;
 
@@ -56,12 +56,19 @@ pub(in super::super) struct Damage {
 }
 
 impl Left {
-    /// Takes over what dead processes left below `spool`, oldest first.
-    pub(in super::super) fn behind(spool: &Path) -> io::Result<Vec<Self>> {
-        Folder::left_behind(spool)?
-            .into_iter()
-            .map(Self::open)
-            .collect()
+    /// Takes over what dead processes left below `spool`, oldest first; and which of it
+    /// cannot be, which keeps the rest from nothing.
+    pub(in super::super) fn behind(spool: &Path) -> io::Result<(Vec<Self>, Vec<BadFolder>)> {
+        let (folders, mut bad) = Folder::left_behind(spool)?;
+        let mut left = Vec::new();
+        for folder in folders {
+            let path = folder.path.clone();
+            match Self::open(folder) {
+                Ok(one) => left.push(one),
+                Err(error) => bad.push(BadFolder { path, error }),
+            }
+        }
+        Ok((left, bad))
     }
 
     fn open(folder: Folder) -> io::Result<Self> {

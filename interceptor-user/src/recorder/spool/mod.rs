@@ -33,6 +33,7 @@ use super::resp::Commands;
 use folder::Folder;
 use segment::Segment;
 
+pub(super) use folder::Bad as BadFolder;
 pub(super) use frame::{Frame, Note};
 pub(super) use left::{Damage, Item, Left};
 
@@ -335,12 +336,13 @@ impl Spool {
         self.changed.notify_all();
     }
 
-    /// What dead processes left; it counts as this spool's until it is sent.
-    pub(super) fn left_behind(&self) -> io::Result<Vec<Left>> {
-        let left = Left::behind(&self.dir)?;
+    /// What dead processes left, which counts as this spool's until it is sent; and what of
+    /// it cannot be taken over.
+    pub(super) fn left_behind(&self) -> io::Result<(Vec<Left>, Vec<BadFolder>)> {
+        let (left, bad) = Left::behind(&self.dir)?;
         let bytes = left.iter().map(|left| left.bytes).sum();
         self.taken_over.fetch_add(bytes, Ordering::Relaxed);
-        Ok(left)
+        Ok((left, bad))
     }
 
     /// What was taken over is sent, or was given up.
@@ -354,7 +356,7 @@ impl Spool {
         if self.lock().unsent > 0 {
             return false;
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.folder.path) {
+        if let Err(error) = self.folder.remove() {
             tracing::warn!(%error, path = %self.folder.path.display(), "the spool's folder cannot be removed");
         }
         true

@@ -69,7 +69,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 /// Everything that a dead process left: frames' numbers, damage, open sessions.
 fn rest(dir: &Path) -> (Vec<u64>, Vec<Damage>, Vec<Uuid>) {
-    let mut all = Left::behind(dir).unwrap();
+    let (mut all, bad) = Left::behind(dir).unwrap();
+    assert!(bad.is_empty());
     let Some(mut left) = all.pop() else {
         return (Vec::new(), Vec::new(), Vec::new());
     };
@@ -178,6 +179,42 @@ fn what_a_dead_process_left_is_taken_over_whole_and_a_living_ones_is_not() {
     assert!(!open.is_empty() && !open.contains(&Uuid::from_u128(3)));
     assert_eq!(rest(dir.path()).0, Vec::<u64>::new(), "it is gone");
     assert_eq!(alive.unsent(), alive.lock().unsent);
+}
+
+#[test]
+fn one_that_cannot_be_taken_over_keeps_no_other_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let unlocked = dir.path().join(Uuid::now_v7().to_string());
+    std::fs::create_dir_all(unlocked.join("lock")).unwrap();
+    let unread = dir.path().join(Uuid::now_v7().to_string());
+    std::fs::create_dir_all(unread.join("0000000000000000.spool")).unwrap();
+    let dead = open(dir.path(), 4 * MIB);
+    fill(&dead, 0..3, 10);
+    drop(dead);
+    let (mut left, bad) = Left::behind(dir.path()).unwrap();
+    let mut paths: Vec<_> = bad.into_iter().map(|bad| bad.path).collect();
+    paths.sort();
+    assert_eq!(paths, [unlocked, unread]);
+    assert!(matches!(left.remove(0).next().unwrap(), Item::Frame(_)));
+    assert!(left.is_empty());
+}
+
+/// Were it removed while nobody holds the spool, who comes just then would find it
+/// without its lock.
+#[test]
+fn a_folder_goes_when_nobody_looks_for_what_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 4 * MIB);
+    let file = OpenOptions::new().write(true).open(dir.path().join("lock"));
+    let looks = nix::fcntl::Flock::lock(file.unwrap(), nix::fcntl::FlockArg::LockExclusive);
+    let looks = looks.unwrap();
+    let path = spool.folder.path.clone();
+    let goes = std::thread::spawn(move || spool.remove_if_sent());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(path.join("lock").exists());
+    drop(looks);
+    assert!(goes.join().unwrap());
+    assert!(!path.exists());
 }
 
 #[test]
