@@ -14,6 +14,7 @@
 //! * [`sender`], the second thread, reads them back and sends them;
 //! * [`store`] has one frame at a time done, each command of it once;
 //! * [`place`] says where Redis is: alone, behind Sentinels, a Cluster;
+//! * [`nodes`] asks which servers that is;
 //! * [`private`] starts a `redis-server` where there is none;
 //! * [`read`] is the way back, for the commands that show recordings.
 
@@ -21,6 +22,7 @@ mod encode;
 pub mod evidence;
 mod fault;
 mod gaps;
+mod nodes;
 pub mod place;
 mod private;
 mod queue;
@@ -258,6 +260,7 @@ impl Recorder {
             abandoned: Arc::clone(&abandoned),
             last_sign: None,
             sent_on: Vec::new(),
+            told_bad: std::collections::BTreeSet::new(),
         };
         let (ended, done) = tokio::sync::oneshot::channel();
         recorder.thread("recorder", move || writer.run())?;

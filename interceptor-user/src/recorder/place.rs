@@ -11,7 +11,7 @@
 //! checked against the system's authorities, or, with `?ca=FILE` at the end, against
 //! those in FILE; `?cert=FILE&key=FILE` is what this program shows of itself.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -26,10 +26,14 @@ use redis::{
 };
 
 use super::fault::Fault;
+use super::nodes;
 
 /// The standard ports.
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
+
+/// How long one of several servers has to say where the others are.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A connection for commands, whatever it leads to.
 pub enum Link {
@@ -103,13 +107,15 @@ pub struct Place {
     text: Arc<str>,
     /// Hosts and ports that the address names.
     nodes: Arc<[(String, u16)]>,
-    /// What those hosts were looked up to.
+    /// What those hosts were looked up to, and where else servers of the store are, as
+    /// those tell.
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 pub(super) enum Kind {
     Single(Client),
-    Sentinel(Mutex<SentinelClient>),
+    /// Sentinels, and how they call the master.
+    Sentinel(Mutex<SentinelClient>, String),
     Cluster(Nodes, Box<ClusterClient>),
 }
 
@@ -395,7 +401,8 @@ impl Place {
             SentinelClient::build(infos, *name, Some(builder), SentinelServerType::Master)?
         };
         let text = format!("{} by {}", name, list(&nodes));
-        Ok(Self::new(Kind::Sentinel(Mutex::new(client)), text, nodes))
+        let kind = Kind::Sentinel(Mutex::new(client), (*name).to_owned());
+        Ok(Self::new(kind, text, nodes))
     }
 
     fn cluster(
@@ -467,12 +474,17 @@ impl Place {
     pub(super) fn connect_single(&self, patience: Duration) -> RedisResult<Connection> {
         let connection = match &*self.kind {
             Kind::Single(client) => client.get_connection_with_timeout(patience)?,
-            Kind::Sentinel(sentinels) => {
+            Kind::Sentinel(sentinels, _) => {
                 // Asked under the lock, and connected to without it.
                 let master = sentinels
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .get_client()?;
+                if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } =
+                    master.get_connection_info().addr()
+                {
+                    self.note([(host.clone(), *port)]);
+                }
                 master.get_connection_with_timeout(patience)?
             }
             Kind::Cluster(..) => {
@@ -500,8 +512,8 @@ impl Place {
         !matches!(&*self.kind, Kind::Single(_))
     }
 
-    /// Looks up the hosts that the address names; blocks. One that cannot be looked up
-    /// keeps what it had.
+    /// Looks up the hosts that the address names, and asks the first of them that answers
+    /// for the others; blocks. What cannot be looked up keeps what it had.
     pub fn look_up(&self) {
         let mut found = Vec::new();
         for (host, port) in self.nodes.iter() {
@@ -510,14 +522,65 @@ impl Place {
                 Err(_) => return,
             }
         }
-        *self
+        let told = self.told();
+        let whole = told.is_some() || !self.fails_over();
+        for (host, port) in told.unwrap_or_default() {
+            found.extend(
+                (host.as_str(), port)
+                    .to_socket_addrs()
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        let mut known = self
             .addresses
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = found;
+            .unwrap_or_else(PoisonError::into_inner);
+        if whole {
+            *known = found;
+        } else {
+            found.retain(|one| !known.contains(one));
+            known.append(&mut found);
+        }
     }
 
-    /// Whether `origin` is one of the hosts that the address names, as they were last
-    /// looked up. A loopback address is as good as another.
+    /// The recorder was told of more servers of the store.
+    pub(super) fn note(&self, servers: impl IntoIterator<Item = (String, u16)>) {
+        let mut found = Vec::new();
+        for (host, port) in servers {
+            // A name waits until all are looked up.
+            if let Ok(ip) = host.parse::<IpAddr>() {
+                found.push(SocketAddr::new(ip, port));
+            }
+        }
+        let mut known = self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        found.retain(|one| !known.contains(one));
+        known.append(&mut found);
+    }
+
+    /// The servers of the store, as the first one tells that answers.
+    fn told(&self) -> Option<Vec<(String, u16)>> {
+        match &*self.kind {
+            Kind::Single(_) => None,
+            Kind::Cluster(nodes, _) => nodes.seeds.iter().find_map(|(host, port)| {
+                let mut connection = nodes.connect(host, *port, LOOK).ok()?;
+                nodes::of_cluster(&mut connection, host).ok()
+            }),
+            Kind::Sentinel(_, name) => self.nodes.iter().find_map(|(host, port)| {
+                let client = Client::open(node(host, *port, false).into_connection_info().ok()?);
+                let mut connection = client.ok()?.get_connection_with_timeout(LOOK).ok()?;
+                connection.set_read_timeout(Some(LOOK)).ok()?;
+                nodes::of_sentinel(&mut connection, name).ok()
+            }),
+        }
+    }
+
+    /// Whether `origin` is a server of the store: one of the hosts that the address names,
+    /// as they were last looked up, or another one that those told of. A loopback address
+    /// is as good as another.
     #[must_use]
     pub fn is_at(&self, origin: SocketAddr) -> bool {
         let ip = origin.ip().to_canonical();

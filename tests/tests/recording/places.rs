@@ -10,7 +10,8 @@ use interceptor_tests::cluster::{Cluster, Node, cli, follows, role};
 use interceptor_tests::eventually;
 use interceptor_tests::place::{self, Place};
 use interceptor_tests::process::{Server, Start};
-use interceptor_user::recorder::Unsent;
+use interceptor_user::config::Durability;
+use interceptor_user::recorder::{Place as Redis, Unsent};
 use nix::sys::signal::Signal;
 
 use super::SOON;
@@ -41,17 +42,59 @@ async fn a_cluster_whose_slots_move_and_whose_master_dies_has_everything_once() 
     Ok(())
 }
 
+/// An agent reaches no server of the store, however it was found: not only what the
+/// address names.
+#[test]
+fn all_servers_of_a_cluster_are_known_from_one() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let one = Store::at(Some(format!(
+        "redis+cluster://127.0.0.1:{}",
+        cluster.nodes[0].port
+    )))?;
+    let store = Redis::open(&one.url())?;
+    let is_at = |port: u16| store.is_at(([127, 0, 0, 1], port).into());
+    store.look_up();
+    for node in &cluster.nodes {
+        assert!(is_at(node.port), "{}", node.port);
+    }
+    let told = cluster.nodes[0].ask(&["CLUSTER", "NODES"])?;
+    let buses: Vec<u16> = told
+        .lines()
+        .filter_map(|line| {
+            line.split('@')
+                .nth(1)?
+                .split([',', ' '])
+                .next()?
+                .parse()
+                .ok()
+        })
+        .collect();
+    assert_eq!(buses.len(), 6);
+    assert!(buses.into_iter().all(is_at), "{told}");
+    assert!(!is_at(place::free_port()?));
+    // Nobody is asked any more, and nothing is forgotten.
+    cluster.signal(Signal::SIGSTOP)?;
+    store.look_up();
+    assert!(cluster.nodes.iter().all(|node| is_at(node.port)));
+    cluster.signal(Signal::SIGCONT)
+}
+
 /// Entries that are sent a second time, of many sessions at once, are each found to be
 /// there: also where other answers of the same node are still on their way.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cluster_has_already_is_found_there_and_not_written_twice() -> Result<()> {
     let cluster = Cluster::start()?;
-    let store = Store::at(Some(cluster.url()))?;
+    let mut store = Store::at(Some(cluster.url()))?;
+    store.durability = Durability::BeforeForward;
     cluster.signal(Signal::SIGSTOP)?;
     let (recorder, task) = store.recorder(1 << 20)?;
     let sessions = together(&recorder, 60, 20, Duration::ZERO).await;
+    // However busy the disk is, it is in the spool before nobody waits for it.
+    recorder
+        .durable(recorder.ticket().context("durable")?)
+        .await;
     let kept = task.close(Duration::from_millis(300)).await;
-    assert!(matches!(kept, Err(Unsent::Kept { .. })));
+    assert!(matches!(kept, Err(Unsent::Kept { .. })), "{kept:?}");
     drop(recorder);
 
     let spool = store.place.path("state").join("spool");
@@ -134,7 +177,47 @@ async fn behind_sentinels_the_next_master_has_everything_once() -> Result<()> {
     })?;
     let sessions = talking.await?;
     task.close(SOON).await?;
-    all_there_once(&store, &sessions, 300)
+    all_there_once(&store, &sessions, 300)?;
+
+    let known = Redis::open(&store.url())?;
+    known.look_up();
+    for port in [sentinel_port, replica.port] {
+        assert!(known.is_at(([127, 0, 0, 1], port).into()), "{port}");
+    }
+    Ok(())
+}
+
+/// To know that a replica has a frame costs no journey of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_asked_along_with_what_they_should_have() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let store = Store::at(Some(cluster.url()))?;
+    let (_, task) = store.recorder(1 << 20)?;
+    let (recorder, next) = store.recorder(1 << 20)?;
+    let sessions = together(&recorder, 4, 200, Duration::from_secs(3)).await;
+    let frames = recorder.status().batches;
+    next.close(SOON).await?;
+    task.close(SOON).await?;
+    all_there_once(&store, &sessions, 200)?;
+    let calls = |name: &str| -> Result<u64> {
+        let prefix = format!("cmdstat_{name}:calls=");
+        let mut sum = 0;
+        for node in cluster.masters() {
+            let stats = node.ask(&["INFO", "commandstats"])?;
+            let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+            let count = line.and_then(|line| line.split(',').next());
+            sum += count.map_or(Ok(0), str::parse)?;
+        }
+        Ok(sum)
+    };
+    let (waits, infos) = (calls("wait")?, calls("info")?);
+    println!(
+        "{frames} frames: {waits} WAIT, {infos} INFO, {} EXEC",
+        calls("exec")?
+    );
+    assert!(waits >= frames, "{waits} WAIT for {frames} frames");
+    assert!(infos < waits / 3, "{infos} INFO for {waits} WAIT");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

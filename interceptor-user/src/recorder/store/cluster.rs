@@ -10,13 +10,13 @@
 //! Spec: Redis manual, pages `reference/cluster-spec` (slots, hash tags, MOVED, ASK)
 //! and `commands/cluster-slots`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use redis::{Connection, RedisResult, Value};
 use uuid::Uuid;
 
 use super::{
-    Batch, Fault, PATIENCE, Place, begin, exec, failed, fence, followed, hset, is_no_stream,
+    Batch, Fault, Followers, PATIENCE, Place, begin, exec, failed, fence, hset, is_no_stream,
     number_of, transaction,
 };
 use crate::recorder::place::Kind;
@@ -51,6 +51,16 @@ pub(in super::super) struct Cluster {
 struct Node {
     connection: Connection,
     id: Option<i64>,
+    followers: Followers,
+}
+
+/// What a node did of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Did {
+    /// Some of it was done by the connection that there is now; the rest was there.
+    wrote: bool,
+    /// How many of its replicas have it, where they were asked along with it.
+    have: Option<u64>,
 }
 
 /// What a transaction came to: its results, why it was refused, or why that is not known.
@@ -135,6 +145,7 @@ impl Cluster {
         for address in candidates {
             match self.node(&address).and_then(|node| ranges(node, &address)) {
                 Ok(ranges) if covers(&ranges) => {
+                    place.note(ranges.iter().map(|(_, _, address)| address.clone()));
                     self.ranges = ranges;
                     return Ok(());
                 }
@@ -161,7 +172,11 @@ impl Cluster {
                     fence(&mut connection, *old);
                 }
                 let id = redis::cmd("CLIENT").arg("ID").query(&mut connection).ok();
-                Ok(Node { connection, id })
+                Ok(Node {
+                    connection,
+                    id,
+                    followers: Followers::default(),
+                })
             };
             let node = ready().map_err(|error| Fault::of(&error))?;
             self.fences.remove(address);
@@ -209,25 +224,32 @@ impl Cluster {
         let mut done: Vec<usize> = Vec::new();
         let mut partly = false;
         // Nodes that did something.
-        let mut did = BTreeSet::new();
+        let mut did = BTreeMap::new();
         // All are sent to before the first is waited for.
         let mut sent = Vec::new();
         for (address, mut groups) in by_node {
             match self.send(batch, &address, &mut groups, *sign, &mut done) {
-                Ok(()) => sent.push((address, groups)),
+                Ok(asked) => sent.push((address, groups, asked)),
                 Err(fault) => {
                     self.broken(&address, &fault);
                     note(fault, &mut first);
                 }
             }
         }
-        for (address, groups) in sent {
-            let answered = self.receive(&address, groups);
-            if answered
-                .iter()
-                .any(|(_, answer)| matches!(answer, Ok(Ok(_))))
-            {
-                did.insert(address.clone());
+        for (address, groups, asked) in sent {
+            let (answered, have) = self.receive(&address, groups, asked);
+            let results = answered.iter().filter_map(|(_, answer)| match answer {
+                Ok(Ok(results)) => Some(results),
+                _ => None,
+            });
+            for results in results {
+                let done = results.iter();
+                let wrote = done
+                    .into_iter()
+                    .any(|one| !matches!(one, Value::ServerError(_)));
+                let node: &mut Did = did.entry(address.clone()).or_default();
+                node.wrote |= wrote;
+                node.have = have;
             }
             for (group, answer) in answered {
                 let answer = match answer {
@@ -284,10 +306,15 @@ impl Cluster {
     /// Waits for the replicas of the nodes that did something; where one does not
     /// follow, everything of the batch counts as not known to be done, and goes again
     /// to whoever has it then: the node itself may be gone for good.
-    fn follow(&mut self, batch: &Batch, did: BTreeSet<Address>, done: &[usize]) -> Option<Fault> {
+    fn follow(
+        &mut self,
+        batch: &Batch,
+        did: BTreeMap<Address, Did>,
+        done: &[usize],
+    ) -> Option<Fault> {
         let mut first = None;
-        for address in did {
-            if let Err(fault) = self.node(&address).and_then(followed) {
+        for (address, did) in did {
+            if let Err(fault) = self.follow_one(&address, did) {
                 self.broken(&address, &fault);
                 first.get_or_insert(fault);
             }
@@ -300,6 +327,14 @@ impl Cluster {
             }
         }
         first
+    }
+
+    fn follow_one(&mut self, address: &Address, did: Did) -> Result<(), Fault> {
+        let Some(node) = self.nodes.get_mut(address) else {
+            return Err(Fault::Away("the connection broke".to_owned()));
+        };
+        let followers = &mut node.followers;
+        followers.follow(&mut node.connection, did.have, did.wrote)
     }
 
     fn owner(&self, key: &[u8]) -> Option<Address> {
@@ -339,7 +374,8 @@ impl Cluster {
         groups
     }
 
-    /// Sends the groups of one node, but for those that are known to be done.
+    /// Sends the groups of one node, but for those that are known to be done; whether it
+    /// was asked for its replicas along with them.
     fn send(
         &mut self,
         batch: &Batch,
@@ -347,7 +383,7 @@ impl Cluster {
         groups: &mut Vec<Group>,
         sign: Option<&str>,
         done: &mut Vec<usize>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let mut todo = Vec::with_capacity(groups.len());
         for mut group in groups.drain(..) {
             if self.done_before(batch, address, &group)? {
@@ -376,10 +412,13 @@ impl Cluster {
             }
             exec(&mut buffer);
         }
-        let connection = self.node(address)?;
-        connection
-            .send_packed_command(&buffer)
-            .map_err(|error| Fault::of(&error))
+        self.node(address)?;
+        let Some(node) = self.nodes.get_mut(address) else {
+            return Err(Fault::Away("not connected".to_owned()));
+        };
+        let asked = node.followers.ask(&mut buffer);
+        let sent = node.connection.send_packed_command(&buffer);
+        sent.map(|()| asked).map_err(|error| Fault::of(&error))
     }
 
     /// Whether a mark says that a group was done. Entries of sessions tell for
@@ -414,7 +453,12 @@ impl Cluster {
     /// Reads what the groups of one node came to. All of it, before the node is asked
     /// anything else: answers come in the order of questions. What the connection did
     /// not live to tell is not known.
-    fn receive(&mut self, address: &Address, groups: Vec<Group>) -> Vec<(Group, Answer)> {
+    fn receive(
+        &mut self,
+        address: &Address,
+        groups: Vec<Group>,
+        asked: bool,
+    ) -> (Vec<(Group, Answer)>, Option<u64>) {
         let mut lost: Option<Fault> = None;
         let mut answered = Vec::with_capacity(groups.len());
         for group in groups {
@@ -428,7 +472,14 @@ impl Cluster {
             }
             answered.push((group, answer));
         }
-        answered
+        let mut have = None;
+        if asked && lost.is_none() {
+            match self.node(address).and_then(Followers::answer) {
+                Ok(count) => have = Some(count),
+                Err(_) => self.drop_node(address),
+            }
+        }
+        (answered, have)
     }
 
     fn receive_one(&mut self, address: &Address, group: &Group) -> Answer {

@@ -30,13 +30,16 @@ use super::place::Place;
 use super::resp::{self, Commands, Stream, bulk};
 use super::spool::Frame;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long connecting may take, and each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a replica has to follow before it is asked again, in milliseconds.
 const FOLLOW_MS: u32 = 1_000;
+
+/// How long a server without a replica is taken for one.
+const ALONE: Duration = Duration::from_secs(1);
 
 /// How much of a buffer is kept for the next batch.
 const KEEP: usize = 1 << 20;
@@ -285,29 +288,137 @@ fn is_no_stream(connection: &mut Connection, prefix: &str, stream: Stream) -> Re
     Ok(kind != "stream" && kind != "none")
 }
 
-/// Waits until a replica has what was done, where one follows: what fails over to a
-/// replica that has not is lost with the server.
-fn followed(connection: &mut Connection) -> Result<(), Fault> {
-    let info: String = redis::cmd("INFO")
-        .arg("replication")
-        .query(connection)
-        .map_err(|error| Fault::of(&error))?;
-    let follows = info.lines().any(|line| {
-        line.strip_prefix("connected_slaves:")
-            .is_some_and(|count| count.trim() != "0")
-    });
-    if !follows {
-        return Ok(());
+/// What is known of a server's replicas.
+///
+/// Once one follows, `WAIT` goes along with each transaction, so that being sure costs no
+/// journey of its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Followers {
+    /// Whether one follows, and when that was seen.
+    seen: Option<(bool, Instant)>,
+}
+
+impl Followers {
+    /// Appends `WAIT` where a replica follows; whether it did.
+    fn ask(self, buffer: &mut Vec<u8>) -> bool {
+        let follows = matches!(self.seen, Some((true, _)));
+        if follows {
+            buffer.extend_from_slice(b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n");
+            bulk(buffer, FOLLOW_MS.to_string().as_bytes());
+        }
+        follows
     }
-    let acknowledged: u64 = redis::cmd("WAIT")
-        .arg(1)
-        .arg(FOLLOW_MS)
-        .query(connection)
-        .map_err(|error| Fault::of(&error))?;
-    if acknowledged == 0 {
-        return Err(Fault::Unfollowed);
+
+    /// Reads what came of that: how many replicas have what was done.
+    fn answer(connection: &mut Connection) -> Result<u64, Fault> {
+        match connection.recv_response() {
+            Ok(Value::Int(count)) => Ok(u64::try_from(count).unwrap_or(0)),
+            Ok(Value::ServerError(error)) => Err(Fault::of(&error.into())),
+            Ok(_) => Err(Fault::Other("WAIT".to_owned())),
+            Err(error) => Err(Fault::of(&error)),
+        }
     }
-    Ok(())
+
+    /// Waits until a replica has what was done, where one follows: what fails over to a
+    /// replica that has not is lost with the server. `have` is how many were found to
+    /// have it, where they were asked along with it; `wrote` is whether this connection
+    /// did it: `WAIT` knows of nothing else.
+    fn follow(
+        &mut self,
+        connection: &mut Connection,
+        have: Option<u64>,
+        wrote: bool,
+    ) -> Result<(), Fault> {
+        if wrote && have.is_some_and(|have| have > 0) {
+            return Ok(());
+        }
+        if let (None, Some((false, at))) = (have, self.seen)
+            && at.elapsed() < ALONE
+        {
+            return Ok(());
+        }
+        let replication = Replication::of(connection)?;
+        self.seen = Some((replication.follows, Instant::now()));
+        if !replication.follows {
+            return Ok(());
+        }
+        if !wrote {
+            return replication.reached(connection);
+        }
+        if have.is_some() {
+            return Err(Fault::Unfollowed);
+        }
+        let have: u64 = redis::cmd("WAIT")
+            .arg(1)
+            .arg(FOLLOW_MS)
+            .query(connection)
+            .map_err(|error| Fault::of(&error))?;
+        match have {
+            0 => Err(Fault::Unfollowed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a server says of its replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Replication {
+    /// Whether one is connected.
+    follows: bool,
+    /// How far the server is.
+    offset: u64,
+    /// How far the first of its replicas is.
+    replica: Option<u64>,
+}
+
+impl Replication {
+    fn of(connection: &mut Connection) -> Result<Self, Fault> {
+        let info: String = redis::cmd("INFO")
+            .arg("replication")
+            .query(connection)
+            .map_err(|error| Fault::of(&error))?;
+        Ok(Self::read(&info))
+    }
+
+    fn read(info: &str) -> Self {
+        let mut read = Self::default();
+        for line in info.lines() {
+            let Some((name, value)) = line.trim().split_once(':') else {
+                continue;
+            };
+            // slave0:ip=…,port=…,state=online,offset=…,lag=0
+            let is_replica = name
+                .strip_prefix("slave")
+                .is_some_and(|rest| rest.parse::<u32>().is_ok());
+            if name == "connected_slaves" {
+                read.follows = value != "0";
+            } else if name == "master_repl_offset" {
+                read.offset = value.parse().unwrap_or(u64::MAX);
+            } else if is_replica {
+                let part = value
+                    .split(',')
+                    .find_map(|part| part.strip_prefix("offset="));
+                read.replica = read.replica.max(part.and_then(|text| text.parse().ok()));
+            }
+        }
+        read
+    }
+
+    /// Waits until a replica is where the server was. Replicas tell every second how far
+    /// they are.
+    fn reached(self, connection: &mut Connection) -> Result<(), Fault> {
+        let patience = Duration::from_millis(u64::from(FOLLOW_MS) * 2);
+        let began = Instant::now();
+        let mut now = self;
+        while now.replica.is_none_or(|replica| replica < self.offset) {
+            if began.elapsed() > patience {
+                return Err(Fault::Unfollowed);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            now = Self::of(connection)?;
+        }
+        Ok(())
+    }
 }
 
 /// Ends a connection that broke, so that nothing of it is done from now on. Without
@@ -318,4 +429,28 @@ fn fence(connection: &mut Connection, old: i64) {
         .arg("ID")
         .arg(old)
         .query(connection);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_replicas_are_is_read() {
+        let info = "# Replication\r\nrole:master\r\nconnected_slaves:2\r\n\
+                    slave0:ip=10.0.0.2,port=6379,state=online,offset=90,lag=0\r\n\
+                    slave1:ip=10.0.0.3,port=6379,state=online,offset=100,lag=1\r\n\
+                    master_repl_offset:104\r\nsecond_repl_offset:-1\r\n";
+        assert_eq!(
+            Replication::read(info),
+            Replication {
+                follows: true,
+                offset: 104,
+                replica: Some(100),
+            }
+        );
+        let alone =
+            Replication::read("role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:7\r\n");
+        assert!(!alone.follows && alone.replica.is_none());
+    }
 }

@@ -4,7 +4,7 @@ use redis::{Connection, RedisError, RedisResult};
 use uuid::Uuid;
 
 use super::{
-    Batch, Commands, Fault, KEEP, PATIENCE, Place, begin, exec, failed, fence, followed, hset,
+    Batch, Commands, Fault, Followers, KEEP, PATIENCE, Place, begin, exec, failed, fence, hset,
     is_no_stream, number_of, transaction,
 };
 use crate::recorder::resp::Stream;
@@ -27,8 +27,12 @@ pub(in super::super) struct Single {
     host: String,
     /// What was done has not been seen at a replica.
     unfollowed: bool,
+    followers: Followers,
     buffer: Vec<u8>,
 }
+
+/// What of a batch was not done, and how many replicas have the rest.
+type Sent = (Vec<(usize, Fault)>, Option<u64>);
 
 impl Single {
     pub(super) fn new(place: Place, prefix: &str, host: &str) -> Self {
@@ -43,6 +47,7 @@ impl Single {
             writers: format!("{prefix}:writers"),
             host: host.to_owned(),
             unfollowed: false,
+            followers: Followers::default(),
             buffer: Vec::new(),
         }
     }
@@ -65,6 +70,7 @@ impl Single {
 
     fn attempt(&mut self, batch: &mut Batch, sign: Option<&str>) -> Result<(), Fault> {
         self.connect()?;
+        let mut have = None;
         if !self.unfollowed {
             let rest = if batch.unsure {
                 self.sort_out(batch)?
@@ -81,11 +87,14 @@ impl Single {
             batch.unsure = !all.is_empty();
             let sent = is_due.then(|| self.send(batch, todo, sign)).transpose();
             match sent {
-                Ok(Some(failed)) if !failed.is_empty() => {
+                Ok(Some((failed, _))) if !failed.is_empty() => {
                     batch.commands = rest.unwrap_or(all);
                     return Err(batch.left(failed));
                 }
-                Ok(_) => batch.commands = all,
+                Ok(sent) => {
+                    have = sent.and_then(|(_, have)| have);
+                    batch.commands = all;
+                }
                 Err(fault) => {
                     batch.commands = all;
                     return Err(fault);
@@ -94,7 +103,11 @@ impl Single {
             self.unfollowed = is_due && self.place.fails_over();
         }
         if self.unfollowed {
-            followed(self.connected()?)?;
+            let mut followers = self.followers;
+            // The batch's mark, at least, was written by this connection.
+            let followed = followers.follow(self.connected()?, have, true);
+            self.followers = followers;
+            followed?;
             self.unfollowed = false;
         }
         batch.done();
@@ -118,6 +131,7 @@ impl Single {
         };
         let (mut connection, server) = ready().map_err(|error: RedisError| Fault::of(&error))?;
         self.fence = None;
+        self.followers = Followers::default();
         self.server = server;
         self.connection_id = redis::cmd("CLIENT").arg("ID").query(&mut connection).ok();
         self.connection = Some(connection);
@@ -166,13 +180,14 @@ impl Single {
         }))
     }
 
-    /// Sends `todo`, and tells which of it was not done.
+    /// Sends `todo`, and tells which of it was not done, and how many replicas have the
+    /// rest, where they were asked.
     fn send(
         &mut self,
         batch: &mut Batch,
         todo: &Commands,
         sign: Option<&str>,
-    ) -> Result<Vec<(usize, Fault)>, Fault> {
+    ) -> Result<Sent, Fault> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         begin(&mut buffer);
@@ -188,6 +203,7 @@ impl Single {
             count += 1;
         }
         exec(&mut buffer);
+        let asked = self.place.fails_over() && self.followers.ask(&mut buffer);
         let sent = self.connected()?.send_packed_command(&buffer);
         if buffer.capacity() <= 2 * KEEP {
             self.buffer = buffer;
@@ -195,7 +211,9 @@ impl Single {
         sent.map_err(|error| Fault::of(&error))?;
 
         let connection = self.connected()?;
-        let results = match transaction(connection, count)? {
+        let answer = transaction(connection, count)?;
+        let have = asked.then(|| Followers::answer(connection)).transpose()?;
+        let results = match answer {
             Ok(results) => results,
             Err(fault) => {
                 // Nothing of it was done.
@@ -204,7 +222,8 @@ impl Single {
             }
         };
         let indices: Vec<usize> = (0..todo.len()).collect();
-        failed(connection, todo, &indices, &results)
+        let failed = failed(connection, todo, &indices, &results)?;
+        Ok((failed, have))
     }
 
     pub(super) fn reached(&mut self, writer: Uuid) -> Result<Option<u64>, Fault> {
