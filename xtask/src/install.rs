@@ -105,6 +105,7 @@ impl Need {
             package("procps", "/usr/bin/top"),
             package("xauth", "/usr/bin/xauth"),
             package("rsyslog", "/usr/sbin/rsyslogd"),
+            package("rsyslog-openssl", "/usr/lib/*/rsyslog/lmnsd_ossl.so"),
             package("zstd", "/usr/bin/zstd"),
         ];
         const BENCH: &[Package] = &[

@@ -3,19 +3,22 @@
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Global;
-use super::place::{Place, parse_age};
+use super::moment::{self, Moment};
+use super::place::Place;
+use super::{Global, Misused};
 use crate::config::Config;
 use crate::export::Sink;
 use crate::export::jsonl::Jsonl;
 use crate::export::otlp::Otlp;
 use crate::export::syslog::Syslog;
-use crate::export::walk::{Progress, State, Walk};
+use crate::export::walk::{Positions, Progress, State, Walk};
+
+/// Bytes of an event's data that are brought, where nothing else is asked for.
+const DATA_LIMIT: usize = 64 << 10;
 
 /// Brings events to a central log store
 ///
@@ -42,18 +45,18 @@ pub struct Args {
     /// Certificates that a syslog server's must chain to [default: the system's]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Only sessions that opened within this time, such as 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = parse_age)]
-    since: Option<Duration>,
+    /// Begin with sessions that opened then: `7d` or `2h` ago, a date, or a time as 2026-11-30T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment::since)]
+    since: Option<Moment>,
     /// Go on with what is new, until interrupted
     #[arg(long)]
     follow: bool,
     /// Remember here how far it came, and go on from there
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Bytes of an event's data that are brought; syslog gets none
-    #[arg(long, value_name = "N", default_value_t = 65536)]
-    data_limit: usize,
+    /// Bytes of an event's data that are brought [default: 65536; syslog gets none]
+    #[arg(long, value_name = "N")]
+    data_limit: Option<usize>,
     #[command(flatten)]
     place: Place,
 }
@@ -69,11 +72,55 @@ enum To {
     Syslog,
 }
 
+impl Args {
+    /// An error where something is said that this destination would not heed.
+    fn check(&self) -> anyhow::Result<()> {
+        let is_tls = self
+            .address
+            .as_deref()
+            .is_some_and(|address| address.starts_with("tls://"));
+        let syslog = self.to == To::Syslog;
+        for (name, is_said, fits, of) in [
+            (
+                "--url",
+                self.url.is_some(),
+                self.to == To::Otlp,
+                "--to otlp",
+            ),
+            (
+                "--file",
+                self.file.is_some(),
+                self.to == To::Jsonl,
+                "--to jsonl",
+            ),
+            ("--address", self.address.is_some(), syslog, "--to syslog"),
+            (
+                "--ca",
+                self.ca.is_some(),
+                syslog && is_tls,
+                "--to syslog with an address tls://",
+            ),
+            (
+                "--data-limit",
+                self.data_limit.is_some(),
+                !syslog,
+                "--to otlp and --to jsonl",
+            ),
+        ] {
+            if is_said && !fits {
+                return Err(Misused::say(format!("{name} goes with {of}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Whatever kept it from being done.
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
+    args.check()?;
     let config = Config::load(global.config.as_deref())?;
     let mut sink: Box<dyn Sink> = match args.to {
         To::Jsonl => {
@@ -81,33 +128,35 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             Box::new(opened.context("opening the file for the lines (--file)")?)
         }
         To::Otlp => {
-            let url = args
-                .url
-                .as_deref()
-                .context("which collector? --url http://localhost:4318")?;
+            let url = args.url.as_deref();
+            let url =
+                url.ok_or_else(|| Misused::say("which collector? --url http://localhost:4318"))?;
             Box::new(Otlp::new(url)?)
         }
         To::Syslog => {
             let address = args.address.as_deref();
-            let address = address.context("which server? --address tls://logs.internal:6514")?;
+            let address = address
+                .ok_or_else(|| Misused::say("which server? --address tls://logs.internal:6514"))?;
             Box::new(Syslog::new(address, args.ca.as_deref())?)
         }
     };
-    let since = args.since.map(|since| {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        u64::try_from(now.saturating_sub(since).as_millis()).unwrap_or(u64::MAX)
-    });
     let state = State(args.state.clone());
-    let positions = state.load(&sink.name(), since)?;
+    let known = state.load(&sink.name())?;
+    if let (Some(_), Some(_), Some(path)) = (&known, args.since, &args.state) {
+        warn(&format!(
+            "--since is for the first time: {} says how far it came, and it goes on there",
+            path.display()
+        ));
+    }
+    let since = args.since.map(|Moment(ms)| ms);
+    let positions = known.unwrap_or_else(|| Positions::new(&sink.name(), since));
     let mut reader = args.place.open(&config)?;
     let mut bar = Bar::new();
     let walked = Walk {
         reader: &mut reader,
         sink: sink.as_mut(),
         state,
-        data_limit: args.data_limit,
+        data_limit: args.data_limit.unwrap_or(DATA_LIMIT),
         follow: args.follow,
         progress: &mut bar,
     }

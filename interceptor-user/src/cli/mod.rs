@@ -133,8 +133,22 @@ pub fn main() -> ExitCode {
             {
                 eprintln!("interceptor: {error:#}");
             }
-            ExitCode::FAILURE
+            match error.is::<Misused>() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
+    }
+}
+
+/// What is wrong with a command line beyond what its parser knows; exit code 2.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misused(String);
+
+impl Misused {
+    fn say(why: impl Into<String>) -> anyhow::Error {
+        Self(why.into()).into()
     }
 }
 

@@ -46,8 +46,10 @@ impl Window {
 
     /// An error where nothing can be inside.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        if let (Some(since), Some(until)) = (self.since, self.until) {
-            anyhow::ensure!(since <= until, "--since is later than --until");
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since > until
+        {
+            return Err(super::Misused::say("--since is later than --until"));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Exported, Whose};
 use super::{SendError, Sink};
-use crate::recorder::read::{Reader, StreamEntry};
+use crate::recorder::read::{Reader, StreamEntry, number};
 
 /// Sessions that are taken up at a time.
 const SESSIONS: usize = 200;
@@ -41,6 +41,18 @@ pub struct Positions {
     open: BTreeMap<String, Reached>,
 }
 
+impl Positions {
+    /// The beginning, or with the first session that opened then.
+    #[must_use]
+    pub fn new(to: &str, since_ms: Option<u64>) -> Self {
+        Self {
+            to: to.to_owned(),
+            sessions: format!("{}-0", since_ms.unwrap_or(0)),
+            open: BTreeMap::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Reached {
     /// The last entry that was brought.
@@ -48,27 +60,25 @@ struct Reached {
     whose: Whose,
 }
 
+/// The last entries of sessions that are brought.
+type Ends = BTreeMap<String, (u64, u64)>;
+
 /// Where positions are kept.
 #[derive(Clone, Debug)]
 pub struct State(pub Option<PathBuf>);
 
 impl State {
-    /// What is kept for this destination; the beginning where nothing is.
+    /// What is kept for this destination, where something is.
     ///
     /// # Errors
     /// When the file is another destination's, or none of ours.
-    pub fn load(&self, to: &str, since_ms: Option<u64>) -> anyhow::Result<Positions> {
-        let new = Positions {
-            to: to.to_owned(),
-            sessions: format!("{}-0", since_ms.unwrap_or(0)),
-            open: BTreeMap::new(),
-        };
+    pub fn load(&self, to: &str) -> anyhow::Result<Option<Positions>> {
         let Some(path) = &self.0 else {
-            return Ok(new);
+            return Ok(None);
         };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(new),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("reading {} (--state)", path.display()));
             }
@@ -82,7 +92,7 @@ impl State {
                 positions.to
             );
         }
-        Ok(positions)
+        Ok(Some(positions))
     }
 
     fn save(&self, positions: &Positions) -> anyhow::Result<()> {
@@ -136,15 +146,23 @@ pub struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Brings everything from `positions` on.
+    /// Brings everything from `positions` on. Without `follow`, up to what was there: of
+    /// sessions when it began, and of each session when it came to it; so it ends, however
+    /// much is recorded meanwhile.
     ///
     /// # Errors
     /// When recordings cannot be read, the destination refuses them for good, or it cannot be
     /// remembered how far it came.
     pub fn run(&mut self, mut positions: Positions) -> anyhow::Result<()> {
         let key = self.reader.key("sessions");
+        let mut ends = Ends::default();
+        let end = match self.follow {
+            true => None,
+            false => Some(number(&self.reader.last_id(&key)?)),
+        };
         loop {
-            let page = self.reader.after(&key, &positions.sessions, SESSIONS)?;
+            let mut page = self.reader.after(&key, &positions.sessions, SESSIONS)?;
+            page.retain(|entry| end.is_none_or(|end| number(&entry.id) <= end));
             for entry in &page {
                 if let Some(lost) = take_up(entry, &mut positions) {
                     self.progress.lost(&lost);
@@ -157,7 +175,7 @@ impl Walk<'_> {
             let sessions: Vec<String> = positions.open.keys().cloned().collect();
             let mut any = !page.is_empty();
             for session in sessions {
-                any |= self.session(&session, &mut positions)?;
+                any |= self.session(&session, &mut positions, &mut ends)?;
             }
             if !any {
                 if !self.follow {
@@ -169,8 +187,22 @@ impl Walk<'_> {
     }
 
     /// Brings what is new of a session; whether anything was.
-    fn session(&mut self, session: &str, positions: &mut Positions) -> anyhow::Result<bool> {
+    fn session(
+        &mut self,
+        session: &str,
+        positions: &mut Positions,
+        ends: &mut Ends,
+    ) -> anyhow::Result<bool> {
         let key = self.reader.session_key(session);
+        let end = match (self.follow, ends.get(session)) {
+            (true, _) => None,
+            (false, Some(end)) => Some(*end),
+            (false, None) => {
+                let end = number(&self.reader.last_id(&key)?);
+                ends.insert(session.to_owned(), end);
+                Some(end)
+            }
+        };
         let mut any = false;
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -187,7 +219,8 @@ impl Walk<'_> {
                 let each = (bytes / batch.len().max(1)).max(1);
                 let count = (BATCH_BYTES / each).clamp(1, BATCH);
                 let count = if batch.is_empty() { FEW } else { count };
-                let page = self.reader.after(&key, &after, count)?;
+                let mut page = self.reader.after(&key, &after, count)?;
+                page.retain(|entry| end.is_none_or(|end| number(&entry.id) <= end));
                 more = !page.is_empty();
                 for entry in page {
                     // What was small in the store may be large now; the rest is read again.
@@ -213,6 +246,7 @@ impl Walk<'_> {
             bytes = 0;
             if over {
                 positions.open.remove(session);
+                ends.remove(session);
             } else if let Some(reached) = positions.open.get_mut(session) {
                 reached.after = after;
             }

@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use interceptor_engine::chain::{Check, Head};
 use interceptor_engine::event::FlowTime;
 use interceptor_engine::replay::http::har::Har;
@@ -31,8 +31,8 @@ use interceptor_engine::replay::text::Style;
 use interceptor_engine::replay::{Pace, Raw, Timeline};
 
 use self::show::{Only, Show, Writer};
-use super::Global;
 use super::place::Place;
+use super::{Global, Misused};
 use crate::config::Config;
 use crate::recorder::read::{Pages, Reader, StreamEntry};
 use crate::recorder::seal::Identity;
@@ -85,7 +85,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
     /// Also show what masks hid, opened with this key (of `age-keygen`), in text and json
-    #[arg(long, value_name = "KEYFILE")]
+    #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["against", "to"])]
     unseal: Option<PathBuf>,
     /// Only this channel of an SSH session; of several terminals, the one to play
     #[arg(long, value_name = "N")]
@@ -132,15 +132,19 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         args.format
     };
     if args.channel.is_some() && !matches!(format, Format::Text | Format::Asciicast) {
-        bail!("--channel chooses what text and asciicast show");
+        return Err(Misused::say(
+            "--channel chooses what text and asciicast show",
+        ));
     }
     if args.follow && matches!(format, Format::Har | Format::Asciicast) {
-        return super::used_wrongly(&anyhow::anyhow!(
-            "--follow goes with --format text, json and sql: the others have an end"
+        return Err(Misused::say(
+            "--follow goes with --format text, json and sql: the others have an end",
         ));
     }
     if args.unseal.is_some() && !matches!(format, Format::Text | Format::Json) {
-        bail!("--unseal shows what masks hid in text and json alone");
+        return Err(Misused::say(
+            "--unseal shows what masks hid in text and json alone",
+        ));
     }
     let identity = args.unseal.as_deref().map(Identity::read).transpose()?;
     let in_time = args.speed.is_some() || format == Format::Text;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use interceptor_engine::replay::escape;
+use interceptor_engine::replay::json::quiet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -75,7 +76,7 @@ pub(super) fn kill(
         }
         if as_json {
             let told = json!({"session": session, "ended": error.is_none(), "error": error});
-            writeln!(out, "{told}")?;
+            writeln!(out, "{}", quiet(&told.to_string()))?;
         } else {
             match &error {
                 None => writeln!(out, "{session} is ended")?,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use interceptor_engine::replay::search::{Pattern, Where};
 use interceptor_engine::replay::{escape, table::cut};
 
+use super::super::Misused;
 use super::super::moment::Window;
 use super::super::search::{Bar, first_hit};
 use super::listing::{Listing, Session, Sought, any};
@@ -112,7 +113,8 @@ pub(super) fn show(
         .text
         .as_deref()
         .map(|text| Pattern::words(text, false))
-        .transpose()?;
+        .transpose()
+        .map_err(|error| Misused::say(format!("--text: {error}")))?;
     let mut listing = Listing::opened_in(list.window);
     let (mut shown, mut looked) = (0, 0);
     let bar = pattern.is_some().then(|| Bar::counting("sessions"));
