@@ -11,7 +11,7 @@
 
 /// Version of everything in this crate. Stands in [`Settings`]; pins of another
 /// version are not taken over.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
@@ -101,6 +101,16 @@ pub struct UnixLayout {
     pub user_ns: u32,
     /// That namespace's number.
     pub number: u32,
+    /// What a file's name stands for.
+    pub inode: u32,
+    /// The first of all names that stand for it.
+    pub aliases: u32,
+    /// A file's place among those.
+    pub alias: u32,
+    /// A task's place in the file system.
+    pub fs: u32,
+    /// The root folder of that.
+    pub root: u32,
     /// One, where all of the above is known.
     pub known: u32,
 }

@@ -1,14 +1,17 @@
 //! Whether a process of the same cgroup listens at a Unix socket's name.
 //!
-//! No hook says who listens, so the table of Unix sockets is read: the one that was bound
-//! to the very name, whose socket was born in this cgroup, and whose file still stands
-//! where its name says, folder by folder. A name in which a folder or a file became a link
-//! or another file is therefore not believed.
+//! No hook says who listens, so the table of Unix sockets is read. An abstract name is its
+//! socket's whole address. A file's is not: it may have been given other names since (OpenSSH
+//! binds its control socket by one, and links it to another). So for a path the sockets of
+//! this cgroup are asked by what names their file stands, each of which is followed to the
+//! root of who asks, folder by folder: none of them may be a link, since a link is no
+//! folder's and no socket's own name.
 //!
 //! Mounts are not followed: a socket on a file system that is mounted below the root (a
 //! tmpfs at `/run` or `/tmp`) is nobody's, since a link in front of the mount would not be
-//! seen. A task of the first user namespace cannot mount anything without being root, and
-//! one of another is answered with no.
+//! seen, and what is a path in one file system is another's in the next. A task of the first
+//! user namespace cannot mount anything without being root, and one of another is answered
+//! with no.
 //!
 //! What is left open: between this and the kernel's own look, a second thread may put
 //! something else in the name's place.
@@ -86,65 +89,147 @@ pub fn is_same(sk: u64, name: &UnixName, length: u32) -> bool {
     if length > SUN_PATH as u32 {
         return false;
     }
-    // A path whose start depends on where a process stands is nobody's.
-    let is_path = name[0] != 0;
-    if is_path && name[0] != b'/' {
-        return false;
-    }
-    let net = word(sk, layout.net);
-    let buckets = word(net, layout.buckets);
-    // SAFETY: no arguments.
-    let own = unsafe { bpf_get_current_cgroup_id() };
-    // What has no file counts as one that is there.
-    let (stored, unhashed, first) = if is_path {
-        (u64::from(length) + 3, 0, 0)
-    } else {
-        (u64::from(length) + 2, 1, BUCKETS / 2)
-    };
-    let mut bucket = buckets + first * 8;
-    let last = bucket + BUCKETS / 2 * 8;
-    let mut node = read::<u64>(bucket);
-    let mut found = 0;
     let Some(room) = UNIX_ROOM.get_ptr_mut(0) else {
         return false;
     };
     // SAFETY: this CPU's. Where the kernel lets another task run in between, the worst
     // that comes of it is what the last paragraph above says.
     let room = unsafe { &mut *room.cast::<Room>() };
+    let buckets = word(word(sk, layout.net), layout.buckets);
+    match name[0] {
+        0 => has_name(layout, room, buckets, name, length),
+        b'/' => has_file(layout, room, buckets, name, length),
+        // A path whose start depends on where a process stands is nobody's.
+        _ => false,
+    }
+}
+
+/// Where in the table of Unix sockets one stands.
+struct Place {
+    bucket: u64,
+    last: u64,
+    node: u64,
+}
+
+impl Place {
+    #[inline(always)]
+    fn first(buckets: u64, from: u64) -> Self {
+        let bucket = buckets + from * 8;
+        Self {
+            bucket,
+            last: bucket + BUCKETS / 2 * 8,
+            node: read::<u64>(bucket),
+        }
+    }
+
+    /// Goes on to the next bucket; whether there is one.
+    #[inline(always)]
+    fn next_bucket(&mut self) -> bool {
+        // Volatile, or the compiler counts for itself; of a number that it knows the
+        // verifier follows every value.
+        // SAFETY: a number of our own.
+        self.bucket = unsafe { (&raw const self.bucket).read_volatile() } + 8;
+        self.node = read::<u64>(self.bucket);
+        self.bucket < self.last
+    }
+}
+
+/// The id of the cgroup that a socket was born in.
+#[inline(always)]
+fn cgroup_of(layout: &UnixLayout, socket: u64) -> u64 {
+    let cgroup = word(word(socket, layout.cgroup), layout.node_of_cgroup);
+    word(cgroup, layout.id_of_node)
+}
+
+/// Whether a socket of this cgroup has an abstract name.
+#[inline(always)]
+fn has_name(
+    layout: &UnixLayout,
+    room: &mut Room,
+    buckets: u64,
+    name: &UnixName,
+    length: u32,
+) -> bool {
+    // SAFETY: no arguments.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    let stored = u64::from(length) + 2;
+    let mut place = Place::first(buckets, BUCKETS / 2);
+    let mut found = false;
     let mut steps = Counting(MaybeUninit::uninit());
     steps.begin(MOST);
     while steps.goes_on() {
-        if node == 0 {
-            // Volatile, or the compiler counts for itself; of a number that it knows the
-            // verifier follows every value.
-            // SAFETY: a number of our own.
-            bucket = unsafe { (&raw const bucket).read_volatile() } + 8;
-            if bucket >= last {
-                break;
+        if place.node == 0 {
+            if place.next_bucket() {
+                continue;
             }
-            node = read::<u64>(bucket);
-            continue;
+            break;
         }
-        let other = node - u64::from(layout.node);
-        node = read::<u64>(node);
+        let other = place.node - u64::from(layout.node);
+        place.node = read::<u64>(place.node);
         // Of nothing everything is zero, which is no name's length. One question of it all:
         // each one doubles what the verifier looks at.
         let address = word(other, layout.name);
         let long = u64::from(read::<u32>(address + u64::from(layout.name_length)));
-        let cgroup = word(word(other, layout.cgroup), layout.node_of_cgroup);
-        if (long ^ stored) | (word(cgroup, layout.id_of_node) ^ own) != 0 {
+        if (long ^ stored) | (cgroup_of(layout, other) ^ own) != 0 {
             continue;
         }
         fill(room, address + u64::from(layout.name_bytes) + 2, length);
-        let dentry = word(other, layout.dentry);
-        if !room.is(name) || word(dentry, layout.file_hashed) | unhashed == 0 {
-            continue;
+        if room.is(name) {
+            found = true;
+            break;
         }
-        found = dentry | unhashed;
-        break;
     }
     steps.end();
-    found != 0 && (!is_path || stands(layout, room, found, name, length))
+    found
+}
+
+/// Whether a path is one of the names of the file of a socket of this cgroup.
+#[inline(always)]
+fn has_file(
+    layout: &UnixLayout,
+    room: &mut Room,
+    buckets: u64,
+    name: &UnixName,
+    length: u32,
+) -> bool {
+    // SAFETY: no arguments, here and below.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    let task = unsafe { bpf_get_current_task() };
+    let root = word(word(task, layout.fs), layout.root);
+    let mut place = Place::first(buckets, 0);
+    // The names of one file, as far as they were looked at.
+    let mut alias = 0;
+    let mut found = false;
+    let mut steps = Counting(MaybeUninit::uninit());
+    steps.begin(MOST);
+    while steps.goes_on() {
+        if alias != 0 {
+            let file = alias - u64::from(layout.alias);
+            alias = read::<u64>(alias);
+            if word(file, layout.file_hashed) != 0 && stands(layout, room, file, root, name, length)
+            {
+                found = true;
+                break;
+            }
+            continue;
+        }
+        if place.node == 0 {
+            if place.next_bucket() {
+                continue;
+            }
+            break;
+        }
+        let other = place.node - u64::from(layout.node);
+        place.node = read::<u64>(place.node);
+        if cgroup_of(layout, other) != own {
+            continue;
+        }
+        // Of what has no file everything is zero.
+        let inode = word(word(other, layout.dentry), layout.inode);
+        alias = word(inode, layout.aliases);
+    }
+    steps.end();
+    found
 }
 
 /// Room for a name, and for a file's behind it: a path is put together from its end, and
@@ -174,9 +259,16 @@ impl Room {
     }
 }
 
-/// Whether the file of a socket stands where its name says, from the root on.
+/// Whether a file stands where a name says, from `root` on.
 #[inline(always)]
-fn stands(layout: &UnixLayout, room: &mut Room, dentry: u64, name: &UnixName, length: u32) -> bool {
+fn stands(
+    layout: &UnixLayout,
+    room: &mut Room,
+    file: u64,
+    root: u64,
+    name: &UnixName,
+    length: u32,
+) -> bool {
     let mut i = 0;
     while i < WORDS {
         // SAFETY: as in `is`.
@@ -188,18 +280,20 @@ fn stands(layout: &UnixLayout, room: &mut Room, dentry: u64, name: &UnixName, le
     }
     // As unknown as it will be in every later round.
     let mut at = length.wrapping_add(layout.known.wrapping_sub(1));
-    let mut file = dentry;
+    let mut file = file;
     let mut whole = false;
     let mut steps = Counting(MaybeUninit::uninit());
     steps.begin(DEEPEST);
     while steps.goes_on() {
-        let folder = word(file, layout.folder);
-        if folder == file {
+        if file == root {
             whole = true;
             break;
         }
+        let folder = word(file, layout.folder);
         let long = read::<u32>(file + u64::from(layout.file_length));
-        if long > LONGEST {
+        // The root of a file system that is mounted somewhere: what stands in front of it
+        // was not looked at.
+        if folder == file || long > LONGEST {
             break;
         }
         // With a slash in front of it; where there is no room for both, this is enormous.
@@ -218,12 +312,14 @@ fn stands(layout: &UnixLayout, room: &mut Room, dentry: u64, name: &UnixName, le
             to.write_volatile(b'/');
             bpf_probe_read_kernel(to.add(1).cast(), long, from as *const c_void);
         }
+        // Most files end here, with the first part that is another.
+        if !room.is(name) {
+            break;
+        }
         file = folder;
     }
     steps.end();
-    // A file system that is mounted somewhere ends before the name does: what stands in
-    // front of it was not looked at.
-    whole && at == 0 && room.is(name)
+    whole && at == 0
 }
 
 /// Puts the kernel's name at `from` into the room, zeros behind it.

@@ -181,19 +181,6 @@ pub fn with_credentials(sshd: &Sshd, _: &Place) -> Result<Value> {
     Ok(json!({ "targets": [target(sshd, &settings)] }))
 }
 
-/// The same, for agents that share connections: OpenSSH links the socket for that to
-/// another name than the one that it is bound to, which is not believed to be an agent's
-/// own.
-///
-/// # Errors
-/// None; it is a [`Plan`]'s.
-pub fn with_shared_connections(sshd: &Sshd, place: &Place) -> Result<Value> {
-    let mut config = with_credentials(sshd, place)?;
-    let record = json!({ "intercept": { "unix": { "default": "record" } } });
-    crate::daemon::merge(&mut config, &record);
-    Ok(config)
-}
-
 /// The server as a target, with other or further settings.
 #[must_use]
 pub fn target(sshd: &Sshd, settings: &Value) -> Value {

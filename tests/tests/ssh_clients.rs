@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::sshd::{Plan, Shared, Shell, with_shared_connections};
+use interceptor_tests::sshd::{Plan, Shared, Shell, with_credentials};
 
 const RULES: &str = r#"
 version: 1
@@ -21,7 +21,7 @@ rules:
 
 static SHELL: Shared = Shared::new(Plan {
     rules: RULES,
-    config: with_shared_connections,
+    config: with_credentials,
 });
 
 /// Bytes that no compression and no terminal leaves alone, the same each time.

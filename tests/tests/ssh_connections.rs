@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::agent::{Finished, Running};
 use interceptor_tests::daemon::SOON;
 use interceptor_tests::eventually;
-use interceptor_tests::sshd::{Plan, Shared, Shell, with_shared_connections};
+use interceptor_tests::sshd::{Plan, Shared, Shell, with_credentials};
 use interceptor_tests::tmux::Tmux;
 
 const RULES: &str = r#"
@@ -46,7 +46,7 @@ const MORE_RULES: &str = r#"
 static SHELL: Shared = Shared::with(
     Plan {
         rules: RULES,
-        config: with_shared_connections,
+        config: with_credentials,
     },
     "ClientAliveInterval 1\nClientAliveCountMax 2\nRekeyLimit 1M\nLogLevel DEBUG1\n\
      X11Forwarding yes\nX11UseLocalhost yes\n",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::sshd::{Plan, Shared, with_shared_connections};
+use interceptor_tests::sshd::{Plan, Shared, with_credentials};
 
 const RULES: &str = r#"
 version: 1
@@ -18,7 +18,7 @@ rules:
 
 static SHELL: Shared = Shared::new(Plan {
     rules: RULES,
-    config: with_shared_connections,
+    config: with_credentials,
 });
 
 #[test]

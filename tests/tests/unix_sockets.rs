@@ -248,6 +248,19 @@ if child == 0:
     print('child', reaches(path)); sys.stdout.flush(); os._exit(0)
 os.waitpid(child, 0)
 
+# Bound by one name and given another, as OpenSSH's control socket is.
+mux = socket.socket(socket.AF_UNIX); mux.bind(path + '.first'); mux.listen()
+os.link(path + '.first', path + '.second'); print('second', reaches(path + '.second'))
+os.unlink(path + '.first'); print('alone', reaches(path + '.second'))
+print('first', reaches(path + '.first'))
+os.rename(path + '.second', path + '.third'); print('renamed', reaches(path + '.third'))
+try:
+    os.link(other, path + '.stolen')
+except OSError:
+    os.symlink(other, path + '.stolen')
+print('stolen', reaches(path + '.stolen'))
+os.unlink(path + '.third'); os.symlink(other, path + '.third'); print('put', reaches(path + '.third'))
+
 print('other', reaches(other))
 link = path + '.link'; os.symlink(other, link); print('link', reaches(link))
 os.rename(folder, folder + '.moved'); os.symlink(folder + '.moved', folder)
@@ -304,6 +317,40 @@ fn a_link_in_front_of_a_mount_leads_to_nobodys_socket() {
     });
 }
 
+/// Binds a socket of its own at a path that is, within its file system, that of somebody
+/// else's in the host's.
+const INSIDE: &str = "
+import os, socket, sys
+other = sys.argv[1]
+os.makedirs('/dev/shm' + os.path.dirname(other))
+own = socket.socket(socket.AF_UNIX); own.bind('/dev/shm' + other); own.listen()
+try:
+    socket.socket(socket.AF_UNIX).connect(other); print('connected')
+except OSError as error:
+    print(error.errno)
+os.unlink('/dev/shm' + other)
+os.removedirs('/dev/shm' + os.path.dirname(other))
+";
+
+#[test]
+fn a_path_within_another_file_system_is_not_taken_for_the_hosts() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let there = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(there.path(), open.clone()).expect("a mode");
+    let other = there.path().join("inside");
+    let server = UnixListener::bind(&other).expect("a server");
+    std::fs::set_permissions(&other, open).expect("a mode");
+    House::test(&json!({}), |house| {
+        let name = other.display().to_string();
+        let done = house.python("socket-inside", INSIDE, &[&name])?.ok()?;
+        assert_eq!(done.stdout.trim(), "111");
+        server.set_nonblocking(true)?;
+        assert!(server.accept().is_err(), "somebody else's was reached");
+        Ok(())
+    });
+}
+
 #[test]
 fn by_default_an_agent_reaches_its_own_sockets_and_nobody_elses() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -323,6 +370,12 @@ fn by_default_an_agent_reaches_its_own_sockets_and_nobody_elses() {
             "pair pair",
             "datagram datagram",
             "child connected",
+            "second connected",
+            "alone connected",
+            "first 111",
+            "renamed connected",
+            "stolen 111",
+            "put 111",
             "other 111",
             "link 111",
             "folder 111",

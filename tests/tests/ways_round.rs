@@ -287,7 +287,7 @@ static ROWS: &[Row] = &[
     ]),
     row(
         "a source route of IPv4, and Fast Open; with `CAP_NET_RAW`",
-        Line("source-route {a4} 198.18.1.249:4000"),
+        Line("source-route {source} {a4} 198.18.1.249:4000"),
         &["set_option", "egress"],
         Frame4,
         Alert("option", "IP_OPTIONS"),

@@ -65,6 +65,11 @@ fn layout(shapes: &Shapes<'_>) -> Option<UnixLayout> {
         cred: at("task_struct", &["cred"])?,
         user_ns: at("cred", &["user_ns"])?,
         number: at("user_namespace", &["ns", "inum"])?,
+        inode: at("dentry", &["d_inode"])?,
+        aliases: at("inode", &["i_dentry", "first"])?,
+        alias: at("dentry", &["d_u", "d_alias"]).or_else(|| at("dentry", &["d_alias"]))?,
+        fs: at("task_struct", &["fs"])?,
+        root: at("fs_struct", &["root", "dentry"])?,
         known: 1,
     })
 }

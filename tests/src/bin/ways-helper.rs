@@ -131,8 +131,10 @@ fn act(words: &[&str], kept: &mut Vec<Kept>) -> Result<String> {
             set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header)?;
             fast_open(&socket, to.parse()?)
         }
-        ["source-route", hop, to] => {
+        ["source-route", source, hop, to] => {
             let socket = stream(to.parse()?)?;
+            // Or the hook gives it one on loopback, from where no such route leads.
+            socket.bind(&source.parse::<SocketAddr>()?.into())?;
             set(
                 &socket,
                 libc::IPPROTO_TCP,
