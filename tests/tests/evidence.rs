@@ -255,6 +255,29 @@ fn a_cut_tail_and_a_deleted_recording_are_found() -> Result<()> {
     })
 }
 
+/// The list of sessions is no recording, and still must not say another agent.
+#[test]
+fn an_opening_that_is_listed_under_another_name_is_found() -> Result<()> {
+    WORLD.test(|world| {
+        let session = a_session(world, "culprit")?;
+        let mut store = Store::of(world)?;
+        let listed = store.entries(SESSIONS)?;
+        let is_it =
+            |entry: &Entry| text(entry, "session") == session && text(entry, "event") == "open";
+        let mut open = listed.into_iter().find(is_it).context("no opening")?;
+        assert_eq!(store.unlist(is_it)?, 1);
+        set(&mut open, "agent", b"somebody-else");
+        let mut add = redis::cmd("XADD");
+        add.arg(SESSIONS).arg("*");
+        for (name, value) in &open.1 {
+            add.arg(name).arg(value);
+        }
+        add.exec(&mut store.0)?;
+        assert_eq!(found(world, &session)?, [("listed".to_owned(), None)]);
+        Ok(())
+    })
+}
+
 /// Who holds Redis and not the key makes everything anew that can be.
 #[test]
 fn a_chain_that_was_made_anew_is_found_by_the_signatures() -> Result<()> {

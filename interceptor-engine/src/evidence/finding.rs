@@ -119,13 +119,11 @@ pub enum What {
     /// A recording is there and `sessions` does not say that it began.
     #[error("its opening is missing in `sessions`")]
     NotListed,
-    /// The opening in `sessions` says something else than the recording.
-    #[error("its {event} in `sessions` has another `{field}` than the recording")]
+    /// The opening or the close in `sessions` says something else than the recording.
+    #[error("`sessions` says something else of its {event} than the recording")]
     Listed {
-        /// `opening` or `close`.
+        /// `open` or `close`.
         event: &'static str,
-        /// The field.
-        field: String,
     },
     /// The close is not signed.
     #[error("its close in `sessions` is not signed")]

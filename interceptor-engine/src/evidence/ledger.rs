@@ -10,6 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::finding::{Finding, Place, What};
+use super::listing::{self, Listing};
 use super::statement::{Ed25519, Line, PublicKey, Signed, State};
 use crate::chain::{Head, number};
 
@@ -30,6 +31,9 @@ pub struct Expected {
     pub is_listed: bool,
     /// Its close, where that is there.
     pub close: Option<Close>,
+    /// What its openings and closes say there; more than one each only where somebody
+    /// wrote there who records nothing.
+    pub(super) listings: [Vec<Listing>; 2],
     /// What was signed, by the number of events.
     pub heads: Vec<Signature>,
     /// It was taken out of the store by intention, which was signed.
@@ -234,6 +238,29 @@ impl Ledger {
                 chain: Head::from_hex(text("chain").as_bytes()),
                 is_signed: believed,
             });
+        }
+    }
+
+    /// Keeps what an opening or close says, to be compared with the recording.
+    pub fn listed(&mut self, fields: &[(String, Vec<u8>)]) {
+        let text = |wanted: &str| {
+            let found = fields.iter().find(|(name, _)| name == wanted);
+            found.map_or("", |(_, value)| std::str::from_utf8(value).unwrap_or(""))
+        };
+        let which = match text("event") {
+            "open" => 0,
+            "close" => 1,
+            _ => return,
+        };
+        let Ok(session) = Uuid::try_parse(text("session")) else {
+            return;
+        };
+        let expected = self.sessions.entry(session).or_default();
+        let listing = listing::of_entry(fields);
+        if let Some(known) = expected.listings.get_mut(which)
+            && !known.contains(&listing)
+        {
+            known.push(listing);
         }
     }
 

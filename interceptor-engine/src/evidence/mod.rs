@@ -8,6 +8,7 @@
 //! * [`statement`] is what is signed, byte by byte;
 //! * [`ledger`] reads all statements of a store, and finds those that are missing or
 //!   were made by somebody else;
+//! * [`listing`] compares what `sessions` says of a session with the recording;
 //! * [`session`] checks one recording against the chain and what was signed of it;
 //! * [`finding`] is what they find.
 //!
@@ -16,6 +17,7 @@
 
 pub mod finding;
 pub mod ledger;
+mod listing;
 pub mod session;
 pub mod statement;
 

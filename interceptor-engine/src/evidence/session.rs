@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::finding::{Finding, Place, What, Witness};
 use super::ledger::Expected;
+use super::listing::{self, Listing};
 use crate::chain::{Broken, Check, Fault, Fields, Hasher, Head, number};
 use crate::event::opened_ms;
 use crate::replay::Raw;
@@ -26,6 +27,10 @@ pub struct SessionCheck<'a> {
     /// Of the last entry's ID.
     last_ms: u64,
     is_closed: bool,
+    /// Names of agent and target, as the opening has them.
+    names: [String; 2],
+    /// The opening or close that `sessions` says something else of.
+    mislisted: Option<&'static str>,
     /// The entry that does not fit.
     held: Option<Held>,
     finding: Option<Finding>,
@@ -64,6 +69,8 @@ impl<'a> SessionCheck<'a> {
             signed: 0,
             last_ms: 0,
             is_closed: false,
+            names: Default::default(),
+            mislisted: None,
             held: None,
             finding: None,
         }
@@ -106,11 +113,31 @@ impl<'a> SessionCheck<'a> {
             Some(What::NoEvent("its `at` is not a number"))
         };
         self.is_closed = kind == b"close";
+        let [open, close] = &self.expected.listings;
+        match kind {
+            b"open" => self.compare_listing(raw.clone(), "open", open),
+            b"close" => self.compare_listing(raw.clone(), "close", close),
+            _ => {}
+        }
         match what {
             Some(what) => self.found(seq, id, &raw, what),
             None => self.compare(id, &raw),
         }
         self.finding.is_none()
+    }
+
+    /// Compares an opening or close with what `sessions` says of it.
+    fn compare_listing(&mut self, raw: Raw, name: &'static str, listed: &[Listing]) {
+        let Ok(event) = raw.read() else { return };
+        if name == "open" {
+            let text = |name| event.meta.get(name).map(listing::flat);
+            self.names = [text("agent"), text("target")].map(Option::unwrap_or_default);
+        }
+        let [agent, target] = &self.names;
+        let own = listing::of_event(&event, agent, target);
+        if listed.iter().any(|listed| *listed != own) {
+            self.mislisted.get_or_insert(name);
+        }
     }
 
     /// Compares the chain with what was signed of so many events.
@@ -274,7 +301,7 @@ impl<'a> SessionCheck<'a> {
             }
             Some(close) if !close.is_signed => Some(What::Unsigned),
             _ if !expected.is_listed => Some(What::NotListed),
-            _ => None,
+            _ => self.mislisted.map(|event| What::Listed { event }),
         };
         if let Some(what) = what {
             self.found_at(None, None, None, what);

@@ -608,3 +608,55 @@ fn which_of_event_and_chain_value_was_changed_is_told() {
         );
     }
 }
+
+/// What stands in `sessions` of the scene's opening or close.
+fn listing(scene: &Scene, event: &str, agent: &str) -> Vec<(String, Vec<u8>)> {
+    let line = match event {
+        "open" => "line 0".to_owned(),
+        _ => format!("line {}", scene.entries.len() - 1),
+    };
+    let fields = [
+        ("event", event),
+        ("session", &SESSION.to_string()),
+        ("host", "h"),
+        ("agent", agent),
+        ("run", "run-1"),
+        ("line", &line),
+        ("signed_at", "then"),
+    ];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    fields.to_vec()
+}
+
+#[test]
+fn what_the_list_says_of_a_session_is_what_the_recording_says() {
+    let scene = Scene::of(6);
+    let check_listed = |listed: &[Vec<(String, Vec<u8>)>]| {
+        let mut ledger = ledger(pinned(), &scene.host.stated);
+        for fields in listed {
+            ledger.listed(fields);
+        }
+        let outcome = check(&scene.entries, ledger.session(SESSION).unwrap());
+        outcome.finding.map(|finding| finding.what)
+    };
+    let (open, close) = (listing(&scene, "open", ""), listing(&scene, "close", ""));
+    assert_eq!(check_listed(&[open.clone(), close.clone()]), None);
+    // After a crash, one stands there twice.
+    assert_eq!(check_listed(&[close.clone(), open.clone(), close]), None);
+    for event in ["open", "close"] {
+        let other = listing(&scene, event, "somebody-else");
+        let found = Some(What::Listed { event });
+        // Beside the right one, too, whichever comes first.
+        assert_eq!(check_listed(&[other.clone()]), found);
+        let right = listing(&scene, event, "");
+        assert_eq!(check_listed(&[right.clone(), other.clone()]), found);
+        assert_eq!(check_listed(&[other, right]), found);
+    }
+    let mut more = open;
+    more.push(("verdict".to_owned(), b"allow".to_vec()));
+    assert_eq!(
+        check_listed(&[more]),
+        Some(What::Listed { event: "open" }),
+        "a field that the opening does not have"
+    );
+}

@@ -249,6 +249,7 @@ impl Verifier {
             self.after.clone_from(&last.id);
             for entry in &page {
                 self.ledger.entry(&entry.id, |name| entry.text(name));
+                self.ledger.listed(&entry.fields);
                 if self.agent.is_some()
                     && entry.text("event") == "open"
                     && Some(entry.text("agent")) == self.agent
