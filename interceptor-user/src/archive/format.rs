@@ -31,8 +31,10 @@ const MAGIC: &[u8] = b"interceptor-archive";
 
 /// Redis holds no longer string.
 const LONGEST: u64 = 512 << 20;
-/// Parts of a record, at most.
+/// Parts of a record, at most, and what they may take together: no event has more than one
+/// string of the longest kind, and what else it has is small beside it.
 const MOST: u64 = 4096;
+const LARGEST: u64 = LONGEST + (64 << 20);
 /// zstd's own default; recordings are text.
 const LEVEL: i32 = 3;
 /// Memory that a frame may ask of its reader, as a power of two.
@@ -424,11 +426,13 @@ impl<R: Read> Reader<R> {
             return Err(Fault::Shape.into());
         }
         let mut parts = Vec::new();
+        let mut room = LARGEST;
         for _ in 0..count {
             let len = self.number(b'$')?;
-            if len > LONGEST {
+            if len > LONGEST || len > room {
                 return Err(Fault::Shape.into());
             }
+            room -= len;
             let mut part = Vec::new();
             // Grows with what comes, not with what is said.
             let read = (&mut self.input).take(len + 2).read_to_end(&mut part);

@@ -138,8 +138,8 @@ impl Identity {
     }
 
     /// The recipient that this one opens for.
-    #[must_use]
-    pub fn recipient(&self) -> Recipient {
+    #[cfg(test)]
+    fn recipient(&self) -> Recipient {
         Recipient(self.public)
     }
 }
