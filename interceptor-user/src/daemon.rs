@@ -338,6 +338,8 @@ fn retention(house: &House) -> anyhow::Result<Arc<Figures>> {
         url: url_to_read(None, recorder, &house.config.runtime_dir)?,
         prefix: recorder.prefix.clone(),
         host: house.host.clone(),
+        state_dir: house.config.state_dir.clone(),
+        trusted_keys: recorder.evidence.trusted_keys.clone(),
         recorder: house.recorder.clone(),
         figures: Arc::clone(&figures),
         life: Arc::clone(&house.life),

@@ -47,7 +47,9 @@ impl Scene {
         say(&recorder, talker.open()).await;
         say(&recorder, talker.command()).await;
         task.close(SOON).await?;
-        let config = json!({ "recorder": { "redis": store.url() } });
+        // Whoever removes recordings signs that with the host's key.
+        let state = store.place.path("state");
+        let config = json!({ "recorder": { "redis": store.url() }, "state_dir": state });
         store.place.file("interceptor.yaml", &config.to_string())?;
         Ok(Self {
             store,
@@ -164,14 +166,12 @@ async fn sessions_leave_redis_and_come_back_as_they_were() -> Result<()> {
     assert!(done(&sha)?.starts_with(&removed.text("sha256")));
 
     // What verifies recordings tells this from a loss.
-    let state = scene.store.place.path("state");
-    let config = json!({ "recorder": { "redis": scene.store.url() }, "state_dir": state });
-    scene
-        .store
-        .place
-        .file("interceptor.yaml", &config.to_string())?;
     let told = scene.ask(&["verify", "--all"])?;
-    assert!(told.contains("was removed by archive"), "{told}");
+    assert!(told.contains("5 removed: as recorded"), "{told}");
+    let signed = removed.text("heads");
+    assert!(signed.ends_with(" removed\n"), "{signed}");
+    let told = scene.ask(&["verify", &removed.text("session")])?;
+    assert!(told.contains("removed, as a host signed"), "{told}");
     let verified = scene.ask(&["verify", "--all", "--archive", &folder, "--json"])?;
     assert!(
         verified.contains(&scene.closed[4]) || verified.contains("\"sessions\":5"),
@@ -335,6 +335,39 @@ async fn nothing_leaves_redis_that_is_not_whole_in_the_archive() -> Result<()> {
     let file = scene.store.place.file("file", "")?;
     let told = scene.run(&["archive", "--all", "--to", file.to_str().context("path")?])?;
     assert!(!told.status.success());
+
+    // Nobody who could sign it: nothing is removed, and all may be archived.
+    let others = json!({ "recorder": { "redis": scene.store.url() }, "state_dir": "/nowhere" });
+    let others = scene.store.place.file("other.yaml", &others.to_string())?;
+    let elsewhere = |arguments: &[&str]| -> Result<Output> {
+        let mut command = Command::new(program()?);
+        command.arg("--config").arg(&others).args(arguments);
+        Ok(command.output()?)
+    };
+    let told = elsewhere(&["archive", "--session", &scene.closed[3], "--to", &folder])?;
+    assert!(
+        !told.status.success() && said(&told).contains("--keep"),
+        "{}",
+        said(&told)
+    );
+    assert_eq!(scene.entries(&scene.closed[3])?.len(), 22);
+    done(&elsewhere(&[
+        "archive",
+        "--session",
+        &scene.closed[3],
+        "--to",
+        &folder,
+        "--keep",
+    ])?)?;
+    let by_url = [
+        "archive",
+        "--all",
+        "--to",
+        &folder,
+        "--redis",
+        &scene.store.url(),
+    ];
+    assert!(said(&scene.run(&by_url)?).contains("--keep"));
 
     // The others go.
     let told = scene.run(&["archive", "--all", "--to", &folder])?;

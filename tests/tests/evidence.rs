@@ -452,6 +452,199 @@ fn a_key_is_rotated_while_the_daemon_runs_and_old_recordings_stay_right() -> Res
     })
 }
 
+/// Who can write to Redis can delete a recording, and cannot sign that it may be gone.
+#[test]
+fn a_removal_is_believed_that_the_host_signed_and_no_other() -> Result<()> {
+    alone(&plan(), |world| {
+        let archive = world.place.path("archive");
+        let archive = archive.to_str().context("a path that is no text")?;
+        let removed = a_session(world, "removed")?;
+        let taken = a_session(world, "taken")?;
+        world
+            .daemon
+            .ask(&["archive", "--session", &removed, "--to", archive])?;
+        let mut store = Store::of(world)?;
+        assert_eq!(store.session(&removed)?.len(), 0);
+        assert_eq!(found(world, &removed)?, []);
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!((status, &said["removed"]), (0, &json!(1)), "{said}");
+
+        // All that a removal says, of another session, but the signature.
+        let events = store.session(&taken)?;
+        let chain = text(events.last().context("no events")?, "chain").to_owned();
+        store.replace(&key(&taken), &[])?;
+        let count = events.len().to_string();
+        let lied = [
+            ("event", "removed"),
+            ("session", taken.as_str()),
+            ("host", "proxy"),
+            ("by", "retention"),
+            ("events", count.as_str()),
+            ("chain", chain.as_str()),
+        ];
+        let mut add = redis::cmd("XADD");
+        add.arg(SESSIONS).arg("*");
+        for (name, value) in lied {
+            add.arg(name).arg(value);
+        }
+        add.exec(&mut store.0)?;
+        assert_eq!(found(world, &taken)?, [("removal".to_owned(), None)]);
+        store.replace(&key(&taken), &events)?;
+        store
+            .unlist(|entry| text(entry, "event") == "removed" && text(entry, "host") == "proxy")?;
+        assert_eq!(found(world, &taken)?, []);
+
+        // What came back is expected to be there again.
+        world
+            .daemon
+            .ask(&["archive", "restore", &removed, "--from", archive])?;
+        assert_eq!(found(world, &removed)?, []);
+        let since = world
+            .daemon
+            .ask(&["verify", "--since", "2026-01-01T00:00:00Z"])?;
+        assert!(since.contains("as recorded"), "{since}");
+        store.replace(&key(&removed), &[])?;
+        assert_eq!(found(world, &removed)?, one("gone", 0));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_beginning_that_retention_cut_off_is_right_and_a_longer_one_is_not() -> Result<()> {
+    let plan = Plan {
+        config: |postgres, place| {
+            let Value::Object(mut config) = one_target(postgres, place) else {
+                return Value::Null;
+            };
+            let recorder = json!({
+                "evidence": { "heads_every": "100ms" },
+                "retention": { "age": "2s", "every": "1s" },
+            });
+            config.insert("recorder".to_owned(), recorder);
+            Value::Object(config)
+        },
+        ..Plan::default()
+    };
+    alone(&plan, |world| {
+        a_session(world, "old")?;
+        let mut store = Store::of(world)?;
+        let is_trimmed = |entry: &Entry| text(entry, "event") == "trimmed";
+        eventually("the beginning to go", SOON, || {
+            Ok(store.entries(SESSIONS)?.iter().any(is_trimmed))
+        })?;
+        a_session(world, "new")?;
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 0, "{said}");
+        let listed = store.entries(SESSIONS)?;
+        let line = listed.iter().find(|entry| is_trimmed(entry));
+        let said = text(line.context("no line")?, "heads").to_owned();
+        assert!(said.starts_with("trimmed "), "{said}");
+
+        // Somebody takes what says so, and writes that it may be gone.
+        assert!(store.unlist(is_trimmed)? >= 1);
+        redis::cmd("XADD")
+            .arg(SESSIONS)
+            .arg("*")
+            .arg(&["event", "trimmed", "host", "proxy", "by", "retention"])
+            .exec(&mut store.0)?;
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 1, "{said}");
+        let findings = said["findings"].as_array().context("no findings")?;
+        let words: Vec<&str> = findings.iter().filter_map(|f| f["what"].as_str()).collect();
+        assert!(words.contains(&"trimmed"), "{said}");
+        assert!(words.contains(&"statements"), "{said}");
+        Ok(())
+    })
+}
+
+/// Where a daemon is killed between signing and writing to its spool, the statement is
+/// there and its events are nowhere. Made by hand out of what one leaves that is killed a
+/// moment later: the last frame is taken out of its spool.
+#[test]
+fn what_a_killed_daemon_signed_and_did_not_record_is_taken_back() -> Result<()> {
+    alone(&plan(), |world| {
+        a_session(world, "before")?;
+        world.redis.hang()?;
+        let state = world.place.path("state");
+        let journal = state.join("evidence").join("statements");
+        let closed = || -> Result<Option<Value>> {
+            let text = std::fs::read_to_string(&journal)?;
+            let lines = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            let lines: Vec<Value> = lines.collect();
+            let is_it = |line: &&Value| {
+                let body = line["body"].as_str().unwrap_or_default();
+                body.ends_with(" closed\n")
+            };
+            Ok(lines.iter().rev().find(is_it).cloned())
+        };
+        let before = closed()?;
+        world
+            .agent("victim")
+            .psql(world.postgres.port, SCRIPT)?
+            .ok()?;
+        eventually("the close to be signed", SOON, || Ok(closed()? != before))?;
+        world.daemon.kill()?;
+        let last = closed()?.context("no close")?;
+        let signature = last["signature"].as_str().context("no signature")?;
+        let number = last["number"].as_u64().context("no number")?;
+
+        // The frame that has it, and what came behind.
+        let mut cut = 0;
+        for folder in std::fs::read_dir(state.join("spool"))? {
+            let folder = folder?.path();
+            if !folder.is_dir() {
+                continue;
+            }
+            for file in std::fs::read_dir(&folder)? {
+                let path = file?.path();
+                let mut bytes = std::fs::read(&path)?;
+                let find = |bytes: &[u8], what: &[u8]| {
+                    bytes.windows(what.len()).position(|some| some == what)
+                };
+                let Some(at) = find(&bytes, signature.as_bytes()) else {
+                    continue;
+                };
+                let begins = |bytes: &[u8]| bytes.windows(4).rposition(|some| some == b"ICF1");
+                let frame = begins(&bytes[..at]).context("no frame")?;
+                bytes[frame..].fill(0);
+                std::fs::write(&path, &bytes)?;
+                cut += 1;
+            }
+        }
+        assert_eq!(cut, 1, "the spool has the statement once");
+        // Nor was it told that these are delivered.
+        let signed = std::fs::read_to_string(&journal)?;
+        let end = signed.find(signature).context("not in the journal")?;
+        let end = end + signed[end..].find('\n').context("no end")? + 1;
+        std::fs::write(&journal, &signed[..end])?;
+
+        world.redis.resume()?;
+        world.daemon.restart()?;
+        a_session(world, "after")?;
+        let mut said = Value::Null;
+        eventually("all to be right", SOON, || {
+            let status;
+            (said, status) = verify(world, &["--all"])?;
+            Ok(status == 0)
+        })
+        .with_context(|| said.to_string())?;
+        let told = format!("took back what its statement {number} says");
+        assert!(said["notes"].to_string().contains(&told), "{said}");
+
+        // Without the line that takes it back, it says what was signed.
+        let mut store = Store::of(world)?;
+        assert!(store.unlist(|entry| text(entry, "heads").contains("void "))? >= 1);
+        let (said, status) = verify(world, &["--all"])?;
+        assert_eq!(status, 1, "{said}");
+        let victim = world.records()?.only_session_of("victim")?.0;
+        let findings = said["findings"].as_array().context("no findings")?;
+        assert!(findings.iter().any(|f| f["session"] == victim), "{said}");
+        Ok(())
+    })
+}
+
 /// Without a word, and with events on their way.
 #[test]
 fn a_daemon_that_is_killed_leaves_no_hole_among_its_statements() -> Result<()> {

@@ -151,3 +151,48 @@ async fn without_its_archive_nothing_goes() -> Result<()> {
     assert_eq!(left(&store, &closed)?, 3);
     daemon.never_panicked()
 }
+
+/// One that cannot go is told of once, and keeps nobody else from going.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_differs_from_its_archive_stays_and_the_others_go() -> Result<()> {
+    let (store, closed, _) = scene(4, 5).await?;
+    let archive = store.place.path("archive");
+    let place = Place::new()?;
+    let config = json!({ "archive_to": archive, "age": "1h", "every": "1s" });
+    let daemon = daemon(&place, &store, &config)?;
+    // Its archive has all of it, and then somebody takes an event out of the store.
+    let differs = &closed[0];
+    daemon.ask(&["archive", "--session", differs, "--keep"])?;
+    let key = format!("interceptor:session:{{{differs}}}");
+    let mut reader = store.reader()?;
+    let third = reader.after(&key, "0-0", 3)?.pop().expect("a third event");
+    store.run(&["XDEL", &key, &third.id])?;
+    let retention = json!({ "archive_to": archive, "age": "1s", "every": "1s" });
+    let text = std::fs::read_to_string(daemon.config())?;
+    let mut whole: Value = serde_json::from_str(&text)?;
+    whole["recorder"]["retention"] = retention;
+    std::fs::write(daemon.config(), whole.to_string())?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        daemon.restart()?;
+        // The lease of the one before.
+        store.run(&["DEL", "interceptor:retention"])?;
+        eventually("the others to go", SOON, || {
+            let mut left = 0;
+            for session in &closed {
+                let key = reader.session_key(session);
+                left += usize::from(reader.has(&key)?);
+            }
+            Ok(left == 1)
+        })?;
+        std::thread::sleep(Duration::from_secs(3));
+        Ok(())
+    })?;
+    assert!(reader.has(&key)?, "it stays");
+    // The alert goes with what is older than a second; the log has the same words.
+    let log = daemon.server().log();
+    let is_it = |line: &&str| line.contains("retention leaves one") && line.contains(differs);
+    let told: Vec<&str> = log.lines().filter(is_it).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("compare them"), "{told:?}");
+    daemon.never_panicked()
+}

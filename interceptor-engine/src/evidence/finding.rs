@@ -125,6 +125,15 @@ pub enum What {
         /// `open` or `close`.
         event: &'static str,
     },
+    /// It was removed, and no host signed that.
+    #[error("`sessions` says that {told} removed it, and no host signed that")]
+    Removal {
+        /// Who, and where it is now.
+        told: String,
+    },
+    /// The beginning of `sessions` was taken away, and no host signed that.
+    #[error("`sessions` says that its beginning was taken away, and no host signed that")]
+    Trimmed,
     /// The close is not signed.
     #[error("its close in `sessions` is not signed")]
     Unsigned,
@@ -219,6 +228,8 @@ impl What {
             Self::NoClose => "no_close",
             Self::NotListed => "not_listed",
             Self::Listed { .. } => "listed",
+            Self::Removal { .. } => "removal",
+            Self::Trimmed => "trimmed",
             Self::Unsigned => "unsigned",
             Self::NoStatement(_) => "no_statement",
             Self::Signature { .. } => "signature",

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::finding::{Finding, Place, What};
 use super::listing::{self, Listing};
-use super::statement::{Ed25519, Line, PublicKey, Signed, State};
+use super::statement::{
+    Ed25519, Line, PublicKey, SessionHead, Signed, State, Trimmed, Void, is_name,
+};
 use crate::chain::{Head, number};
 
 /// Whose keys are believed.
@@ -36,21 +38,52 @@ pub struct Expected {
     pub(super) listings: [Vec<Listing>; 2],
     /// What was signed, by the number of events.
     pub heads: Vec<Signature>,
-    /// It was taken out of the store by intention, which was signed.
-    pub is_removed: bool,
-    /// The same, which was not signed: what it was then.
-    pub removal: Option<Removal>,
+    /// When it was taken out of the store by intention and brought back: what was
+    /// signed of that.
+    moves: Vec<Move>,
+    /// The same, as nobody signed it: who did it, and where it is now.
+    pub removal: Option<String>,
 }
 
-/// A removal that stands in `sessions` and is not signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removal {
-    /// How many events there were.
-    pub events: u64,
-    /// The chain's value after them.
-    pub chain: Option<Head>,
-    /// Who did it, and where it is now.
-    pub told: String,
+/// A removal or return that was signed.
+#[derive(Clone, Debug)]
+struct Move {
+    host: Arc<str>,
+    number: u64,
+    at: String,
+    head: SessionHead,
+}
+
+impl Move {
+    /// Whether this is the later one. A host numbers what it signs; between two, their
+    /// clocks have to say it.
+    fn is_after(&self, other: &Self) -> bool {
+        // 05.5Z is after 05Z.
+        let clock = |at: &Self| at.at.trim_end_matches('Z').to_owned();
+        if self.host == other.host {
+            self.number > other.number
+        } else {
+            clock(self) > clock(other)
+        }
+    }
+}
+
+impl Expected {
+    fn sign(&mut self, signature: Signature) {
+        // Mostly they come in order.
+        let after = |known: &Signature| known.events <= signature.events;
+        let at = self.heads.partition_point(after);
+        self.heads.insert(at, signature);
+    }
+
+    /// Where a believed host says that it was taken out of the store, and none that it
+    /// was brought back: what it was then.
+    #[must_use]
+    pub fn removed(&self) -> Option<SessionHead> {
+        let moves = self.moves.iter();
+        let last = moves.reduce(|last, next| if next.is_after(last) { next } else { last })?;
+        (last.head.state == State::Removed).then_some(last.head)
+    }
 }
 
 /// A close in `sessions`.
@@ -90,15 +123,19 @@ pub enum Note {
         /// Its first key.
         key: PublicKey,
     },
-    /// A recording was taken out of the store, and nobody signed that.
+    /// A host took back what it had signed.
     #[error(
-        "session {session} was removed by {by}; who can write to the store can say so, and its archive proves it"
+        "{host} took back what its statement {number} says of session {session}: it was killed before all that it had signed was on record, and that is {events} events"
     )]
-    Removed {
+    Void {
+        /// The host.
+        host: String,
+        /// The statement.
+        number: u64,
         /// The session.
         session: Uuid,
-        /// Who did it, and where it is now.
-        by: String,
+        /// How many there are.
+        events: u64,
     },
     /// Two statements have the same number.
     #[error(
@@ -123,6 +160,10 @@ struct Host {
     statements: Vec<Known>,
     /// Numbers of statements that are there and cannot be believed.
     bad: BTreeSet<u64>,
+    /// Its statements up to this one were taken away by intention, and that was signed.
+    trimmed: Option<(u64, Head)>,
+    /// What it took back: how many events there really are.
+    voids: BTreeMap<(u64, Uuid), u64>,
 }
 
 /// What is kept of a statement.
@@ -135,6 +176,22 @@ struct Known {
 }
 
 impl Host {
+    fn in_order(&self) -> Vec<&Known> {
+        let mut statements: Vec<&Known> = self.statements.iter().collect();
+        statements.sort_by_key(|known| known.number);
+        statements
+    }
+
+    /// Whether the statement before this one is among `all`, or went by intention.
+    fn follows(&self, known: &Known, all: &HashSet<(u64, Head)>) -> bool {
+        let before = known.number.saturating_sub(1);
+        let went = self.trimmed.is_some_and(|(number, _)| before < number);
+        went || match before {
+            0 => known.previous == Head::START,
+            _ => all.contains(&(before, known.previous)),
+        }
+    }
+
     /// What is missing between two numbers, both among them, where none is believed: all,
     /// or what lies between those that were told as bad.
     fn holes(&self, from: u64, to: u64, are_told: bool) -> Vec<(u64, u64)> {
@@ -161,8 +218,6 @@ pub struct Ledger {
     hosts: BTreeMap<Arc<str>, Host>,
     sessions: BTreeMap<Uuid, Expected>,
     findings: Vec<Finding>,
-    /// The stream's beginning was taken away, and that is on record.
-    trimmed: bool,
 }
 
 impl Ledger {
@@ -175,7 +230,6 @@ impl Ledger {
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             findings: Vec::new(),
-            trimmed: false,
         }
     }
 
@@ -203,8 +257,14 @@ impl Ledger {
         if !["open", "close", "removed", "restored", "trimmed"].contains(&event.as_str()) {
             return;
         }
-        if event == "trimmed" {
-            self.trimmed = true;
+        if event == "trimmed" && !believed {
+            let place = Place {
+                host: Some(text("host")),
+                entry: Some(id.to_owned()),
+                ..Place::default()
+            };
+            let what = What::Trimmed;
+            self.findings.push(Finding { place, what });
         }
         let Ok(session) = Uuid::try_parse(&text("session")) else {
             return;
@@ -219,16 +279,12 @@ impl Ledger {
             return;
         }
         if event == "removed" {
-            let archive = text("archive");
-            let (by, host) = (text("by"), text("host"));
-            expected.removal = Some(Removal {
-                events: number(text("events").as_bytes()).unwrap_or(0),
-                chain: Head::from_hex(text("chain").as_bytes()),
-                told: match archive.as_str() {
-                    "" => format!("{by} on {host}"),
-                    archive => format!("{by} on {host}, to {archive}"),
-                },
-            });
+            let (archive, by, host) = (text("archive"), text("by"), text("host"));
+            expected.removal = match archive.as_str() {
+                _ if believed => None,
+                "" => Some(format!("{by} on {host}")),
+                archive => Some(format!("{by} on {host}, to {archive},")),
+            };
             return;
         }
         // A later one that nobody signed does not stand for one that is signed.
@@ -325,21 +381,14 @@ impl Ledger {
                         host.replaced.insert(key, number);
                     }
                 }
-                Some(Line::Head(head)) => {
-                    let expected = self.sessions.entry(head.session).or_default();
-                    if head.state == State::Removed {
-                        expected.is_removed = true;
+                Some(Line::Head(head)) => self.head(&name, signed, head),
+                Some(Line::Void(void)) => self.void(&name, number, void),
+                Some(Line::Trimmed(trimmed)) => {
+                    let known = &mut self.host(&trimmed.host).1.trimmed;
+                    let up_to = (trimmed.number, trimmed.head);
+                    if known.is_none_or(|(number, _)| number < up_to.0) {
+                        *known = Some(up_to);
                     }
-                    let signature = Signature {
-                        events: head.events,
-                        chain: head.chain,
-                        number,
-                        host: Arc::clone(&name),
-                    };
-                    // Mostly they come in order.
-                    let after = |known: &Signature| known.events <= signature.events;
-                    let at = expected.heads.partition_point(after);
-                    expected.heads.insert(at, signature);
                 }
                 None => {
                     let place = Place {
@@ -353,6 +402,49 @@ impl Ledger {
             }
         }
         true
+    }
+
+    /// Takes what a believed statement says of a session.
+    fn head(&mut self, name: &Arc<str>, signed: &Signed, head: SessionHead) {
+        let number = signed.number;
+        let host = self.host(name).1;
+        let void = host.voids.get(&(number, head.session)).copied();
+        let expected = self.sessions.entry(head.session).or_default();
+        if matches!(head.state, State::Removed | State::Restored) {
+            expected.moves.push(Move {
+                host: Arc::clone(name),
+                number,
+                at: signed.at.clone(),
+                head,
+            });
+        }
+        if void.is_some_and(|events| events < head.events) {
+            return;
+        }
+        expected.sign(Signature {
+            events: head.events,
+            chain: head.chain,
+            number,
+            host: Arc::clone(name),
+        });
+    }
+
+    /// Takes back what another statement of the host's says of a session.
+    fn void(&mut self, name: &Arc<str>, number: u64, void: Void) {
+        let host = self.host(name).1;
+        host.voids.insert((void.number, void.session), void.events);
+        let expected = self.sessions.entry(void.session).or_default();
+        expected.heads.retain(|head| {
+            head.host != *name || head.number != void.number || head.events <= void.events
+        });
+        if void.events > 0 {
+            expected.sign(Signature {
+                events: void.events,
+                chain: void.chain,
+                number,
+                host: Arc::clone(name),
+            });
+        }
     }
 
     /// What was found in single entries until now.
@@ -393,31 +485,25 @@ impl Ledger {
         statements.map(|known| known.number).max().unwrap_or(0)
     }
 
+    /// Up to which number a host's statements were taken away, as a believed host says.
+    #[must_use]
+    pub fn trimmed(&self, host: &str) -> u64 {
+        let trimmed = self.hosts.get(host).and_then(|host| host.trimmed);
+        trimmed.map_or(0, |(number, _)| number)
+    }
+
     /// Statements that are missing. `from_start` when entries were fed from the first
     /// that there ever was. One that is there and cannot be believed is missing too,
     /// unless `are_told`: all of [`Ledger::findings`] are told beside these.
     #[must_use]
     pub fn missing(&self, from_start: bool, are_told: bool) -> Vec<Finding> {
-        let from_start = from_start && !self.trimmed;
-        // A host that got another name goes on counting.
-        let all: HashSet<(u64, Head)> = self
-            .hosts
-            .values()
-            .flat_map(|host| &host.statements)
-            .map(|known| (known.number, known.head))
-            .collect();
+        let all = self.numbered();
         let mut findings = Vec::new();
         for (name, host) in &self.hosts {
-            let mut statements: Vec<&Known> = host.statements.iter().collect();
-            statements.sort_by_key(|known| known.number);
-            let mut below = 0;
-            for (at, known) in statements.iter().enumerate() {
+            let mut below = self.trimmed(name);
+            for (at, known) in host.in_order().into_iter().enumerate() {
                 let before = known.number.saturating_sub(1);
-                let follows = match before {
-                    0 => known.previous == Head::START,
-                    _ => all.contains(&(before, known.previous)),
-                };
-                if !follows && (from_start || at > 0) {
+                if !host.follows(known, &all) && (from_start || at > 0) {
                     let holes = host.holes((below + 1).min(before), before, are_told);
                     findings.extend(holes.into_iter().map(|(from, to)| Finding {
                         place: Place {
@@ -428,20 +514,64 @@ impl Ledger {
                         what: What::Statements { from, to },
                     }));
                 }
-                below = known.number;
+                below = below.max(known.number);
             }
         }
         findings
+    }
+
+    /// Statements that are there, and those that the cut-off beginning ended with. A host
+    /// that got another name goes on counting, so they are of all hosts.
+    fn numbered(&self) -> HashSet<(u64, Head)> {
+        let there = self.hosts.values().flat_map(|host| &host.statements);
+        let there = there.map(|known| (known.number, known.head));
+        let gone = self.hosts.values().filter_map(|host| host.trimmed);
+        there.chain(gone).collect()
+    }
+
+    /// What is to be signed when entries go that are before `before`: for each host, up to
+    /// which statement that is. Not beyond one that is missing, so that what was taken away
+    /// before is still found missing afterwards.
+    #[must_use]
+    pub fn trim(&self, before: (u64, u64), id: impl Fn(&str) -> (u64, u64)) -> Vec<Line> {
+        let all = self.numbered();
+        let mut lines = Vec::new();
+        for (name, host) in self.hosts.iter().filter(|(name, _)| is_name(name)) {
+            let mut up_to = host.trimmed;
+            for known in host.in_order() {
+                if !host.follows(known, &all) {
+                    break;
+                }
+                let is_new = up_to.is_none_or(|(number, _)| number < known.number);
+                if is_new && id(&known.entry) < before {
+                    up_to = Some((known.number, known.head));
+                }
+            }
+            let line = up_to.map(|(number, head)| {
+                Line::Trimmed(Trimmed {
+                    before,
+                    number,
+                    head,
+                    host: name.to_string(),
+                })
+            });
+            lines.extend(line);
+        }
+        lines
     }
 
     /// What a person should know beside what was found.
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
-        for (session, expected) in &self.sessions {
-            if let Some(removal) = expected.removal.as_ref().filter(|_| !expected.is_removed) {
-                let (session, by) = (*session, removal.told.clone());
-                notes.push(Note::Removed { session, by });
+        for (name, host) in &self.hosts {
+            for ((number, session), events) in &host.voids {
+                notes.push(Note::Void {
+                    host: name.to_string(),
+                    number: *number,
+                    session: *session,
+                    events: *events,
+                });
             }
         }
         for (name, host) in &self.hosts {

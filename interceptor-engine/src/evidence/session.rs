@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::finding::{Finding, Place, What, Witness};
 use super::ledger::Expected;
 use super::listing::{self, Listing};
+use super::statement::SessionHead;
 use crate::chain::{Broken, Check, Fault, Fields, Hasher, Head, number};
 use crate::event::opened_ms;
 use crate::replay::Raw;
@@ -27,6 +28,7 @@ pub struct SessionCheck<'a> {
     /// Of the last entry's ID.
     last_ms: u64,
     is_closed: bool,
+    is_removed: bool,
     /// Names of agent and target, as the opening has them.
     names: [String; 2],
     /// The opening or close that `sessions` says something else of.
@@ -52,6 +54,8 @@ pub struct Outcome {
     pub signed: u64,
     /// Whether the recording has its end.
     pub is_closed: bool,
+    /// It is not there, and a host signed that it took it away, all of it.
+    pub is_removed: bool,
     /// What is wrong, where something is.
     pub finding: Option<Finding>,
 }
@@ -69,6 +73,7 @@ impl<'a> SessionCheck<'a> {
             signed: 0,
             last_ms: 0,
             is_closed: false,
+            is_removed: false,
             names: Default::default(),
             mislisted: None,
             held: None,
@@ -253,6 +258,7 @@ impl<'a> SessionCheck<'a> {
             events: self.chain.events(),
             signed: self.signed,
             is_closed: self.is_closed,
+            is_removed: self.is_removed,
             finding: self.finding,
         }
     }
@@ -261,8 +267,15 @@ impl<'a> SessionCheck<'a> {
     fn completeness(&mut self) {
         let expected = self.expected;
         let events = self.chain.events();
-        if events == 0 && (expected.is_removed || was_removed(expected)) {
+        let removed = expected.removed();
+        if events == 0 && removed.is_some_and(|removed| was_all(expected, &removed)) {
+            self.is_removed = true;
             return;
+        }
+        if removed.is_none()
+            && let Some(told) = expected.removal.clone()
+        {
+            return self.found_at(None, None, None, What::Removal { told });
         }
         let last = expected.heads.last().filter(|head| head.events > events);
         let signed = last.map(|head| {
@@ -314,21 +327,15 @@ fn entry_id(ms: u64, seq: u64) -> String {
     format!("{ms}-{}", seq.saturating_add(1))
 }
 
-/// Whether what was removed is all that there was: the removal says no less than what was
-/// signed, and no other than the close.
-fn was_removed(expected: &Expected) -> bool {
-    expected.removal.as_ref().is_some_and(|removal| {
-        let is_all = expected
-            .heads
-            .last()
-            .is_none_or(|head| head.events < removal.events || head_is(head, removal));
-        let is_closed = expected
-            .close
-            .is_none_or(|close| close.events == removal.events && close.chain == removal.chain);
-        is_all && is_closed
-    })
-}
-
-fn head_is(head: &super::ledger::Signature, removal: &super::ledger::Removal) -> bool {
-    head.events == removal.events && Some(head.chain) == removal.chain
+/// Whether what was removed is all that there was: no less than what was signed, and no
+/// other than the close.
+fn was_all(expected: &Expected, removed: &SessionHead) -> bool {
+    let is_all = expected.heads.last().is_none_or(|head| {
+        head.events < removed.events
+            || (head.events == removed.events && head.chain == removed.chain)
+    });
+    let is_closed = expected
+        .close
+        .is_none_or(|close| close.events == removed.events && close.chain == Some(removed.chain));
+    is_all && is_closed
 }

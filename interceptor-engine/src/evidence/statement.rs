@@ -16,8 +16,16 @@
 //! SESSION EVENTS CHAIN open       a head: so many events, and the chain's value after them
 //! SESSION EVENTS CHAIN closed     the same, and nothing follows
 //! SESSION EVENTS CHAIN removed    the recording was taken out of the store, by intention
+//! SESSION EVENTS CHAIN restored   it was brought back
 //! key PUBLIC-KEY                  statements may be signed with this key from now on
+//! void NUMBER SESSION EVENTS CHAIN
+//!                                 what this host's statement NUMBER says of the session is taken
+//!                                 back, for events of it are on no record: this is its real head
+//! trimmed ENTRY NUMBER HEAD HOST  the list of sessions was cut off before this entry, and with
+//!                                 it HOST's statements up to NUMBER, whose SHA-256 is HEAD
 //! ```
+//!
+//! A host's name is the rest of its line.
 //!
 //! Numbers and `previous` make the statements of a host a chain of their own: one that
 //! is missing is found by the one after it.
@@ -116,6 +124,8 @@ pub enum State {
     Closed,
     /// It was taken out of the store by intention.
     Removed,
+    /// It was brought back.
+    Restored,
 }
 
 impl State {
@@ -126,6 +136,7 @@ impl State {
             Self::Open => "open",
             Self::Closed => "closed",
             Self::Removed => "removed",
+            Self::Restored => "restored",
         }
     }
 }
@@ -143,13 +154,43 @@ pub struct SessionHead {
     pub state: State,
 }
 
-/// A line of a body.
+/// What a statement says of a session, taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Void {
+    /// The statement, of the same host.
+    pub number: u64,
+    /// The session.
+    pub session: Uuid,
+    /// How many events there really are.
+    pub events: u64,
+    /// The chain's value after them.
+    pub chain: Head,
+}
+
+/// Up to where the list of sessions was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// The first entry that may still be there: its milliseconds and its counter.
+    pub before: (u64, u64),
+    /// A host's statements up to this one went.
+    pub number: u64,
+    /// [`Statement::head`] of that one.
+    pub head: Head,
+    /// The host.
+    pub host: String,
+}
+
+/// A line of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// How far a session was.
     Head(SessionHead),
     /// Another key of the host.
     Key(PublicKey),
+    /// A statement named events that are on no record.
+    Void(Void),
+    /// The list's beginning was taken away by intention.
+    Trimmed(Trimmed),
 }
 
 impl std::fmt::Display for Line {
@@ -165,6 +206,20 @@ impl std::fmt::Display for Line {
                 head.state.name()
             ),
             Self::Key(key) => writeln!(f, "key {key}"),
+            Self::Void(void) => writeln!(
+                f,
+                "void {} {} {} {}",
+                void.number, void.session, void.events, void.chain
+            ),
+            Self::Trimmed(trimmed) => {
+                let (millis, counter) = trimmed.before;
+                let (number, head) = (trimmed.number, trimmed.head);
+                writeln!(
+                    f,
+                    "trimmed {millis}-{counter} {number} {head} {}",
+                    trimmed.host
+                )
+            }
         }
     }
 }
@@ -173,26 +228,49 @@ impl Line {
     /// Reads what its `Display` wrote, without the line feed; nothing else.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
+        // A host's name may have spaces in it, and is the last of five.
+        let mut words = line.splitn(5, ' ');
         let first = words.next()?;
-        let read = if first == "key" {
-            Self::Key(PublicKey::from_hex(words.next()?)?)
-        } else {
-            Self::Head(SessionHead {
-                session: Uuid::try_parse(first).ok()?,
+        let read = match first {
+            "key" => Self::Key(PublicKey::from_hex(words.next()?)?),
+            "void" => Self::Void(Void {
+                number: number(words.next()?.as_bytes())?,
+                session: Uuid::try_parse(words.next()?).ok()?,
+                events: number(words.next()?.as_bytes())?,
+                chain: Head::from_hex(words.next()?.as_bytes())?,
+            }),
+            "trimmed" => {
+                let (millis, counter) = words.next()?.split_once('-')?;
+                let whole = |text: &str| number(text.as_bytes());
+                Self::Trimmed(Trimmed {
+                    before: (whole(millis)?, whole(counter)?),
+                    number: whole(words.next()?)?,
+                    head: Head::from_hex(words.next()?.as_bytes())?,
+                    host: words.next().filter(|host| is_name(host))?.to_owned(),
+                })
+            }
+            session => Self::Head(SessionHead {
+                session: Uuid::try_parse(session).ok()?,
                 events: number(words.next()?.as_bytes())?,
                 chain: Head::from_hex(words.next()?.as_bytes())?,
                 state: match words.next()? {
                     "open" => State::Open,
                     "closed" => State::Closed,
                     "removed" => State::Removed,
+                    "restored" => State::Restored,
                     _ => return None,
                 },
-            })
+            }),
         };
         // One way to write it, so that nothing hides in another.
         (read.to_string().strip_suffix('\n') == Some(line)).then_some(read)
     }
+}
+
+/// Whether a host's name can stand in a line.
+#[must_use]
+pub fn is_name(host: &str) -> bool {
+    !host.is_empty() && !host.chars().any(char::is_control)
 }
 
 /// A statement as an entry of `sessions` carries it.
@@ -355,6 +433,24 @@ mod tests {
         }
         let key = Line::Key(PublicKey([0xab; 32]));
         assert_eq!(Line::parse(&format!("key {chain}")), Some(key));
+        let void = format!("void 12 {} 7 {chain}", session());
+        assert!(matches!(Line::parse(&void), Some(Line::Void(_))));
+        let trimmed = format!("trimmed 1700-3 12 {chain} proxy of the first floor");
+        let Some(Line::Trimmed(read)) = Line::parse(&trimmed) else {
+            panic!("{trimmed}")
+        };
+        assert_eq!(read.host, "proxy of the first floor");
+        assert_eq!((read.before, read.number), ((1700, 3), 12));
+        for other in [
+            format!("{void} more"),
+            void.replace(" 12 ", " 012 "),
+            trimmed.replace("1700-3", "1700"),
+            trimmed.replace("1700-3", "1700-03"),
+            format!("trimmed 1700-3 12 {chain} "),
+            format!("trimmed 1700-3 12 {chain} a\u{7}b"),
+        ] {
+            assert_eq!(Line::parse(&other), None, "{other}");
+        }
     }
 
     #[test]

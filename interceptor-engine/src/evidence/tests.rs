@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::finding::{Finding, What};
 use super::ledger::{Expected, Ledger, Note, Trust};
 use super::session::{Outcome, SessionCheck};
-use super::statement::{Line, PublicKey, SessionHead, Signed, State, Statement, head};
+use super::statement::{Line, PublicKey, SessionHead, Signed, State, Statement, Void, head};
 use crate::chain::{Fields, Hasher, Head};
 
 const SESSION: Uuid = Uuid::from_u128(0x0199_a000_0000_7000_8000_0000_0000_0007);
@@ -119,13 +119,21 @@ impl Host {
     }
 
     fn heads(&mut self, lines: &[Line]) {
+        self.says("heads", lines);
+    }
+
+    /// An entry of `sessions` that is a statement beside what it is for readers.
+    fn says(&mut self, event: &str, lines: &[Line]) {
         let body: String = lines.iter().map(Line::to_string).collect();
         let signed = self.state(body);
         let mut fields = vec![
-            ("event", "heads".to_owned()),
+            ("event", event.to_owned()),
             ("host", "h".to_owned()),
             ("heads", signed.body.clone()),
         ];
+        if event != "heads" {
+            fields.push(("session", SESSION.to_string()));
+        }
         fields.extend(signed.fields());
         self.stated.push(fields);
     }
@@ -647,7 +655,7 @@ fn what_the_list_says_of_a_session_is_what_the_recording_says() {
         let other = listing(&scene, event, "somebody-else");
         let found = Some(What::Listed { event });
         // Beside the right one, too, whichever comes first.
-        assert_eq!(check_listed(&[other.clone()]), found);
+        assert_eq!(check_listed(std::slice::from_ref(&other)), found);
         let right = listing(&scene, event, "");
         assert_eq!(check_listed(&[right.clone(), other.clone()]), found);
         assert_eq!(check_listed(&[other, right]), found);
@@ -659,4 +667,202 @@ fn what_the_list_says_of_a_session_is_what_the_recording_says() {
         Some(What::Listed { event: "open" }),
         "a field that the opening does not have"
     );
+}
+
+/// What somebody writes into `sessions` who has no key.
+fn unsigned(event: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("event", event.to_owned()),
+        ("session", SESSION.to_string()),
+        ("host", "h".to_owned()),
+        ("by", "retention".to_owned()),
+        ("events", "6".to_owned()),
+    ]
+}
+
+#[test]
+fn a_removal_counts_that_a_host_signed() {
+    let scene = Scene::of(6);
+    let gone = |lines: &[(&str, State, usize)], more: &[Vec<(&'static str, String)>]| {
+        let mut scene = Scene::of(6);
+        for (event, state, events) in lines {
+            let head = at(*events, &scene.heads, *state);
+            scene.host.says(event, &[Line::Head(head)]);
+        }
+        scene.host.stated.extend(more.iter().cloned());
+        let ledger = ledger(pinned(), &scene.host.stated);
+        check(&[], ledger.session(SESSION).unwrap())
+    };
+    let removed = ("removed", State::Removed, 6);
+    let restored = ("restored", State::Restored, 6);
+    let word = |outcome: &Outcome| outcome.finding.as_ref().map(|finding| finding.what.name());
+    let outcome = gone(&[removed], &[]);
+    assert_eq!((outcome.is_removed, word(&outcome)), (true, None));
+    let outcome = gone(&[removed, restored, removed], &[]);
+    assert_eq!((outcome.is_removed, word(&outcome)), (true, None));
+    for (what, lines, more) in [
+        ("gone", &[][..], &[][..]),
+        ("removal", &[], &[unsigned("removed")]),
+        ("gone", &[], &[unsigned("removed"), unsigned("restored")]),
+        // It came back, and went again by nobody's order.
+        ("gone", &[removed, restored], &[]),
+        ("removal", &[removed, restored], &[unsigned("removed")]),
+        // What was removed was not all that was signed.
+        ("gone", &[("removed", State::Removed, 5)], &[]),
+    ] {
+        let outcome = gone(lines, more);
+        assert_eq!(
+            (outcome.is_removed, word(&outcome)),
+            (false, Some(what)),
+            "{lines:?}"
+        );
+    }
+    // One that says it and is there is looked at as ever.
+    let mut there = Scene::of(6);
+    let head = at(6, &there.heads, State::Removed);
+    there.host.says("removed", &[Line::Head(head)]);
+    let mut entries = scene.entries;
+    assert_eq!(there.check(&entries).finding, None);
+    entries.truncate(5);
+    assert_eq!(word(&there.check(&entries)), Some("cut"));
+}
+
+/// A host with so many statements, and what is left of them when the first go.
+fn trimmed(host: &Host, gone: usize) -> Vec<Vec<(&'static str, String)>> {
+    host.stated.iter().skip(gone).cloned().collect()
+}
+
+fn id(entry: &str) -> (u64, u64) {
+    let (millis, counter) = entry.split_once('-').unwrap();
+    (millis.parse().unwrap(), counter.parse().unwrap())
+}
+
+#[test]
+fn a_beginning_may_be_missing_where_a_host_signed_that_it_went() {
+    let mut host = Host::new(OURS);
+    for _ in 1..10 {
+        host.heads(&[]);
+    }
+    let whole = ledger(pinned(), &host.stated);
+    let lines = whole.trim((1, 4), id);
+    let [Line::Trimmed(line)] = &*lines else {
+        panic!("{lines:?}")
+    };
+    assert_eq!((line.number, line.before, &*line.host), (4, (1, 4), "h"));
+
+    let holes = |stated: &[Vec<(&'static str, String)>]| -> Vec<(u64, u64)> {
+        let missing = ledger(pinned(), stated).missing(true, true);
+        let holes = missing.into_iter().map(|finding| match finding.what {
+            What::Statements { from, to } => (from, to),
+            other => panic!("{other}"),
+        });
+        holes.collect()
+    };
+    assert_eq!(holes(&trimmed(&host, 4)), [(1, 4)]);
+    // Somebody says so, and signs nothing.
+    let mut lied = trimmed(&host, 4);
+    lied.push(unsigned("trimmed"));
+    assert_eq!(holes(&lied), [(1, 4)]);
+    let findings = ledger(pinned(), &lied).findings();
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].what, What::Trimmed);
+
+    host.says("trimmed", &lines);
+    assert_eq!(holes(&trimmed(&host, 4)), []);
+    assert_eq!(holes(&host.stated), [], "nothing has to go");
+    assert_eq!(
+        holes(&trimmed(&host, 6)),
+        [(5, 6)],
+        "more went than was signed"
+    );
+    let mut hole = trimmed(&host, 4);
+    hole.remove(2);
+    assert_eq!(holes(&hole), [(7, 7)]);
+
+    // The next time: what was said is said again, or gone with the line that says it.
+    let left = trimmed(&host, 4);
+    let lines = ledger(pinned(), &left).trim((1, 2), id);
+    assert!(
+        matches!(&*lines, [Line::Trimmed(line)] if line.number == 6),
+        "{lines:?}"
+    );
+    let lines = ledger(pinned(), &left).trim((0, 0), id);
+    assert!(
+        matches!(&*lines, [Line::Trimmed(line)] if line.number == 4),
+        "{lines:?}"
+    );
+}
+
+/// Else who takes something away had only to wait until the rest goes in time.
+#[test]
+fn what_was_missing_before_a_beginning_went_is_missing_afterwards() {
+    let mut host = Host::new(OURS);
+    for _ in 1..10 {
+        host.heads(&[]);
+    }
+    host.stated.remove(2);
+    let lines = ledger(pinned(), &host.stated).trim((1, 6), id);
+    assert!(
+        matches!(&*lines, [Line::Trimmed(line)] if line.number == 2),
+        "{lines:?}"
+    );
+    host.says("trimmed", &lines);
+    let left = trimmed(&host, 6);
+    let missing = ledger(pinned(), &left).missing(true, true);
+    let what: Vec<_> = missing.into_iter().map(|finding| finding.what).collect();
+    assert_eq!(what, [What::Statements { from: 3, to: 7 }]);
+}
+
+#[test]
+fn a_host_that_was_killed_takes_back_what_it_signed_beyond_what_is_on_record() {
+    let of = |events: usize, number: u64, is_first: bool| {
+        let mut scene = Scene::of(6);
+        scene.host.stated.retain(|fields| fields[0].1 != "close");
+        scene.host.stated.pop();
+        (scene.host.number, scene.host.previous) = (2, Head::START);
+        let closed = at(6, &scene.heads, State::Closed);
+        scene.host.heads(&[Line::Head(closed)]);
+        let real = at(5, &scene.heads, State::Open);
+        let void = Void {
+            number,
+            session: SESSION,
+            events: events as u64,
+            chain: real.chain,
+        };
+        scene.host.heads(&[Line::Void(void)]);
+        if is_first {
+            let last = scene.host.stated.len() - 1;
+            scene.host.stated.swap(last - 1, last);
+        }
+        let ledger = ledger(pinned(), &scene.host.stated);
+        let notes = ledger.notes();
+        let expected = ledger.session(SESSION).unwrap();
+        (
+            check(&scene.entries[..5], expected).finding,
+            check(&scene.entries[..4], expected).finding,
+            notes,
+        )
+    };
+    for is_first in [false, true] {
+        let (five, four, notes) = of(5, 3, is_first);
+        assert_eq!(five, None);
+        assert!(
+            matches!(four.unwrap().what, What::Cut { events: 5, .. }),
+            "what it kept counts"
+        );
+        assert!(
+            matches!(
+                &*notes,
+                [Note::Void {
+                    number: 3,
+                    events: 5,
+                    ..
+                }]
+            ),
+            "{notes:?}"
+        );
+        // Of another statement, or for more than it says.
+        assert!(of(5, 2, is_first).0.is_some());
+        assert!(of(6, 3, is_first).0.is_some());
+    }
 }

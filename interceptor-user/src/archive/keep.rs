@@ -2,21 +2,25 @@
 //!
 //! Nothing is removed that was not read back from the archive first, whole, with the bytes
 //! that were written and a chain that holds. Each step can be done again: whoever is
-//! interrupted leaves a session in Redis, in the archive, or in both.
+//! interrupted leaves a session in Redis, in the archive, or in both. That one is removed is
+//! signed with this host's key, and in the store, before it goes.
 
 use std::io;
 use std::sync::Arc;
 
-use interceptor_engine::chain::Check;
+use interceptor_engine::chain::{self, Check};
+use interceptor_engine::evidence::statement::{Line, SessionHead, State};
 use interceptor_engine::replay::Raw;
 use redis::{Value, cmd};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
 use super::ArchiveError;
 use super::format::{self, End, Fault, Head, Unread, Writer};
 use super::ledger::{ARCHIVED_ID, Listed, Stays};
 use super::place::{Place, unread_of};
+use crate::recorder::evidence::notary::Notary;
 use crate::recorder::read::{self, Reader, StreamEntry};
 
 /// A session that is in the archive, whole.
@@ -35,8 +39,6 @@ pub struct Kept {
 /// Why and by whom a session is removed; it stands in `sessions`.
 #[derive(Clone, Debug)]
 pub struct Removal<'a> {
-    /// The host that does it.
-    pub host: &'a str,
     /// `retention` or `archive`.
     pub by: &'a str,
     /// `age`, `bytes` or `asked`.
@@ -122,7 +124,7 @@ pub fn keep(
     })
 }
 
-/// Removes a session's recording from Redis: first it is said, then it goes. Its entries in
+/// Removes a session's recording from Redis: first it is signed and said, then it goes. Its entries in
 /// `sessions` stay, since they are statements of its host, each of which names the one before.
 ///
 /// # Errors
@@ -131,16 +133,24 @@ pub fn remove(
     reader: &mut Reader,
     listed: &Listed,
     removal: &Removal<'_>,
+    notary: &mut Notary,
 ) -> Result<(), ArchiveError> {
     let session = listed.session.as_str();
     let key = reader.session_key(session);
     if reader.has(&key)? {
-        let end = end(reader, session)?;
+        let (end, head) = last(reader, session)?;
         if removal.kept.is_some_and(|(_, kept)| kept.end != end) {
             return Err(stays(session, Stays::Changed));
         }
+        // What is signed has to be all that there was.
+        if let Some((events, chain)) = &listed.close
+            && (head.events.to_string() != *events || head.chain.to_string() != *chain)
+        {
+            let why = "its recording is not what its close in `sessions` says";
+            return Err(stays(session, Stays::Broken(why.to_owned())));
+        }
         if !listed.removed {
-            say(reader, listed, removal, &end)?;
+            say(reader, listed, removal, head, notary)?;
         }
         reader.run(cmd("UNLINK").arg(&key))?;
     } else if listed.removed {
@@ -157,7 +167,8 @@ fn say(
     reader: &mut Reader,
     listed: &Listed,
     removal: &Removal<'_>,
-    end: &End,
+    head: SessionHead,
+    notary: &mut Notary,
 ) -> Result<(), ArchiveError> {
     let closed = listed
         .closed_ms
@@ -168,33 +179,33 @@ fn say(
         Some((place, kept)) => (place.to_owned(), hex::encode(kept.sha256)),
         None => (String::new(), String::new()),
     };
-    let events = end.events.to_string();
+    let (events, chain) = (head.events.to_string(), head.chain.to_string());
     let pairs = [
         ("event", "removed"),
         ("session", &listed.session),
-        ("host", removal.host),
         ("agent", &listed.agent),
         ("target", &listed.target),
         ("by", removal.by),
         ("why", removal.why),
         ("user", removal.user.unwrap_or_default()),
         ("events", &events),
-        ("chain", &end.chain),
+        ("chain", &chain),
         ("closed", &closed),
         ("archive", &archive),
         ("sha256", &sha256),
     ];
-    let mut add = cmd("XADD");
-    add.arg(reader.key("sessions")).arg("*");
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        add.arg(name).arg(value);
-    }
-    reader.run(&add)?;
+    notary.say(reader, &pairs, &[Line::Head(head)])?;
     Ok(())
 }
 
 /// How many events a session has, and the last one's chain. It must be its close.
 fn end(reader: &mut Reader, session: &str) -> Result<End, ArchiveError> {
+    Ok(last(reader, session)?.0)
+}
+
+/// The end of a session: as an archive has it, which counts events, and as hosts sign it,
+/// where a gap counts for all that is missing.
+fn last(reader: &mut Reader, session: &str) -> Result<(End, SessionHead), ArchiveError> {
     let key = reader.session_key(session);
     let last = reader.before(&key, None, 1)?.pop();
     let last = last.ok_or_else(|| stays(session, Stays::Unknown))?;
@@ -204,9 +215,23 @@ fn end(reader: &mut Reader, session: &str) -> Result<End, ArchiveError> {
     let Value::Int(events) = reader.run(cmd("XLEN").arg(&key))? else {
         return Err(stays(session, Stays::Unknown));
     };
-    Ok(End {
+    let end = End {
         events: u64::try_from(events).unwrap_or_default(),
         chain: last.text("chain"),
+    };
+    let head = head(session, &last, State::Removed)
+        .ok_or_else(|| stays(session, Stays::Broken("its close is no event".to_owned())))?;
+    Ok((end, head))
+}
+
+/// What is signed of a session that ends with this event.
+pub(super) fn head(session: &str, last: &StreamEntry, state: State) -> Option<SessionHead> {
+    let seq: u64 = last.text("seq").parse().ok()?;
+    Some(SessionHead {
+        session: Uuid::try_parse(session).ok()?,
+        events: seq.saturating_add(1),
+        chain: chain::Head::from_hex(last.text("chain").as_bytes())?,
+        state,
     })
 }
 

@@ -63,6 +63,8 @@ pub struct Listed {
     pub target: String,
     /// When it closed, by the server's clock, milliseconds since 1970.
     pub closed_ms: Option<u64>,
+    /// How many events its close says there are, and the last one's chain.
+    pub close: Option<(String, String)>,
     /// When it came back from an archive.
     pub restored_ms: Option<u64>,
     /// It was removed, and did not come back.
@@ -127,6 +129,7 @@ impl Ledger {
                     millis(&before)
                 };
                 listed.closed_ms = Some(first);
+                listed.close = Some((entry.text("events"), entry.text("chain")));
             }
             _ => {}
         }

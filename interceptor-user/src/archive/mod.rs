@@ -20,6 +20,7 @@ pub mod restore;
 pub mod retention;
 pub mod source;
 
+use crate::recorder::evidence::KeyError;
 use crate::recorder::read::ReadError;
 
 /// Why an archive cannot be written or read.
@@ -50,6 +51,11 @@ pub enum ArchiveError {
     /// A secret of the configuration cannot be had.
     #[error(transparent)]
     Secret(#[from] crate::secrets::SecretError),
+    /// What is done to recordings cannot be signed.
+    #[error(
+        "removing recordings is signed with the key of a host that records there, and it cannot be had: {0}"
+    )]
+    Key(#[from] KeyError),
     /// Reading or writing failed on the way.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -6,19 +6,22 @@
 
 use std::sync::Arc;
 
+use interceptor_engine::evidence::statement::{Line, State};
 use redis::cmd;
 
 use super::ArchiveError;
 use super::format::{self, End, Reader as Object, Record};
-use super::keep::stays;
+use super::keep::{self, stays};
 use super::ledger::{ARCHIVED_ID, Ledger, Stays};
 use super::place::{Place, unread_of};
+use crate::recorder::evidence::notary::Notary;
 use crate::recorder::read::{Reader, StreamEntry};
 
 /// Entries that are compared at a time.
 const PAGE: usize = 256;
 
-/// Brings a session back. Done again, it changes nothing.
+/// Brings a session back, and has `notary` sign that; without one, which is for a Redis that
+/// this host does not record to, nobody does. Done again, it changes nothing.
 ///
 /// # Errors
 /// When it is not in the archive or no good there, or Redis has another.
@@ -26,7 +29,7 @@ pub fn restore(
     reader: &mut Reader,
     place: &Arc<Place>,
     session: &str,
-    host: &str,
+    notary: Option<&mut Notary>,
 ) -> Result<End, ArchiveError> {
     let unread = |unread| unread_of(place.name(), session, unread);
     let (sha256, end) = format::check(place.read(session)?, session).map_err(unread)?;
@@ -39,14 +42,18 @@ pub fn restore(
     let mut object = Object::new(place.read(session)?, session).map_err(unread)?;
     let mut sessions = Vec::new();
     let mut there = There::default();
+    let mut head = None;
     loop {
         match object.next_record().map_err(unread)? {
             Some(Record::Sessions(entry)) => sessions.push(entry),
-            Some(Record::Event(entry)) => match there.next(reader, &key)? {
-                Some(same) if same == entry => {}
-                Some(_) => return Err(differs(session)),
-                None => add(reader, &key, &entry.id, &entry, None)?,
-            },
+            Some(Record::Event(entry)) => {
+                match there.next(reader, &key)? {
+                    Some(same) if same == entry => {}
+                    Some(_) => return Err(differs(session)),
+                    None => add(reader, &key, &entry.id, &entry, None)?,
+                }
+                head = keep::head(session, &entry, State::Restored);
+            }
             Some(Record::End(_)) => break,
             None => return Err(differs(session)),
         }
@@ -55,7 +62,7 @@ pub fn restore(
         return Err(differs(session));
     }
     let stream = reader.key("sessions");
-    let here = super::keep::entries(reader, &listed)?;
+    let here = keep::entries(reader, &listed)?;
     for entry in sessions {
         if !here.iter().any(|here| here.id == entry.id) {
             add(reader, &stream, "*", &entry, Some(&entry.id))?;
@@ -63,18 +70,22 @@ pub fn restore(
     }
     if listed.removed || listed.entries.is_empty() {
         let sha256 = hex::encode(sha256);
-        let mut say = cmd("XADD");
-        say.arg(&stream).arg("*");
-        for (name, value) in [
+        let pairs = [
             ("event", "restored"),
             ("session", session),
-            ("host", host),
             ("archive", place.name()),
             ("sha256", &sha256),
-        ] {
-            say.arg(name).arg(value);
+        ];
+        if let (Some(notary), Some(head)) = (notary, head) {
+            notary.say(reader, &pairs, &[Line::Head(head)])?;
+        } else {
+            let mut say = cmd("XADD");
+            say.arg(&stream).arg("*");
+            for (name, value) in pairs {
+                say.arg(name).arg(value);
+            }
+            reader.run(&say)?;
         }
-        reader.run(&say)?;
     }
     Ok(end)
 }

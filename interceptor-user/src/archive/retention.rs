@@ -9,21 +9,25 @@
 //! what runs out. An open session counts and stays.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use interceptor_engine::evidence::ledger::Ledger as Evidence;
 use interceptor_policy::verdict::Severity;
-use redis::{Cmd, Value, cmd};
+use redis::{Value, cmd};
 use serde_json::json;
 use tracing::{info, warn};
 
 use super::ArchiveError;
 use super::keep::{Removal, keep, remove};
-use super::ledger::{Ledger, Listed, Stays};
+use super::ledger::{Ledger, Listed, each};
 use super::place::Place;
 use crate::config::Retention;
 use crate::handover::Life;
+use crate::recorder::evidence::notary::Notary;
+use crate::recorder::evidence::{FOLDER, ed25519, keys};
 use crate::recorder::read::{ReadError, Reader, number};
 use crate::recorder::{Alert, Fault, Recorder};
 
@@ -42,6 +46,10 @@ pub struct Keeper {
     pub prefix: String,
     /// This host.
     pub host: String,
+    /// The host's key is below it: what is removed is signed.
+    pub state_dir: PathBuf,
+    /// Whose statements in `sessions` are believed; without a list, this host's own keys.
+    pub trusted_keys: Option<PathBuf>,
     /// Tells of what was done.
     pub recorder: Recorder,
     /// Counts it.
@@ -71,14 +79,33 @@ pub fn start(keeper: Keeper) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("retention".to_owned())
         .spawn(move || {
-            let mut sizes = HashMap::new();
-            let mut told = HashMap::new();
+            let mut memory = Memory::default();
             while keeper.life.is_serving() {
-                keeper.round(&mut sizes, &mut told);
+                keeper.round(&mut memory);
                 std::thread::sleep(keeper.retention.every);
             }
         })
         .map(drop)
+}
+
+/// What is kept from round to round.
+#[derive(Default)]
+struct Memory {
+    /// Of sessions, in bytes.
+    sizes: HashMap<String, u64>,
+    /// Why a session stays though it is due; it is told once.
+    told: HashMap<String, String>,
+    notary: Option<Notary>,
+}
+
+/// What a round works with.
+struct Tools<'a> {
+    reader: Reader,
+    place: Option<Arc<Place>>,
+    ledger: Ledger,
+    notary: &'a mut Notary,
+    told: &'a mut HashMap<String, String>,
+    round: Round,
 }
 
 /// What a round came to.
@@ -89,8 +116,8 @@ struct Round {
 }
 
 impl Keeper {
-    fn round(&self, sizes: &mut HashMap<String, u64>, told: &mut HashMap<String, Stays>) {
-        match self.look(sizes, told) {
+    fn round(&self, memory: &mut Memory) {
+        match self.look(memory) {
             Ok(None) => {}
             Ok(Some(round)) => {
                 self.figures
@@ -132,26 +159,34 @@ impl Keeper {
     }
 
     /// One round; nothing where another interceptor does it.
-    fn look(
-        &self,
-        sizes: &mut HashMap<String, u64>,
-        told: &mut HashMap<String, Stays>,
-    ) -> Result<Option<Round>, ArchiveError> {
+    fn look(&self, memory: &mut Memory) -> Result<Option<Round>, ArchiveError> {
         let mut reader = Reader::open(&self.url, &self.prefix)?;
         if !self.lease(&mut reader)? {
             return Ok(None);
         }
+        let notary = match &mut memory.notary {
+            Some(notary) => notary,
+            none => none.insert(Notary::open(&self.state_dir)?),
+        };
         let place = match &self.retention.archive_to {
             Some(to) => Some(Arc::new(Place::open(to)?)),
             None => None,
         };
         let ledger = Ledger::read(&mut reader)?;
+        let listed: Vec<Listed> = ledger.sessions().cloned().collect();
+        let mut tools = Tools {
+            reader,
+            place,
+            ledger,
+            notary,
+            told: &mut memory.told,
+            round: Round::default(),
+        };
         let now = u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
-        let mut round = Round::default();
 
         // By age first: what goes for its age needs no room.
         let mut left = Vec::new();
-        for listed in ledger.sessions() {
+        for listed in listed {
             let age = self.retention.age_of(&listed.target);
             let is_over = match (listed.since_ms(), age) {
                 (Some(since), Some(age)) => {
@@ -159,51 +194,27 @@ impl Keeper {
                 }
                 _ => false,
             };
-            if !is_over
-                || !self.go(
-                    &mut reader,
-                    place.as_ref(),
-                    &ledger,
-                    listed,
-                    "age",
-                    &mut round,
-                    told,
-                )?
-            {
+            if !is_over || !self.go(&mut tools, &listed, "age")? {
                 left.push(listed);
             }
         }
         let there: HashSet<&str> = left.iter().map(|listed| listed.session.as_str()).collect();
-        sizes.retain(|session, _| there.contains(session.as_str()));
+        memory
+            .sizes
+            .retain(|session, _| there.contains(session.as_str()));
         if self.retention.bytes.is_some() {
-            self.by_size(
-                &mut reader,
-                place.as_ref(),
-                &ledger,
-                left,
-                sizes,
-                &mut round,
-                told,
-            )?;
+            self.by_size(&mut tools, left, &mut memory.sizes)?;
         }
-        self.trim(&mut reader, now)?;
-        Ok(Some(round))
+        self.trim(&mut tools, now)?;
+        Ok(Some(tools.round))
     }
 
     /// The oldest go until the rest fits.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one round's state, in one place each"
-    )]
     fn by_size(
         &self,
-        reader: &mut Reader,
-        place: Option<&Arc<Place>>,
-        ledger: &Ledger,
-        mut left: Vec<&Listed>,
+        tools: &mut Tools<'_>,
+        mut left: Vec<Listed>,
         sizes: &mut HashMap<String, u64>,
-        round: &mut Round,
-        told: &mut HashMap<String, Stays>,
     ) -> Result<(), ArchiveError> {
         let limit = self.retention.bytes.unwrap_or(u64::MAX);
         let mut each = Vec::with_capacity(left.len());
@@ -214,6 +225,7 @@ impl Keeper {
                 // A closed recording does not grow.
                 Some(bytes) if listed.closed_ms.is_some() => bytes,
                 _ => {
+                    let reader = &mut tools.reader;
                     let key = reader.session_key(&listed.session);
                     match reader.run(cmd("MEMORY").arg("USAGE").arg(key))? {
                         Value::Int(bytes) => u64::try_from(bytes).unwrap_or_default(),
@@ -229,7 +241,7 @@ impl Keeper {
             if total <= limit || listed.closed_ms.is_none() {
                 break;
             }
-            if self.go(reader, place, ledger, listed, "bytes", round, told)? {
+            if self.go(tools, &listed, "bytes")? {
                 sizes.remove(&listed.session);
                 total = total.saturating_sub(bytes);
             }
@@ -239,65 +251,63 @@ impl Keeper {
 
     /// Archives a session where that is configured, and removes it; whether it is gone. One
     /// that must stay is told of once, and the others go on.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one round's state, in one place each"
-    )]
-    fn go(
-        &self,
-        reader: &mut Reader,
-        place: Option<&Arc<Place>>,
-        ledger: &Ledger,
-        listed: &Listed,
-        why: &str,
-        round: &mut Round,
-        told: &mut HashMap<String, Stays>,
-    ) -> Result<bool, ArchiveError> {
-        if ledger.may_go(listed).is_err() {
+    fn go(&self, tools: &mut Tools<'_>, listed: &Listed, why: &str) -> Result<bool, ArchiveError> {
+        if tools.ledger.may_go(listed).is_err() {
             return Ok(false);
         }
-        if !self.life.is_serving() || !self.lease(reader)? {
+        if !self.life.is_serving() || !self.lease(&mut tools.reader)? {
             return Ok(false);
         }
-        let done = (|| {
-            let kept = match place {
-                Some(place) => Some((place.name(), keep(reader, place, listed, &self.host)?)),
-                None => None,
-            };
-            let removal = Removal {
-                host: &self.host,
-                by: "retention",
-                why,
-                user: None,
-                kept: kept.as_ref().map(|(place, kept)| (*place, kept)),
-            };
-            match remove(reader, listed, &removal) {
-                // What is removed cannot be said while there is no room to say it.
-                Err(error) if is_full(&error) => {
-                    let live = reader.key("live");
-                    reader.run(cmd("XTRIM").arg(live).arg("MAXLEN").arg(0))?;
-                    remove(reader, listed, &removal)?;
-                }
-                other => other?,
-            }
-            Ok::<_, ArchiveError>(kept.is_some())
-        })();
-        match done {
+        match self.archive_and_remove(tools, listed, why) {
             Ok(archived) => {
-                round.removed += 1;
-                round.archived += u64::from(archived);
+                tools.round.removed += 1;
+                tools.round.archived += u64::from(archived);
                 Ok(true)
             }
-            Err(ArchiveError::Stays { session, why }) => {
-                if told.insert(session.clone(), why.clone()).as_ref() != Some(&why) {
-                    let line = format!("retention leaves session {session} where it is: {why}");
+            Err(error) => {
+                let Some(advice) = advice(&error) else {
+                    return Err(error);
+                };
+                let session = listed.session.clone();
+                let why = error.to_string();
+                if tools.told.insert(session.clone(), why.clone()).as_ref() != Some(&why) {
+                    let line = format!("retention leaves one where it is: {why}{advice}");
                     warn!("{line}");
                     self.tell(Severity::Medium, line, json!({ "session": session }));
                 }
                 Ok(false)
             }
-            Err(error) => Err(error),
         }
+    }
+
+    /// Whether it was archived.
+    fn archive_and_remove(
+        &self,
+        tools: &mut Tools<'_>,
+        listed: &Listed,
+        why: &str,
+    ) -> Result<bool, ArchiveError> {
+        let reader = &mut tools.reader;
+        let kept = match &tools.place {
+            Some(place) => Some((place.name(), keep(reader, place, listed, &self.host)?)),
+            None => None,
+        };
+        let removal = Removal {
+            by: "retention",
+            why,
+            user: None,
+            kept: kept.as_ref().map(|(place, kept)| (*place, kept)),
+        };
+        match remove(reader, listed, &removal, tools.notary) {
+            // What is removed cannot be said while there is no room to say it.
+            Err(error) if is_full(&error) => {
+                let live = reader.key("live");
+                reader.run(cmd("XTRIM").arg(live).arg("MAXLEN").arg(0))?;
+                remove(reader, listed, &removal, tools.notary)?;
+            }
+            other => other?,
+        }
+        Ok(kept.is_some())
     }
 
     /// Whether this interceptor is the one that does it; holds the lease for a while longer.
@@ -320,7 +330,8 @@ impl Keeper {
     }
 
     /// The shared streams lose what is older than any session that may still be there.
-    fn trim(&self, reader: &mut Reader, now: u64) -> Result<(), ArchiveError> {
+    fn trim(&self, tools: &mut Tools<'_>, now: u64) -> Result<(), ArchiveError> {
+        let reader = &mut tools.reader;
         let retention = &self.retention;
         let ages = retention.targets.values().chain(retention.age.as_ref());
         let (Some(_), Some(longest)) = (retention.age, ages.max().copied()) else {
@@ -334,16 +345,18 @@ impl Keeper {
             let from = format!("{}-0", before(age));
             reader.run(cmd("XTRIM").arg(key).arg("MINID").arg("~").arg(from))?;
         }
-        self.trim_sessions(reader, before(longest.saturating_mul(2)), longest)
+        self.trim_sessions(tools, before(longest.saturating_mul(2)), longest)
     }
 
     /// `sessions` up to the first line of a session that is there, or that went not long ago.
+    /// Up to which statement of which host that is, is signed first.
     fn trim_sessions(
         &self,
-        reader: &mut Reader,
+        tools: &mut Tools<'_>,
         before: u64,
         longest: Duration,
     ) -> Result<(), ArchiveError> {
+        let reader = &mut tools.reader;
         let key = reader.key("sessions");
         let Some(first) = reader.after(&key, "0-0", 1)?.pop() else {
             return Ok(());
@@ -362,20 +375,32 @@ impl Keeper {
             // Nothing would go, and nothing is to be said of it.
             return Ok(());
         }
+        let folder = self.state_dir.join(FOLDER);
+        let trust = keys::trust(self.trusted_keys.as_deref(), &folder)?;
+        let mut evidence = Evidence::new(trust, ed25519);
+        each(reader, &key, |entry| {
+            evidence.entry(&entry.id, |name| entry.text(name));
+        })?;
+        let lines = evidence.trim(from, number);
         let from = format!("{}-{}", from.0, from.1);
-        let mut say = Cmd::new();
-        say.arg("XADD").arg(&key).arg("*");
-        for (name, value) in [
-            ("event", "trimmed"),
-            ("host", &self.host),
-            ("by", "retention"),
-            ("before", &from),
-        ] {
-            say.arg(name).arg(value);
-        }
-        reader.run(&say)?;
+        let pairs = [("event", "trimmed"), ("by", "retention"), ("before", &from)];
+        tools.notary.say(reader, &pairs, &lines)?;
         reader.run(cmd("XTRIM").arg(&key).arg("MINID").arg(&from))?;
         Ok(())
+    }
+}
+
+/// What is to be done where one session cannot go; nothing where none can.
+fn advice(error: &ArchiveError) -> Option<&'static str> {
+    match error {
+        ArchiveError::Stays { .. } => Some(""),
+        ArchiveError::Differs { .. } => Some(
+            "; compare them (`interceptor verify ID`, and with `--archive`), and move the one that is no good out of the way",
+        ),
+        ArchiveError::Broken { .. } => Some(
+            "; what was written to the archive does not read back: check its disk or bucket (`interceptor archive check ID`)",
+        ),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::replay::escape;
+use interceptor_engine::replay::json::quiet;
 use serde_json::json;
 
 use super::Global;
@@ -18,6 +19,8 @@ use crate::archive::ledger::{Ledger, Listed};
 use crate::archive::place::{Beginning, Place};
 use crate::archive::{format, restore};
 use crate::config::Config;
+use crate::recorder::evidence::KeyError;
+use crate::recorder::evidence::notary::Notary;
 use crate::recorder::read::Reader;
 use crate::recorder::url_to_read;
 
@@ -107,10 +110,22 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     let json = global.json;
+    // The host's statements are all in one place.
+    let is_own = args.redis.is_none();
     match args.what {
         None => {
             let place = open(args.bring.to.as_deref())?;
-            bring(&mut redis()?, &place, &args.bring, json, &mut out)
+            let notary = match args.bring.keep {
+                true => None,
+                false if is_own => Some(
+                    Notary::open(&config.state_dir)
+                        .context("removing recordings is signed with this host's key; `--keep` leaves them in Redis")?,
+                ),
+                false => bail!(
+                    "removing recordings is signed by a host that records there: do it on that one without --redis, or leave them in Redis as well (--keep)"
+                ),
+            };
+            bring(&mut redis()?, &place, &args.bring, notary, json, &mut out)
         }
         Some(What::List(from)) => list(&open(from.from.as_deref())?, json, &mut out),
         Some(What::Check(which)) => {
@@ -131,12 +146,19 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             }
             let place = open(which.from.from.as_deref())?;
             let mut reader = redis()?;
+            let mut notary = match is_own.then(|| Notary::open(&config.state_dir)) {
+                // A host that never recorded has removed nothing either.
+                None | Some(Err(KeyError::None { .. })) => None,
+                Some(opened) => Some(
+                    opened.context("bringing recordings back is signed with this host's key")?,
+                ),
+            };
             for wanted in &which.sessions {
                 let session = named(&place, wanted)?;
-                let end = restore::restore(&mut reader, &place, &session, &host())?;
+                let end = restore::restore(&mut reader, &place, &session, notary.as_mut())?;
                 if json {
                     let told = json!({ "session": session, "events": end.events });
-                    writeln!(out, "{told}")?;
+                    writeln!(out, "{}", quiet(&told.to_string()))?;
                 } else {
                     writeln!(out, "{session} is back, {} events", end.events)?;
                 }
@@ -151,6 +173,7 @@ fn bring(
     reader: &mut Reader,
     place: &Arc<Place>,
     bring: &Bring,
+    mut notary: Option<Notary>,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
@@ -187,33 +210,26 @@ fn bring(
     let bar = bar(wanted.len());
     let mut failed = false;
     for listed in wanted {
-        let done = one(reader, place, &ledger, listed, bring.keep);
+        let done = one(reader, place, &ledger, listed, notary.as_mut());
         let session = &listed.session;
+        let told = match &done {
+            Ok(kept) => json!({
+                "session": session,
+                "events": kept.end.events,
+                "bytes": kept.bytes,
+                "sha256": hex::encode(kept.sha256),
+                "was_there": kept.was_there,
+                "removed": !bring.keep,
+            }),
+            Err(error) => json!({ "session": session, "error": error.to_string() }),
+        };
         bar.suspend(|| match &done {
-            Ok(kept) if json => writeln!(
-                out,
-                "{}",
-                json!({
-                    "session": session,
-                    "events": kept.end.events,
-                    "bytes": kept.bytes,
-                    "sha256": hex::encode(kept.sha256),
-                    "was_there": kept.was_there,
-                    "removed": !bring.keep,
-                })
-            ),
+            _ if json => writeln!(out, "{}", quiet(&told.to_string())),
             Ok(kept) => writeln!(
                 out,
                 "{session}  {} events, {} bytes",
                 kept.end.events, kept.bytes
             ),
-            Err(error) if json => {
-                writeln!(
-                    out,
-                    "{}",
-                    json!({ "session": session, "error": error.to_string() })
-                )
-            }
             Err(_) => Ok(()),
         })?;
         if let Err(error) = done {
@@ -240,25 +256,24 @@ fn one(
     place: &Arc<Place>,
     ledger: &Ledger,
     listed: &Listed,
-    stay: bool,
+    notary: Option<&mut Notary>,
 ) -> Result<Kept, ArchiveError> {
     let session = listed.session.clone();
     ledger
         .may_go(listed)
         .map_err(|why| ArchiveError::Stays { session, why })?;
     let kept = keep(reader, place, listed, &host())?;
-    if !stay {
+    if let Some(notary) = notary {
         let uid = nix::unistd::getuid();
         let user = nix::unistd::User::from_uid(uid).ok().flatten();
         let user = user.map_or_else(|| uid.to_string(), |user| user.name);
         let removal = Removal {
-            host: &host(),
             by: "archive",
             why: "asked",
             user: Some(&user),
             kept: Some((place.name(), &kept)),
         };
-        remove(reader, listed, &removal)?;
+        remove(reader, listed, &removal, notary)?;
     }
     Ok(kept)
 }
@@ -297,7 +312,7 @@ fn list(place: &Arc<Place>, json: bool, out: &mut impl Write) -> anyhow::Result<
                     "bytes": object.bytes,
                     "error": fault,
                 });
-                writeln!(out, "{told}")?;
+                writeln!(out, "{}", quiet(&told.to_string()))?;
                 continue;
             }
             let archived: String = archived.chars().take(19).collect();
@@ -335,7 +350,7 @@ fn check(
         bar.suspend(|| match &fault {
             _ if json => {
                 let told = json!({ "session": session, "whole": fault.is_none(), "error": fault });
-                writeln!(out, "{told}")
+                writeln!(out, "{}", quiet(&told.to_string()))
             }
             Some(fault) => writeln!(out, "{session}  {}", escape::line(fault)),
             None => Ok(()),

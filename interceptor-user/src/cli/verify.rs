@@ -1,24 +1,26 @@
 //! `interceptor verify`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::event::opened_ms;
 use interceptor_engine::evidence::finding::{Finding, Place, What};
-use interceptor_engine::evidence::ledger::{Expected, Ledger, Trust};
+use interceptor_engine::evidence::ledger::{Expected, Ledger};
 use interceptor_engine::evidence::session::{Outcome, SessionCheck};
 use interceptor_engine::evidence::statement::Signed;
 use interceptor_engine::replay::escape;
+use interceptor_engine::replay::json::quiet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::moment::{self, Moment};
 use super::{Global, place};
-use crate::config::{Config, units};
+use crate::config::Config;
 use crate::recorder::evidence::{FOLDER, ed25519, keys, last_statement};
 use crate::recorder::read::{ReadError, Reader};
 
@@ -47,9 +49,9 @@ pub struct Args {
     /// All sessions
     #[arg(long)]
     all: bool,
-    /// Only sessions that opened within this time, such as 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    since: Option<Duration>,
+    /// Only sessions that opened from then on: `7d` or `2h` ago, a date, or a time as 2026-11-30T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment::since)]
+    since: Option<Moment>,
     /// Only sessions of this agent
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
@@ -60,10 +62,6 @@ pub struct Args {
     place: place::Place,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    units::duration(text).ok_or_else(|| format!("{text:?} is no duration: for example 12h or 7d"))
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -72,10 +70,9 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(global.config.as_deref())?;
     let folder = config.state_dir.join(FOLDER);
     let pinned = args.trusted_keys.as_ref();
-    let trust = trust(
-        pinned.or(config.recorder.evidence.trusted_keys.as_ref()),
-        &folder,
-    )?;
+    let pinned = pinned.or(config.recorder.evidence.trusted_keys.as_ref());
+    let trust =
+        keys::trust(pinned.map(PathBuf::as_path), &folder).context("reading the trusted keys")?;
     // Before the store is read, so that it has what this says.
     let own = match args.place.is_own() {
         true => last_statement(&folder).ok().flatten(),
@@ -98,7 +95,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let report = verifier.report;
     let mut out = io::stdout().lock();
     let told = if global.json {
-        writeln!(out, "{}", report.json())
+        writeln!(out, "{}", quiet(&report.json().to_string()))
     } else {
         report.text(&mut out)
     };
@@ -110,22 +107,6 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
-}
-
-/// The keys of the list; without one, this host's own where they can be read.
-fn trust(list: Option<&PathBuf>, folder: &std::path::Path) -> anyhow::Result<Trust> {
-    let (keys, only_pins) = match list {
-        Some(list) => (
-            keys::listed(list).context("reading the trusted keys")?,
-            true,
-        ),
-        None => (keys::published(folder).unwrap_or_default(), false),
-    };
-    let mut pins: HashMap<String, Vec<_>> = HashMap::new();
-    for key in keys {
-        pins.entry(key.host).or_default().push(key.key);
-    }
-    Ok(Trust { pins, only_pins })
 }
 
 struct Verifier {
@@ -166,10 +147,8 @@ impl Verifier {
     }
 
     /// Verifies many sessions, and the hosts' statements.
-    fn many(&mut self, since: Option<Duration>, own: Option<&Signed>) -> anyhow::Result<()> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let since = since.map(|since| now.saturating_sub(since).as_millis());
-        let since = since.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX));
+    fn many(&mut self, since: Option<Moment>, own: Option<&Signed>) -> anyhow::Result<()> {
+        let since = since.map(|since| since.0);
         let from = since.map_or(0, |ms| ms.saturating_sub(SKEW_MS));
         self.after = format!("{from}-0");
         self.read_ledger()?;
@@ -204,7 +183,8 @@ impl Verifier {
     fn own(&mut self, own: &Signed) -> anyhow::Result<()> {
         let head = own.statement().head();
         for _ in 0..LOOKS {
-            if self.ledger.has(&own.host, head) {
+            let has = self.ledger.has(&own.host, head);
+            if has || self.ledger.trimmed(&own.host) >= own.number {
                 return Ok(());
             }
             std::thread::sleep(LOOK);
@@ -302,6 +282,7 @@ struct Report {
     one: Option<(Uuid, Outcome)>,
     sessions: u64,
     open: u64,
+    removed: u64,
     events: u64,
     signed_events: u64,
     statements: usize,
@@ -312,7 +293,9 @@ struct Report {
 impl Report {
     fn add(&mut self, outcome: Outcome) {
         self.sessions += 1;
-        self.open += u64::from(!outcome.is_closed && outcome.finding.is_none());
+        let is_open = !outcome.is_closed && !outcome.is_removed && outcome.finding.is_none();
+        self.open += u64::from(is_open);
+        self.removed += u64::from(outcome.is_removed);
         self.events += outcome.events;
         self.signed_events += outcome.signed;
         self.findings.extend(outcome.finding);
@@ -324,6 +307,7 @@ impl Report {
             "right": self.findings.is_empty(),
             "sessions": self.sessions,
             "open": self.open,
+            "removed": self.removed,
             "events": self.events,
             "signed_events": self.signed_events,
             "statements": self.statements,
@@ -350,6 +334,9 @@ impl Report {
             format!("{} found", self.findings.len())
         };
         match &self.one {
+            Some((session, outcome)) if outcome.is_removed => {
+                writeln!(out, "session {session}: {well}; removed, as a host signed")
+            }
             Some((session, outcome)) => {
                 let (events, signed) = (outcome.events, outcome.signed);
                 let state = match (outcome.is_closed, &outcome.finding) {
@@ -366,8 +353,13 @@ impl Report {
             }
             None => writeln!(
                 out,
-                "{} sessions, {} of them open: {well}; {} events, {} of them signed; {} statements",
-                self.sessions, self.open, self.events, self.signed_events, self.statements
+                "{} sessions, {} of them open, {} removed: {well}; {} events, {} of them signed; {} statements",
+                self.sessions,
+                self.open,
+                self.removed,
+                self.events,
+                self.signed_events,
+                self.statements
             ),
         }
     }

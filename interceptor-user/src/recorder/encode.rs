@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Alert;
-use super::evidence::{HEADS_AT_ONCE, Signer};
+use super::evidence::{HEADS_AT_ONCE, Leavings, Signer};
 use super::resp::{Commands, Decimal, Stream, bulk};
 use super::spool::Note;
 
@@ -281,6 +281,13 @@ impl Encoder {
         };
         self.open.insert(note.session, session);
         self.event(&event, out);
+    }
+
+    /// Sends on what dead writers signed and did not bring to their spools.
+    pub(super) fn left(&mut self, left: &Leavings, out: &mut Commands) {
+        for signed in self.signer.left(left) {
+            add_statement(&self.sessions, &signed, out);
+        }
     }
 
     /// What a daemon after this one has to know of the sessions that the batch
@@ -555,7 +562,7 @@ mod tests {
     #[test]
     fn live_gets_what_eyes_can_follow_alerts_and_a_count_of_the_rest() {
         let folder = tempfile::tempdir().unwrap();
-        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60)).unwrap();
+        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60), |_| true).unwrap();
         let mut encoder = Encoder::new("h", "p", 100, signer);
         let mut journal = Journal::new(Uuid::nil(), None);
         let mut event = || journal.event(FlowTime(0), Kind::Note, None, "line");
@@ -588,7 +595,7 @@ mod tests {
     #[test]
     fn what_comes_behind_a_gap_is_numbered_behind_it() {
         let folder = tempfile::tempdir().unwrap();
-        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60)).unwrap();
+        let signer = Signer::open(folder.path(), "h", Duration::from_secs(60), |_| true).unwrap();
         let mut encoder = Encoder::new("h", "p", 100, signer);
         let mut journal = Journal::new(Uuid::now_v7(), None);
         let mut out = Commands::default();

@@ -203,17 +203,23 @@ impl Recorder {
     /// An address that is none, no Redis at all and none that could be started, or a
     /// spool that cannot be written.
     pub fn start(config: &config::Recorder, host: &Host) -> anyhow::Result<(Self, RecorderTask)> {
-        let signer = Signer::open(&host.state_dir, &host.name, config.evidence.heads_every)
-            .context("opening the key that recordings are signed with")?;
+        let dir = config.spool.dir.clone();
+        let dir = dir.unwrap_or_else(|| host.state_dir.join("spool"));
+        let writer = Uuid::now_v7();
+        // What is signed and has a spool is dealt with by whoever takes that over.
+        let is_nobodys =
+            |writer: Option<Uuid>| writer.is_none_or(|writer| !spool::is_there(&dir, writer));
+        let every = config.evidence.heads_every;
+        let signer = Signer::open(&host.state_dir, &host.name, every, is_nobodys)
+            .context("opening the key that recordings are signed with")?
+            .by(writer);
         let (place, private) = reachable(config, host)?;
         let queue = Arc::new(Queue::new(config.queue_bytes));
         let told = Arc::new(Told::default());
         let facts = Arc::new(Mutex::new(facts(&host.version, &host.rules)));
         let abandoned = Arc::new(AtomicBool::new(false));
         let durable = config.durability == Durability::BeforeForward;
-        let dir = config.spool.dir.clone();
-        let dir = dir.unwrap_or_else(|| host.state_dir.join("spool"));
-        let spool = Spool::open(&dir, config.spool.max_bytes, durable, Uuid::now_v7());
+        let spool = Spool::open(&dir, config.spool.max_bytes, durable, writer);
         let spool = spool.with_context(|| {
             format!(
                 "making a folder below the spool {} (recorder.spool.dir)",

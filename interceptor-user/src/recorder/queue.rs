@@ -15,6 +15,7 @@ use std::time::Duration;
 use interceptor_engine::event::Event;
 use tokio::sync::Notify;
 
+use super::evidence::Leavings;
 use super::spool::Note;
 use super::writer::Done;
 use super::{Alert, Full};
@@ -27,8 +28,16 @@ const ALERT_LIMIT: usize = 1024;
 pub(super) struct Waiting {
     pub(super) events: VecDeque<Event>,
     pub(super) alerts: VecDeque<Alert>,
-    /// Sessions that a process that died did not end.
-    pub(super) lost: VecDeque<Note>,
+    /// What processes that died did not do.
+    pub(super) lost: VecDeque<Lost>,
+}
+
+/// What a process that died did not do.
+pub(super) enum Lost {
+    /// It did not end this session.
+    Session(Box<Note>),
+    /// It may have signed what is not in its spool.
+    Statements(Leavings),
 }
 
 impl Waiting {
@@ -68,7 +77,7 @@ pub(super) struct Queue {
     pushed: AtomicU64,
     spooled: AtomicU64,
     written: Notify,
-    /// Sessions of dead processes that were taken, ever, and those whose ends are in the
+    /// What dead processes did not do, as it was taken, ever, and what of it is in the
     /// spool: a count of their own, since they come before events that were taken earlier.
     lost: AtomicU64,
     ended: AtomicU64,
@@ -138,18 +147,18 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Takes sessions that a process that died did not end; the ticket that stands for
-    /// their ends.
-    pub(super) fn push_lost(&self, notes: Vec<Note>) -> u64 {
+    /// Takes what processes that died did not do; the ticket that stands for it being
+    /// done, and all that was taken before.
+    pub(super) fn push_lost(&self, lost: Vec<Lost>) -> u64 {
         let mut state = self.lock();
-        let before = self.lost.fetch_add(notes.len() as u64, Ordering::Relaxed);
-        let ticket = before + notes.len() as u64;
-        state.waiting.lost.extend(notes);
+        let before = self.lost.fetch_add(lost.len() as u64, Ordering::Relaxed);
+        let ticket = before + lost.len() as u64;
+        state.waiting.lost.extend(lost);
         self.wake(state);
         ticket
     }
 
-    /// Whether the ends that `ticket` stands for are in the spool.
+    /// Whether what `ticket` stands for is in the spool.
     pub(super) fn are_ended(&self, ticket: u64) -> bool {
         self.ended.load(Ordering::Acquire) >= ticket
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use interceptor_engine::chain::Head;
 use interceptor_policy::verdict::Severity;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -17,9 +18,11 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Alert;
+use super::evidence::Leavings;
 use super::fault::Fault;
-use super::queue::Queue;
-use super::spool::{BadFolder, Cursor, Damage, Item, Left, Next, Spool};
+use super::queue::{Lost, Queue};
+use super::resp::{self, Stream};
+use super::spool::{BadFolder, Cursor, Damage, Frame, Item, Left, Next, Spool};
 use super::store::{Batch, Store};
 use super::trouble::{Trouble, What};
 use super::writer::{Told, lower_priority};
@@ -124,16 +127,24 @@ impl Sender {
             }
         }
         let mut sent = Vec::new();
+        let mut leavings = Leavings::default();
         for one in left {
-            let bytes = one.bytes;
-            match self.send_on(one) {
-                Ok(Some(one)) => sent.push(one),
+            let (writer, bytes) = (one.writer(), one.bytes);
+            match self.send_on(one, &mut leavings) {
+                Ok(Some(one)) => {
+                    leavings.writers.insert(writer);
+                    sent.push(one);
+                }
                 Ok(None) => return false,
                 Err(error) => {
                     tracing::error!(%error, "what was left in the spool cannot be read");
                     self.spool.let_go(bytes);
                 }
             }
+        }
+        if !sent.is_empty() {
+            // Stands before the ends of sessions, so their tickets stand for it, too.
+            self.queue.push_lost(vec![Lost::Statements(leavings)]);
         }
         // One of them may have ended the sessions of another.
         let closed: BTreeSet<Uuid> = sent
@@ -149,7 +160,8 @@ impl Sender {
                     "sessions of a daemon that was lost are ended"
                 );
             }
-            let ticket = self.queue.push_lost(lost);
+            let lost = lost.into_iter().map(Box::new).map(Lost::Session);
+            let ticket = self.queue.push_lost(lost.collect());
             self.sent_on.push(SentOn {
                 left,
                 damaged,
@@ -176,7 +188,11 @@ impl Sender {
         }
     }
 
-    fn send_on(&mut self, mut left: Left) -> std::io::Result<Option<(Left, Vec<PathBuf>)>> {
+    fn send_on(
+        &mut self,
+        mut left: Left,
+        leavings: &mut Leavings,
+    ) -> std::io::Result<Option<(Left, Vec<PathBuf>)>> {
         let writer = left.writer();
         tracing::info!(%writer, bytes = left.bytes, "sending on what another process left in the spool");
         let mut reached = None;
@@ -191,6 +207,7 @@ impl Sender {
         loop {
             match left.next()? {
                 Item::Frame(mut frame) => {
+                    note(leavings, &frame);
                     if std::mem::take(&mut first)
                         && let Some(reached) = reached
                         && frame.number > reached.saturating_add(1)
@@ -274,6 +291,26 @@ impl Sender {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = self.spool.writer();
         format!("{facts},\"seen\":\"{seen}\",\"writer\":\"{writer}\"}}")
+    }
+}
+
+/// Notes what a frame has of statements and sessions.
+fn note(leavings: &mut Leavings, frame: &Frame) {
+    for note in &frame.notes {
+        let there = leavings.sessions.entry(note.session);
+        let there = there.or_insert((0, Head::START));
+        if there.0 <= note.next_seq {
+            *there = (note.next_seq, Head::from_bytes(note.head));
+        }
+    }
+    let streams = frame.commands.streams().enumerate();
+    for (index, _) in streams.filter(|(_, stream)| *stream == Stream::Sessions) {
+        let parts = frame.commands.command(index).and_then(resp::parts);
+        let parts = parts.unwrap_or_default();
+        let at = parts.iter().position(|part| *part == b"signature");
+        let signature = at.and_then(|at| parts.get(at + 1));
+        let signature = signature.map(|signature| String::from_utf8_lossy(signature).into_owned());
+        leavings.statements.extend(signature);
     }
 }
 

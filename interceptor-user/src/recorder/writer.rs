@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::encode::Encoder;
 use super::gaps::Gaps;
-use super::queue::{Found, Queue, Waiting};
+use super::queue::{Found, Lost, Queue, Waiting};
 use super::resp::Commands;
 use super::spool::Spool;
 use super::tally::{Seen, Tally};
@@ -215,10 +215,13 @@ impl Writer {
             self.encoder.alert(&alert, commands);
         }
         while !full(commands)
-            && let Some(note) = waiting.lost.pop_front()
+            && let Some(lost) = waiting.lost.pop_front()
         {
             done.lost += 1;
-            self.encoder.lost(&note, commands);
+            match lost {
+                Lost::Session(note) => self.encoder.lost(&note, commands),
+                Lost::Statements(left) => self.encoder.left(&left, commands),
+            }
         }
         // What is missing stands before what comes after it.
         while !full(commands)
@@ -286,7 +289,7 @@ impl Writer {
 pub(super) struct Done {
     pub(super) events: u64,
     pub(super) bytes: usize,
-    /// Ends of sessions of dead processes.
+    /// Of what dead processes did not do.
     pub(super) lost: u64,
 }
 

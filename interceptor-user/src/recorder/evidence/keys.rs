@@ -5,12 +5,14 @@
 //! is in a file of its own, `<first 16 digits>.key`, mode 0600; only that of the last
 //! key is kept, once the one before has signed it.
 
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use interceptor_engine::evidence::ledger::Trust;
 use interceptor_engine::evidence::statement::PublicKey;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -234,7 +236,7 @@ fn append(folder: &Path, key: PublicKey, host: &str) -> Result<(), KeyError> {
 }
 
 /// The daemon may not be who runs `rotate`; it owns the folder.
-fn give_to_owner(folder: &Path, file: &File) -> io::Result<()> {
+pub(super) fn give_to_owner(folder: &Path, file: &File) -> io::Result<()> {
     let owner = std::fs::metadata(folder)?;
     let now = file.metadata()?;
     if (owner.uid(), owner.gid()) != (now.uid(), now.gid()) {
@@ -262,6 +264,23 @@ pub(super) fn load(folder: &Path, key: PublicKey) -> Result<Ed25519KeyPair, KeyE
         .ok()
         .and_then(|()| Ed25519KeyPair::from_seed_and_public_key(&*seed, &key.0).ok());
     pair.ok_or(KeyError::NotIt { path })
+}
+
+/// Whose keys are believed: those of the list, or without one this host's own where they
+/// can be read.
+///
+/// # Errors
+/// As [`listed`].
+pub fn trust(list: Option<&Path>, folder: &Path) -> Result<Trust, KeyError> {
+    let (keys, only_pins) = match list {
+        Some(list) => (listed(list)?, true),
+        None => (published(folder).unwrap_or_default(), false),
+    };
+    let mut pins: HashMap<String, Vec<PublicKey>> = HashMap::new();
+    for key in keys {
+        pins.entry(key.host).or_default().push(key.key);
+    }
+    Ok(Trust { pins, only_pins })
 }
 
 /// Deletes the secret of `key`: what nobody has, nobody can sign with.

@@ -7,27 +7,36 @@
 //! * [`journal`] remembers the last statement over restarts, and what was signed and
 //!   may not have reached the store.
 //!
+//! * [`notary`] signs what is not recorded but done to recordings: removing them.
+//!
 //! Statements are made where a batch is encoded, so they stand in the batch that has
 //! the events. What is signed again after a crash would be a second statement of the
 //! same number; so a statement is in the journal before its bytes go anywhere, and
 //! after a crash the very same one is sent again.
+//!
+//! Between the journal and the spool, a daemon may be killed. Its statement is sent by the
+//! next one, and may name events that never were in the spool: [`Signer::left`] takes back
+//! what it says of them.
 
 mod journal;
 pub mod keys;
+pub mod notary;
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use interceptor_engine::chain::Head;
 use interceptor_engine::evidence::statement::{
-    Line, PublicKey, SessionHead, Signed, State, Statement,
+    Line, PublicKey, SessionHead, Signed, State, Statement, Void,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
-use journal::Journal;
 pub use journal::last_statement;
+use journal::{Journal, Numbers};
 pub use keys::KeyError;
 
 /// The folder below the state folder.
@@ -47,6 +56,17 @@ pub fn ed25519(key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool {
         .is_ok()
 }
 
+/// What dead writers left in their spools.
+#[derive(Debug, Default)]
+pub(super) struct Leavings {
+    /// The writers.
+    pub(super) writers: HashSet<Uuid>,
+    /// Signatures of the statements that are there.
+    pub(super) statements: HashSet<String>,
+    /// How far each session is there: its events, and the chain's value after them.
+    pub(super) sessions: HashMap<Uuid, (u64, Head)>,
+}
+
 /// Makes this host's statements.
 pub(super) struct Signer {
     host: String,
@@ -61,21 +81,34 @@ pub(super) struct Signer {
     keys_len: u64,
     /// Something was signed that no list of heads came after.
     unconfirmed: bool,
-    /// Something is in the journal that is not known to be in the store.
-    undelivered: bool,
+    /// Whose spool statements go by.
+    writer: Option<Uuid>,
+    /// What is in the journal that this process has to deliver.
+    undelivered: Numbers,
     /// Statements that are still to be sent.
     unsent: Vec<Signed>,
 }
 
 impl Signer {
-    /// Opens the host's keys, or makes the first one.
-    pub(super) fn open(state_dir: &Path, host: &str, every: Duration) -> Result<Self, KeyError> {
+    /// Opens the host's keys, or makes the first one. What other writers signed and may
+    /// not have delivered is sent again where `is_nobodys`: by nobody else.
+    pub(super) fn open(
+        state_dir: &Path,
+        host: &str,
+        every: Duration,
+        is_nobodys: impl Fn(Option<Uuid>) -> bool,
+    ) -> Result<Self, KeyError> {
         let folder = state_dir.join(FOLDER);
         let wanted = keys::open_or_create(&folder, host)?;
-        let (journal, unsent) = Journal::open(&folder).map_err(|source| KeyError::File {
+        let mut journal = Journal::open(&folder).map_err(|source| KeyError::File {
             path: folder.clone(),
             source,
         })?;
+        let unsent = journal.undelivered(is_nobodys);
+        let mut undelivered = Numbers::default();
+        unsent
+            .iter()
+            .for_each(|signed| undelivered.add(signed.number));
         let signer = journal.signer();
         let before = signer.filter(|key| *key != wanted);
         let (key, pair) = match before.map(|key| (key, keys::load(&folder, key))) {
@@ -94,7 +127,8 @@ impl Signer {
             folder,
             key,
             pair,
-            undelivered: !unsent.is_empty(),
+            writer: None,
+            undelivered,
             unconfirmed: !unsent.is_empty(),
             unsent,
             journal,
@@ -106,6 +140,12 @@ impl Signer {
             signer.introduce(wanted)?;
         }
         Ok(signer)
+    }
+
+    /// What is signed from now on goes by the spool of `writer`.
+    pub(super) fn by(self, writer: Uuid) -> Self {
+        let writer = Some(writer);
+        Self { writer, ..self }
     }
 
     /// How long until heads are due.
@@ -186,23 +226,76 @@ impl Signer {
         signed
     }
 
+    /// Signs something else, so that it survives a power cut.
+    pub(super) fn say(&mut self, lines: &[Line]) -> Signed {
+        let signed = self.state(lines.iter().map(Line::to_string).collect());
+        self.journal.sync();
+        signed
+    }
+
+    /// Sends on what dead writers signed and did not bring to their spools, and takes back
+    /// what they said there of events that are not there either.
+    pub(super) fn left(&mut self, left: &Leavings) -> Vec<Signed> {
+        let is_theirs =
+            |writer: Option<Uuid>| writer.is_some_and(|writer| left.writers.contains(&writer));
+        let (mut unsent, mut voids) = (Vec::new(), Vec::new());
+        for signed in self.journal.undelivered(is_theirs) {
+            self.undelivered.add(signed.number);
+            if left.statements.contains(&hex::encode(signed.signature)) {
+                continue;
+            }
+            for line in signed.lines().flatten() {
+                let Line::Head(head) = line else { continue };
+                let there = left.sessions.get(&head.session);
+                let (events, chain) = there.copied().unwrap_or((0, Head::START));
+                if events < head.events {
+                    voids.push(Line::Void(Void {
+                        number: signed.number,
+                        session: head.session,
+                        events,
+                        chain,
+                    }));
+                }
+            }
+            unsent.push(signed);
+        }
+        for voids in voids.chunks(HEADS_AT_ONCE) {
+            tracing::warn!(
+                sessions = voids.len(),
+                "a daemon that was lost had signed more than it brought to its spool; that is taken back"
+            );
+            unsent.push(self.say(voids));
+        }
+        self.unconfirmed |= !unsent.is_empty();
+        unsent
+    }
+
     /// Everything that was signed is in the store, or will be.
     pub(super) fn delivered(&mut self) {
-        if std::mem::take(&mut self.undelivered) {
-            self.journal.delivered();
+        if !self.undelivered.is_empty() && self.journal.delivered(&self.undelivered) {
+            self.undelivered = Numbers::default();
         }
     }
 
     fn state(&mut self, body: String) -> Signed {
-        self.undelivered = true;
         let at = OffsetDateTime::now_utc()
             .format(&Rfc3339)
             .unwrap_or_default();
-        let (host, key, pair) = (&self.host, self.key, &self.pair);
-        self.journal.state(|number: u64, previous: Head| {
+        let (host, folder) = (&self.host, &self.folder);
+        let (key, pair) = (&mut self.key, &mut self.pair);
+        let signed = self.journal.state(self.writer, |number, previous, signer| {
+            // Another process of this host may have introduced the next key.
+            if let Some(next) = signer.filter(|signer| signer != key) {
+                match keys::load(folder, next) {
+                    Ok(loaded) => (*key, *pair) = (next, loaded),
+                    Err(error) => {
+                        tracing::error!(key = %next, %error, "the key that another process introduced cannot be used");
+                    }
+                }
+            }
             let statement = Statement {
                 host,
-                key,
+                key: *key,
                 number,
                 previous,
                 at: &at,
@@ -216,13 +309,119 @@ impl Signer {
             }
             Signed {
                 host: host.clone(),
-                key,
+                key: *key,
                 number,
                 previous,
                 at: at.clone(),
                 body: body.clone(),
                 signature,
             }
-        })
+        });
+        self.undelivered.add(signed.number);
+        signed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn signer(folder: &Path) -> Signer {
+        Signer::open(folder, "h", EVERY, |writer| writer.is_none()).unwrap()
+    }
+
+    fn closed(session: Uuid, events: u64) -> SessionHead {
+        SessionHead {
+            session,
+            events,
+            chain: Head::from_bytes([7; 32]),
+            state: State::Closed,
+        }
+    }
+
+    fn numbers(signed: &[Signed]) -> Vec<u64> {
+        signed.iter().map(|signed| signed.number).collect()
+    }
+
+    #[test]
+    fn processes_of_a_host_go_on_counting_and_deliver_their_own_statements_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = signer(folder.path()).by(Uuid::now_v7());
+        let mut two = signer(folder.path());
+        assert_eq!(numbers(&one.unsent(Instant::now())), [1]);
+        assert_eq!(one.close(closed(Uuid::nil(), 3)).number, 2);
+        assert_eq!(two.say(&[]).number, 3);
+        assert_eq!(one.close(closed(Uuid::nil(), 4)).number, 4);
+        two.delivered();
+        let left = |is_meant: fn(Option<Uuid>) -> bool| {
+            let again = Signer::open(folder.path(), "h", EVERY, is_meant).unwrap();
+            numbers(&again.unsent)
+        };
+        // The first of all was found by both, and brought by the second.
+        assert_eq!(left(|_| true), [2, 4]);
+        assert_eq!(left(|writer| writer.is_none()), [0; 0]);
+        one.delivered();
+        assert_eq!(left(|_| true), [0; 0]);
+    }
+
+    #[test]
+    fn a_key_that_another_process_introduced_signs_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = signer(folder.path());
+        let before = one.say(&[]).key;
+        let next = keys::rotate(&folder.path().join(FOLDER)).unwrap().key;
+        let mut two = signer(folder.path());
+        assert_eq!(two.say(&[]).key, next);
+        let signed = one.say(&[]);
+        assert_ne!(before, next);
+        assert_eq!(signed.key, next);
+        let bytes = signed.statement().bytes();
+        assert!(ed25519(&next, &bytes, &signed.signature));
+    }
+
+    #[test]
+    fn what_a_dead_writer_signed_beyond_its_spool_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let (known, unknown) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut dead = signer(folder.path()).by(writer);
+        dead.unsent(Instant::now());
+        dead.delivered();
+        let spooled = dead.close(closed(Uuid::now_v7(), 9));
+        let fits = dead.heads(&[closed(known, 5)]);
+        let beyond = dead.heads(&[closed(known, 6), closed(unknown, 2)]);
+        let mut alive = signer(folder.path()).by(other);
+        alive.close(closed(known, 99));
+
+        let mut next = signer(folder.path());
+        assert_eq!(numbers(&next.unsent), [0; 0], "each has a spool");
+        let mut left = Leavings::default();
+        assert_eq!(next.left(&left), [], "of nobody");
+        left.writers.insert(writer);
+        left.statements.insert(hex::encode(spooled.signature));
+        left.sessions.insert(known, (5, Head::from_bytes([7; 32])));
+        let sent = next.left(&left);
+        let own = beyond.number + 2;
+        assert_eq!(numbers(&sent), [fits.number, beyond.number, own]);
+        let void = |session, events, chain| {
+            Line::Void(Void {
+                number: beyond.number,
+                session,
+                events,
+                chain,
+            })
+        };
+        let lines: Vec<Line> = sent[2].lines().flatten().collect();
+        assert_eq!(
+            lines,
+            [
+                void(known, 5, Head::from_bytes([7; 32])),
+                void(unknown, 0, Head::START)
+            ]
+        );
+        next.delivered();
+        assert_eq!(next.left(&left), [], "once");
     }
 }

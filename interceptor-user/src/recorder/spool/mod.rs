@@ -104,6 +104,11 @@ pub(super) enum Next {
     Finished,
 }
 
+/// Whether the process `writer` has a folder below `dir`, or left one.
+pub(super) fn is_there(dir: &Path, writer: Uuid) -> bool {
+    dir.join(writer.to_string()).is_dir()
+}
+
 impl Spool {
     /// Makes a folder for the process `writer` below `dir`.
     pub(super) fn open(
