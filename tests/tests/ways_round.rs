@@ -758,7 +758,8 @@ impl World {
         let rules = "version: 1\nrules: []\n";
         let daemon = Daemon::start(&place, &redis.url(), rules, &json!({}))?;
         let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])?)?;
-        let proxy = status["port"].as_u64().context("the proxy's port")?;
+        let proxy = status.get("port").and_then(Value::as_u64);
+        let proxy = proxy.context("the proxy's port")?;
         Ok(Self {
             hooks: Hooks::of(&place.path("run")),
             services: Services::start()?,
