@@ -275,9 +275,9 @@ async fn up(
     let mut port = None;
     let mut attachments = None;
     if let Some(kernel) = &house.kernel {
+        let sockets = crate::flow::unix::Redirected::bind(kernel, &house)?;
         let redirected = Redirected::bind(kernel, &house.life.sockets)?;
         port = Some(redirected.port);
-        let sockets = crate::flow::unix::Redirected::bind(kernel, &house)?;
         redirected.accept(&house);
         sockets.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));

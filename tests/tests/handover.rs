@@ -1,10 +1,14 @@
 //! A daemon takes over from one that runs: sessions go on, connects are not refused,
 //! and what the old one still has is asked for by way of the new one.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::agent::Running;
 use interceptor_tests::daemon::SOON;
 use interceptor_tests::eventually;
+use interceptor_tests::postgres::Postgres;
 use interceptor_tests::world::{Plan, World, alone, target};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -16,12 +20,19 @@ import os, socket, struct, sys, threading, time
 said = b"user\0agent\0database\0postgres\0\0"
 hello = struct.pack("!II", len(said) + 8, 196608) + said
 over = threading.Event()
+def dial(to):
+    if not to.startswith("/"):
+        return socket.create_connection(("127.0.0.1", int(to)), timeout=20)
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(to)
+    return s
 def timed(greet):
     n = longest = 0
     while not over.is_set():
         began = time.monotonic()
         try:
-            s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20)
+            s = dial(sys.argv[1])
             if greet:
                 s.sendall(hello)
                 first = s.recv(1)
@@ -59,11 +70,29 @@ fn draining(world: &World) -> Result<usize> {
         .len())
 }
 
-fn looper(world: &World) -> Result<Running> {
-    let port = world.postgres.port.to_string();
+/// A load on the database, which is at a port or at a path.
+fn looper(world: &World, at: &str) -> Result<Running> {
     world
         .agent("looper")
-        .start(&["/usr/bin/python3", "-c", LOOPER, &port])
+        .start(&["/usr/bin/python3", "-c", LOOPER, at])
+}
+
+/// Ends it; an error when a connect was refused. How many connects there were, and how many
+/// that went on to the database's answer.
+#[allow(clippy::print_stdout, reason = "what was measured; libtest keeps it")]
+fn none_refused(looper: Running) -> Result<(usize, usize)> {
+    let done = looper.finish(SOON)?.ok()?;
+    let numbers: Vec<&str> = done.stdout.split_whitespace().skip(1).collect();
+    let [connects, connect, sessions, whole] = numbers[..] else {
+        anyhow::bail!("{}", done.stdout);
+    };
+    println!(
+        "{connects} connects, none refused, the longest took {connect} ms; \
+         {sessions} sessions, the longest took {whole} ms until the database's answer"
+    );
+    let (connects, sessions) = (connects.parse()?, sessions.parse()?);
+    ensure!(connects > 20, "{connects} connects are no load");
+    Ok((connects, sessions))
 }
 
 fn says(world: &World, running: &mut Running, word: &str) -> Result<()> {
@@ -78,7 +107,7 @@ fn sessions_go_on_and_no_connect_is_refused_while_daemons_change() -> Result<()>
     alone(&Plan::default(), |world| {
         let mut session = world.agent("patient").start_psql(world.postgres.port)?;
         says(world, &mut session, "under the first")?;
-        let looper = looper(world)?;
+        let looper = looper(world, &world.postgres.port.to_string())?;
 
         let mut first = world.daemon.take_over()?;
         says(world, &mut session, "and still")?;
@@ -96,21 +125,7 @@ fn sessions_go_on_and_no_connect_is_refused_while_daemons_change() -> Result<()>
 
         let mut second = world.daemon.take_over()?;
         says(world, &mut session, "under the third")?;
-        let done = looper.finish(SOON)?.ok()?;
-        let numbers: Vec<f64> = done
-            .stdout
-            .split_whitespace()
-            .skip(1)
-            .filter_map(|number| number.parse().ok())
-            .collect();
-        let [connects, connect, sessions, whole] = numbers[..] else {
-            anyhow::bail!("{}", done.stdout);
-        };
-        println!(
-            "over two hand-overs {connects} connects, none refused, the longest took {connect} ms; \
-             {sessions} sessions, the longest took {whole} ms until the database's answer"
-        );
-        ensure!(connects > 20.0, "{connects} connects are no load");
+        let (connects, sessions) = none_refused(looper)?;
 
         // The second has no session left, or soon: those of the loop.
         second.ends(SOON)?;
@@ -138,16 +153,89 @@ fn sessions_go_on_and_no_connect_is_refused_while_daemons_change() -> Result<()>
         for (at, event) in events.iter().enumerate() {
             assert_eq!(event.seq, at as u64);
         }
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count"
-        )]
-        let all = (connects + sessions) as usize;
+        let all = connects + sessions;
         let sessions = world.records()?.closed_sessions_of("looper", all)?;
         assert_eq!(sessions.len(), all);
         Ok(())
     })
+}
+
+#[test]
+fn a_socket_that_is_a_target_is_reached_while_daemons_change_and_after_one_died() -> Result<()> {
+    let plan = Plan {
+        config: |postgres, _| {
+            json!({ "targets": [{
+                "name": "shop",
+                "socket": socket_of(postgres),
+                "protocol": "postgres",
+                "default": "allow",
+            }] })
+        },
+        ..Plan::default()
+    };
+    alone(&plan, |world| {
+        let path = socket_of(&world.postgres);
+        let looper = looper(world, &path)?;
+        for _ in 0..3 {
+            world.daemon.take_over()?;
+        }
+        let (connects, sessions) = none_refused(looper)?;
+        let all = connects + sessions;
+        let recorded = world.records()?.closed_sessions_of("looper", all)?;
+        assert_eq!(recorded.len(), all);
+
+        // Somebody takes the door's name while there is no daemon: nobody is sent there.
+        let at = format!(
+            "host={} port={} user=agent dbname=postgres",
+            world.postgres.sockets().display(),
+            world.postgres.port
+        );
+        let again = "until psql -XqAt \"$0\" -c 'SELECT 7' 2> /dev/null; do sleep 0.01; done";
+        let mut agent =
+            world
+                .agent("stubborn")
+                .start(&["sh", "-c", &format!("read _; {again}"), &at])?;
+        eventually("its run", SOON, || {
+            Ok(world.daemon.ask(&["agents"])?.contains("stubborn"))
+        })?;
+        let address = SocketAddr::from_abstract_name(door(world)?)?;
+        world.daemon.kill()?;
+        let squatter = UnixListener::bind_addr(&address)?;
+        squatter.set_nonblocking(true)?;
+        agent.write("go\n")?;
+        world.daemon.restart()?;
+        assert_eq!(agent.finish(SOON)?.ok()?.stdout, "7\n");
+        assert!(
+            squatter.accept().is_err(),
+            "an agent was sent to a stranger"
+        );
+        Ok(())
+    })
+}
+
+fn socket_of(postgres: &Postgres) -> String {
+    let name = format!(".s.PGSQL.{}", postgres.port);
+    postgres.sockets().join(name).display().to_string()
+}
+
+/// The abstract name of the daemon's only door, as anybody may read it.
+fn door(world: &World) -> Result<String> {
+    let pid = world.daemon.server().pid();
+    let own: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|link| link.display().to_string())
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    table
+        .lines()
+        .filter_map(|line| {
+            let inode = line.split_whitespace().nth(6)?;
+            let name = line.split_once(" @")?.1;
+            let is_own = own.contains(&format!("socket:[{inode}]"));
+            (is_own && name.starts_with("interceptor-")).then(|| name.to_owned())
+        })
+        .next()
+        .context("no door")
 }
 
 #[test]

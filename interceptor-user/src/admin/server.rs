@@ -1,6 +1,5 @@
 //! Answering.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use interceptor_policy::approval::Answer;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Placed, Questions, Request, Status, agents};
 use crate::agents::attached::Attachments;
@@ -20,6 +19,7 @@ use crate::archive::retention::Figures;
 use crate::flow::House;
 use crate::handover::drain;
 use crate::keeper::Locked;
+use crate::net::listen;
 use crate::tls::authority::Trust;
 
 /// Longest request.
@@ -49,38 +49,21 @@ pub struct Daemon {
 /// # Errors
 /// When the socket cannot be made.
 pub fn serve(house: &Arc<House>, daemon: Daemon, socket: &Path) -> anyhow::Result<()> {
-    // The lock on the runtime folder says that nobody else listens here.
-    let make = || {
-        match std::fs::remove_file(socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = std::os::unix::net::UnixListener::bind(socket)?;
-        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
-        Ok(listener)
-    };
     let name = format!("admin {}", socket.display());
     let listener: UnixListener = house
         .life
         .sockets
-        .unix(&name, make)
+        // The lock on the runtime folder says that nobody else listens here.
+        .get(&name, || listen::at_path(socket, 0o666))
         .with_context(|| format!("listening at {}", socket.display()))?;
     let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
     life.while_serving(async move {
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let house = Arc::clone(&house);
-                    let daemon = daemon.clone();
-                    tokio::spawn(async move {
-                        let _ = tokio::time::timeout(PATIENCE, one(house, daemon, stream)).await;
-                    });
-                }
-                Err(error) => {
-                    warn!(%error, "a connection to the admin socket could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+            let stream = listen::next(&listener).await;
+            let (house, daemon) = (Arc::clone(&house), daemon.clone());
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PATIENCE, one(house, daemon, stream)).await;
+            });
         }
     });
     Ok(())

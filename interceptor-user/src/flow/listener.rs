@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use interceptor_policy::verdict::Severity;
@@ -17,6 +16,7 @@ use crate::config::Listener;
 use crate::dns::Resolver;
 use crate::handover::Sockets;
 use crate::kernel::Kernel;
+use crate::net;
 use crate::recorder::Alert;
 
 /// Connections that may wait to be accepted.
@@ -54,7 +54,7 @@ impl Redirected {
             let v4 = listen((Ipv4Addr::LOCALHOST, 0).into()).context("listening on 127.0.0.1")?;
             let port = v4.local_addr().context("listening on 127.0.0.1")?.port();
             let in_use = |error: &std::io::Error| error.raw_os_error() == Some(libc::EADDRINUSE);
-            let mut questions = match ask_at((Ipv4Addr::LOCALHOST, port).into()) {
+            let mut questions = match std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
                 Ok(socket) => vec![socket],
                 Err(error) if in_use(&error) => {
                     last = Some(error);
@@ -63,7 +63,9 @@ impl Redirected {
                 Err(error) => return Err(error).context("listening on 127.0.0.1 for UDP"),
             };
             let v6 = listen((Ipv6Addr::LOCALHOST, port).into());
-            match v6.and_then(|v6| Ok((v6, ask_at((Ipv6Addr::LOCALHOST, port).into())?))) {
+            match v6
+                .and_then(|v6| Ok((v6, std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, port))?)))
+            {
                 Ok((v6, socket)) => {
                     questions.push(socket);
                     return Self::adopt(kernel, sockets, port, v4, Some(v6), questions);
@@ -80,19 +82,17 @@ impl Redirected {
 
     /// The sockets of the daemon before this one.
     fn take(kernel: &Kernel, sockets: &Sockets) -> anyhow::Result<Self> {
-        let none = || Err(std::io::Error::from(std::io::ErrorKind::NotFound));
         let context = "taking the listeners of the daemon before";
-        let v4 = sockets.tcp(TCP4, none).context(context)?;
+        let v4: TcpListener = sockets.get(TCP4, none).context(context)?;
         let port = v4.local_addr().context(context)?.port();
         let v6 = match sockets.has(TCP6) {
-            true => Some(sockets.tcp(TCP6, none).context(context)?),
+            true => Some(sockets.get(TCP6, none).context(context)?),
             false => None,
         };
         let mut questions = Vec::new();
         for name in UDP {
             if sockets.has(name) {
-                let none = || Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-                questions.push(sockets.udp(name, none).context(context)?);
+                questions.push(sockets.get(name, none).context(context)?);
             }
         }
         Self::marked(kernel, port, v4, v6, questions)
@@ -103,15 +103,15 @@ impl Redirected {
         kernel: &Kernel,
         sockets: &Sockets,
         port: u16,
-        v4: TcpListener,
-        v6: Option<TcpListener>,
-        questions: Vec<UdpSocket>,
+        v4: std::net::TcpListener,
+        v6: Option<std::net::TcpListener>,
+        questions: Vec<std::net::UdpSocket>,
     ) -> anyhow::Result<Self> {
-        let v4 = sockets.tcp(TCP4, || Ok(v4))?;
-        let v6 = v6.map(|v6| sockets.tcp(TCP6, || Ok(v6))).transpose()?;
+        let v4 = sockets.get(TCP4, || Ok(v4))?;
+        let v6 = v6.map(|v6| sockets.get(TCP6, || Ok(v6))).transpose()?;
         let named = UDP.into_iter().zip(questions);
         let questions = named
-            .map(|(name, socket)| sockets.udp(name, || Ok(socket)))
+            .map(|(name, socket)| sockets.get(name, || Ok(socket)))
             .collect::<std::io::Result<_>>()?;
         Self::marked(kernel, port, v4, v6, questions)
     }
@@ -148,9 +148,7 @@ impl Redirected {
             let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
             life.while_serving(async move {
                 loop {
-                    let Some(tcp) = next(&listener).await else {
-                        continue;
-                    };
+                    let tcp = net::listen::next(&listener).await;
                     let flow = redirected(Arc::clone(&house), tcp);
                     house.life.connection(flow);
                 }
@@ -191,19 +189,17 @@ async fn redirected(house: Arc<House>, tcp: TcpStream) {
 /// When the address cannot be bound.
 pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
     let name = format!("listener {}", listener.listen);
-    let socket = house
+    let socket: TcpListener = house
         .life
         .sockets
-        .tcp(&name, || listen(listener.listen))
+        .get(&name, || listen(listener.listen))
         .with_context(|| format!("listening on {} for {}", listener.listen, listener.target))?;
     info!(address = %listener.listen, target = %listener.target, "listening");
     let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
     let listener = Arc::new(listener.clone());
     life.while_serving(async move {
         loop {
-            let Some(tcp) = next(&socket).await else {
-                continue;
-            };
+            let tcp = net::listen::next(&socket).await;
             let arrival = Arrival::Explicit(Arc::clone(&listener));
             let flow = serve::accepted(Arc::clone(&house), tcp, arrival);
             house.life.connection(flow);
@@ -212,13 +208,12 @@ pub fn explicit(house: &Arc<House>, listener: &Listener) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask_at(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
+/// What makes a socket that the daemon before had.
+fn none<S>() -> std::io::Result<S> {
+    Err(std::io::ErrorKind::NotFound.into())
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -231,21 +226,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
         // A restart must not wait for the connections of the one before.
         socket.set_reuse_address(true)?;
     }
-    socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-async fn next(listener: &TcpListener) -> Option<TcpStream> {
-    match listener.accept().await {
-        Ok((tcp, _)) => Some(tcp),
-        Err(error) => {
-            // Out of descriptors, most likely: give the flows under way time to end.
-            warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            None
-        }
-    }
+    Ok(socket.into())
 }

@@ -1,16 +1,21 @@
 //! Unix sockets of agents: the list that the kernel's programs go by, and what they send
 //! here.
 //!
-//! A target that is a socket gets a listener of its own, with an abstract name that is
-//! drawn anew for every daemon. An abstract name belongs to a network namespace, and no
-//! mount or link moves it; the programs send nobody there while the proxy does not listen
-//! in the namespace of the agent. So which listener it is says where the agent was going,
-//! and the kernel's word on the peer, who it is.
+//! A target that is a socket gets a listener of its own, its door, with an abstract name that
+//! nobody can guess. An abstract name belongs to a network namespace, and no mount or link
+//! moves it; the programs send nobody there while the proxy does not listen in the namespace
+//! of the agent. So which door it is says where the agent was going, and the kernel's word on
+//! the peer, who it is.
+//!
+//! A door goes from daemon to daemon. Where none hands over, what dead daemons called theirs
+//! may be anybody's by now: names are then drawn anew, and stand in the list before the
+//! programs send anybody anywhere.
 //!
 //! What this does not do: look a name up as the agent would. The list holds each socket by
 //! the names that it has here; any other goes by `intercept.unix.default`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -33,7 +38,7 @@ use crate::handover;
 use crate::kernel::Kernel;
 use crate::kernel::unix::{Listed, Name};
 use crate::net::dialer::{Dialling, Way};
-use crate::net::{Host, Origin, Socket};
+use crate::net::{Host, Origin, Socket, listen};
 use crate::recorder::Alert;
 
 /// Asked by the C library for every name and user, who is then found without it. What it
@@ -41,6 +46,9 @@ use crate::recorder::Alert;
 const NAME_CACHE: &str = "/var/run/nscd/socket";
 /// How often it is looked what a listed path is a name of.
 const REFRESH: Duration = Duration::from_secs(30);
+
+/// Names that are drawn until one is free.
+const TRIES: u32 = 8;
 
 /// The listeners for targets that are sockets.
 #[derive(Debug)]
@@ -59,12 +67,14 @@ struct Door {
 }
 
 impl Redirected {
-    /// Listens, and puts the list in force. Call after the listeners for TCP: a process's
-    /// descriptors are closed from the lowest on, so these are there for as long as the
-    /// programs believe that the proxy is.
+    /// Listens, or goes on listening for the daemon before, and puts the list in force.
+    ///
+    /// Call before the listeners for TCP are made, since the programs send agents here as soon
+    /// as those listen; and as long as they do: when a process dies the kernel closes what
+    /// was opened last first (Linux 6.18, seen), so that the doors outlive them.
     ///
     /// # Errors
-    /// When a name cannot be bound, or the kernel does not take the list.
+    /// When no name can be bound, or the kernel does not take the list.
     pub fn bind(kernel: &Kernel, house: &House) -> anyhow::Result<Self> {
         let mut doors = Vec::new();
         let targets = house.config.targets.iter();
@@ -75,14 +85,16 @@ impl Redirected {
             if let Some(why) = kernel.unix() {
                 warn!(target = %target.name, "agents reach {socket} directly: {why}");
             }
-            let name = format!("interceptor-{}", Uuid::now_v7().simple());
-            let address = SocketAddr::from_abstract_name(&name)?;
-            let listener = StdListener::bind_addr(&address)
+            let listener: UnixListener = house
+                .life
+                .sockets
+                .get(&format!("door {socket}"), door)
                 .with_context(|| format!("listening for {socket}"))?;
-            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            let name = address.as_abstract_name().and_then(Name::of_abstract);
             doors.push(Door {
-                listener: UnixListener::from_std(listener)?,
-                name: Name::of_abstract(name.as_bytes()).context("a name of our own")?,
+                listener,
+                name: name.with_context(|| format!("the door for {socket} has no name"))?,
                 socket: socket.clone(),
                 target: target.clone(),
             });
@@ -100,17 +112,10 @@ impl Redirected {
             let (life, house) = (&house.life, Arc::clone(house));
             life.while_serving(async move {
                 loop {
-                    match door.listener.accept().await {
-                        Ok((unix, _)) => {
-                            let (one, socket) = (Arc::clone(&house), door.socket.clone());
-                            let flow = accepted(one, unix, socket, door.target.clone());
-                            house.life.connection(flow);
-                        }
-                        Err(error) => {
-                            warn!(%error, "a connection could not be accepted");
-                            tokio::time::sleep(Duration::from_millis(50)).await;
-                        }
-                    }
+                    let unix = listen::next(&door.listener).await;
+                    let (one, socket) = (Arc::clone(&house), door.socket.clone());
+                    let flow = accepted(one, unix, socket, door.target.clone());
+                    house.life.connection(flow);
                 }
             });
         }
@@ -133,6 +138,25 @@ impl Redirected {
     fn kept(&self) -> Vec<(UnixSocket, Name)> {
         let doors = self.doors.iter();
         doors.map(|door| (door.socket.clone(), door.name)).collect()
+    }
+}
+
+/// Listens under a name that is nobody's yet, whoever may sit on others; 74 of its bits are
+/// drawn at random.
+fn door() -> io::Result<StdListener> {
+    let draw = || {
+        let name = format!("interceptor-{}", Uuid::now_v7().simple());
+        StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match draw() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < TRIES => {
+                warn!("somebody listens at a door's name already: another one is drawn");
+            }
+            drawn => return drawn,
+        }
     }
 }
 

@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::{admit, listen_privately, wire};
+use super::{OURS, admit, wire};
 use crate::approval::Facts;
 use crate::flow::House;
-use crate::net::{Host, Origin};
+use crate::net::{Host, Origin, listen};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -167,16 +167,13 @@ pub fn serve(house: &Arc<House>, until: Instant) -> anyhow::Result<Answering> {
         .with_context(|| format!("making {}", folder.display()))?;
     let path = folder.join(format!("{}.sock", std::process::id()));
     let listener =
-        listen_privately(&path).with_context(|| format!("listening at {}", path.display()))?;
+        listen::at_path(&path, OURS).with_context(|| format!("listening at {}", path.display()))?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let house = Arc::clone(house);
     tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
+            let stream = listen::next(&listener).await;
             let house = Arc::clone(&house);
             tokio::spawn(async move {
                 if let Err(error) = one(house, stream, until).await {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use interceptor_common::ABI;
+use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::{Hello, Offer, PROTOCOL, State, admit, listen_privately, monotonic, wire};
+use super::{Hello, OURS, Offer, PROTOCOL, State, admit, monotonic, wire};
 use crate::flow::House;
+use crate::net::listen;
 
 /// How long the next daemon may take to be ready: it may have a Redis to wait for.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -25,19 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// # Errors
 /// When the socket cannot be made.
 pub fn wait(house: &Arc<House>, path: &Path) -> anyhow::Result<oneshot::Receiver<u32>> {
-    let listener = house
+    let listener: UnixListener = house
         .life
         .sockets
-        .unix("handover", || listen_privately(path))
+        .get("handover", || listen::at_path(path, OURS))
         .with_context(|| format!("listening at {}", path.display()))?;
     let (done, handed) = oneshot::channel();
     let house = Arc::clone(house);
     tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
+            let stream = listen::next(&listener).await;
             match one(&house, stream).await {
                 Ok(Some(next)) => {
                     drop(listener);

@@ -24,7 +24,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,6 @@ use std::time::Duration;
 
 use interceptor_policy::Remembered;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,9 +40,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::agents::{ExecutableKey, Runs};
 use crate::approval::Facts;
 use crate::flow::House;
+use crate::net::listen::Handed;
 
 /// Changes with what is said below; daemons of different numbers do not hand over.
 const PROTOCOL: u32 = 1;
+
+/// Mode of the sockets at which daemons talk: for root and the daemon's own user alone.
+const OURS: u32 = 0o600;
 
 /// Where a daemon waits for the next one.
 #[must_use]
@@ -241,56 +244,21 @@ impl Sockets {
         lock(&self.given).contains_key(name)
     }
 
-    /// The TCP listener of that name, or else a new one.
+    /// The socket of that name, or else a new one.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn tcp(
+    pub fn get<S: Handed>(
         &self,
         name: &str,
-        make: impl FnOnce() -> io::Result<TcpListener>,
-    ) -> io::Result<TcpListener> {
-        let listener = match self.take(name) {
-            Some(given) => TcpListener::from_std(given.into())?,
-            None => make()?,
-        };
-        self.keep(name, listener.as_fd().try_clone_to_owned()?);
-        Ok(listener)
-    }
-
-    /// The UDP socket of that name, or else a new one.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn udp(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> io::Result<UdpSocket>,
-    ) -> io::Result<UdpSocket> {
+        make: impl FnOnce() -> io::Result<S::Plain>,
+    ) -> io::Result<S> {
         let socket = match self.take(name) {
-            Some(given) => UdpSocket::from_std(given.into())?,
-            None => make()?,
-        };
-        self.keep(name, socket.as_fd().try_clone_to_owned()?);
-        Ok(socket)
-    }
-
-    /// The Unix listener of that name, or else a new one.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn unix(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> io::Result<StdUnixListener>,
-    ) -> io::Result<UnixListener> {
-        let listener: StdUnixListener = match self.take(name) {
             Some(given) => given.into(),
             None => make()?,
         };
-        listener.set_nonblocking(true)?;
-        self.keep(name, listener.as_fd().try_clone_to_owned()?);
-        UnixListener::from_std(listener)
+        self.keep(name, socket.as_fd().try_clone_to_owned()?);
+        S::adopt(socket)
     }
 
     fn take(&self, name: &str) -> Option<OwnedFd> {
@@ -353,16 +321,4 @@ fn monotonic() -> io::Result<u64> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
     let now = Duration::from(now);
     Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Listens at a path for root and the daemon's own user alone.
-fn listen_privately(path: &Path) -> io::Result<StdUnixListener> {
-    use std::os::unix::fs::PermissionsExt as _;
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = StdUnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }

@@ -2,6 +2,7 @@
 //! and the bytes' way.
 
 pub mod dialer;
+pub mod listen;
 pub mod origin;
 pub mod socket;
 

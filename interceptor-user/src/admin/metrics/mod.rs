@@ -23,10 +23,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tracing::warn;
 
 use super::Daemon;
 use crate::flow::House;
+use crate::net::listen;
 
 /// Connections at once.
 const AT_ONCE: usize = 16;
@@ -41,15 +41,12 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// # Errors
 /// When it cannot listen there.
 pub fn serve(house: &Arc<House>, daemon: Daemon, address: SocketAddr) -> anyhow::Result<()> {
-    let make = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    let listener = house
+    let listener: TcpListener = house
         .life
         .sockets
-        .tcp(&format!("metrics {address}"), make)
+        .get(&format!("metrics {address}"), || {
+            std::net::TcpListener::bind(address)
+        })
         .with_context(|| format!("listening at {address} (admin.metrics)"))?;
     let (house, life) = (Arc::clone(house), Arc::clone(&house.life));
     let room = Arc::new(Semaphore::new(AT_ONCE));
@@ -58,14 +55,7 @@ pub fn serve(house: &Arc<House>, daemon: Daemon, address: SocketAddr) -> anyhow:
             let Ok(place) = Arc::clone(&room).acquire_owned().await else {
                 return;
             };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(%error, "a connection for metrics could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
+            let stream = listen::next(&listener).await;
             let (house, daemon) = (Arc::clone(&house), daemon.clone());
             tokio::spawn(async move {
                 let _place = place;
