@@ -45,6 +45,7 @@ use crate::pg::front::Front;
 use crate::recorder::{Adopted, Alert, Host, Place, Recorder, RecorderTask, url_to_read};
 use crate::sandbox;
 use crate::secrets::{self, Secret};
+use crate::service::{Link, Service};
 use crate::tls::Authority;
 use crate::{admin, archive};
 
@@ -115,7 +116,7 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
 ///
 /// # Errors
 /// Whatever keeps it from running.
-pub async fn run(begun: Begun) -> anyhow::Result<()> {
+pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
     let Begun {
         config,
         started,
@@ -141,7 +142,9 @@ pub async fn run(begun: Begun) -> anyhow::Result<()> {
             },
         )
     })?;
-    let from = (kernel, taking, keeper);
+    let watchdog = taking.as_ref().and_then(|taking| taking.offer.watchdog);
+    let service = Service::new(link, watchdog).context("watching the main process")?;
+    let from = (kernel, taking, keeper, service);
     let up = up(config, rules, recorder, hostname, started, from).await;
     let house = match up {
         Ok(house) => house,
@@ -153,7 +156,11 @@ pub async fn run(begun: Begun) -> anyhow::Result<()> {
     let path = handover::socket_path(&house.config.runtime_dir);
     let next = handover::give::wait(&house, &path)?;
     house.life.sockets.close_rest();
-    notify_ready();
+    house.life.service.ready();
+    let life = Arc::clone(&house.life);
+    house
+        .life
+        .while_serving(async move { life.service.keep_well().await });
     match wait_for_the_end(&house, next).await? {
         End::Told => down(&house, recorder_task).await,
         End::HandedOver => drain(&house, recorder_task).await,
@@ -170,7 +177,8 @@ fn adopted(taking: &mut Taking) -> Option<Arc<Adopted>> {
     }))
 }
 
-/// Loads the kernel programs, in place of those of the daemon before.
+/// Loads the kernel programs, and brings them into force where no daemon runs: one that does
+/// stays as it was until this one is ready.
 fn kernel(config: &Config, taking: Option<&mut Taking>) -> anyhow::Result<Kernel> {
     let options = kernel::Options::from_config(config);
     let Some(taking) = taking else {
@@ -201,7 +209,12 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
-    (kernel, taking, keeper): (Option<Kernel>, Option<Taking>, Arc<keeper::Keeper>),
+    (kernel, taking, keeper, service): (
+        Option<Kernel>,
+        Option<Taking>,
+        Arc<keeper::Keeper>,
+        Service,
+    ),
 ) -> anyhow::Result<Arc<House>> {
     let authority = Authority::kept(&config.state_dir, Arc::clone(&keeper))
         .context("opening the local certificate authority")?;
@@ -219,7 +232,7 @@ async fn up(
     targets.refresh().await;
     let answers = answers(&config).await?;
     let key = MaskKey(host_key(&config.state_dir, "mask.key")?);
-    let life = Arc::new(Life::default());
+    let life = Arc::new(Life::new(service));
     let clock = match &taking {
         Some(taking) => taking.clock()?,
         None => (started, time::OffsetDateTime::now_utc().unix_timestamp()),
@@ -278,6 +291,11 @@ async fn up(
         let sockets = crate::flow::unix::Redirected::bind(kernel, &house)?;
         let redirected = Redirected::bind(kernel, &house.life.sockets)?;
         port = Some(redirected.port);
+        if before.is_some() {
+            // Last, and with all that they go by in the maps: until here whatever fails leaves
+            // the programs of the daemon before as they were.
+            kernel.enforce()?;
+        }
         redirected.accept(&house);
         sockets.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
@@ -396,15 +414,45 @@ async fn wait_for_the_end(house: &House, mut next: oneshot::Receiver<u32>) -> an
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let service = &house.life.service;
+    let mut patience = None;
+    let mut until = None;
     loop {
+        let over = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(house),
+            _ = hangup.recv() => {
+                reload(house);
+                service.reloaded();
+            }
+            () = service.orphaned() => {
+                warn!("the main process was killed");
+                break;
+            }
+            waits = house.life.retires(), if patience.is_none() => {
+                info!("the next daemon is waited for, {} s at most", waits.as_secs());
+                patience = Some(waits);
+                until = Some(tokio::time::Instant::now() + waits);
+                service.retire();
+            }
+            () = over => {
+                if !house.life.is_awaited() {
+                    warn!("no other daemon has taken over in time");
+                    break;
+                }
+                until = patience.map(|waits| tokio::time::Instant::now() + waits);
+            }
             Ok(_) = &mut next => return Ok(End::HandedOver),
         }
     }
     info!("ending");
+    service.stopping();
     Ok(End::Told)
 }
 
@@ -758,20 +806,5 @@ fn raise_descriptor_limit() {
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         warn!(%error, soft, "the limit of open descriptors could not be raised");
-    }
-}
-
-/// Tells systemd (`Type=notify`) that agents may begin; `sd_notify(3)`.
-fn notify_ready() {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
-        // One that took over was not started by systemd, which is to watch it now.
-        let said = format!("MAINPID={}\nREADY=1\n", std::process::id());
-        socket.send_to(said.as_bytes(), &path)
-    });
-    if let Err(error) = sent {
-        warn!(%error, "systemd could not be told that the daemon is ready");
     }
 }

@@ -24,6 +24,7 @@ pub mod pg;
 pub mod recorder;
 pub mod sandbox;
 pub mod secrets;
+pub mod service;
 pub mod ssh;
 pub mod telemetry;
 pub mod tls;

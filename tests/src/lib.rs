@@ -34,6 +34,7 @@ pub mod redis;
 pub mod s3;
 pub mod scripted;
 pub mod sshd;
+pub mod steady;
 pub mod tmux;
 pub mod web;
 pub mod wire;

@@ -4,56 +4,14 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::agent::Running;
+use anyhow::{Context as _, Result};
 use interceptor_tests::daemon::SOON;
 use interceptor_tests::eventually;
 use interceptor_tests::postgres::Postgres;
+use interceptor_tests::steady::{looper, none_refused, says};
 use interceptor_tests::world::{Plan, World, alone, target};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-/// Connects every few milliseconds; and, beside that, connects, says hello to the database
-/// and goodbye; until its input ends. Then says how often, and how long the longest took.
-const LOOPER: &str = r#"
-import os, socket, struct, sys, threading, time
-said = b"user\0agent\0database\0postgres\0\0"
-hello = struct.pack("!II", len(said) + 8, 196608) + said
-over = threading.Event()
-def dial(to):
-    if not to.startswith("/"):
-        return socket.create_connection(("127.0.0.1", int(to)), timeout=20)
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(20)
-    s.connect(to)
-    return s
-def timed(greet):
-    n = longest = 0
-    while not over.is_set():
-        began = time.monotonic()
-        try:
-            s = dial(sys.argv[1])
-            if greet:
-                s.sendall(hello)
-                first = s.recv(1)
-                assert first == b"R", first
-                s.sendall(b"X\0\0\0\4")
-            s.close()
-        except Exception as error:
-            print(f"failed after {n}: {error!r}", flush=True)
-            os._exit(1)
-        n, longest = n + 1, max(longest, time.monotonic() - began)
-        time.sleep(0.004)
-    results[greet] = (n, longest * 1000)
-results = {}
-threads = [threading.Thread(target=timed, args=(greet,)) for greet in (False, True)]
-for thread in threads: thread.start()
-print("begun", flush=True)
-sys.stdin.read()
-over.set()
-for thread in threads: thread.join()
-print("%d %.1f %d %.1f" % (results[False] + results[True]))
-"#;
 
 fn status(world: &World) -> Result<Value> {
     Ok(serde_json::from_str(
@@ -68,38 +26,6 @@ fn draining(world: &World) -> Result<usize> {
         .and_then(Value::as_array)
         .context("no list")?
         .len())
-}
-
-/// A load on the database, which is at a port or at a path.
-fn looper(world: &World, at: &str) -> Result<Running> {
-    world
-        .agent("looper")
-        .start(&["/usr/bin/python3", "-c", LOOPER, at])
-}
-
-/// Ends it; an error when a connect was refused. How many connects there were, and how many
-/// that went on to the database's answer.
-#[allow(clippy::print_stdout, reason = "what was measured; libtest keeps it")]
-fn none_refused(looper: Running) -> Result<(usize, usize)> {
-    let done = looper.finish(SOON)?.ok()?;
-    let numbers: Vec<&str> = done.stdout.split_whitespace().skip(1).collect();
-    let [connects, connect, sessions, whole] = numbers[..] else {
-        anyhow::bail!("{}", done.stdout);
-    };
-    println!(
-        "{connects} connects, none refused, the longest took {connect} ms; \
-         {sessions} sessions, the longest took {whole} ms until the database's answer"
-    );
-    let (connects, sessions) = (connects.parse()?, sessions.parse()?);
-    ensure!(connects > 20, "{connects} connects are no load");
-    Ok((connects, sessions))
-}
-
-fn says(world: &World, running: &mut Running, word: &str) -> Result<()> {
-    running.write(&format!("SELECT '{word}';\n"))?;
-    eventually(word, SOON, || {
-        Ok(world.postgres.saw(&format!("SELECT '{word}'")))
-    })
 }
 
 #[test]

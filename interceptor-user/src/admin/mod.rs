@@ -75,6 +75,11 @@ pub enum Request {
     Flows {},
     /// Read the rules again now.
     Reload {},
+    /// End as soon as another daemon has taken over.
+    Retire {
+        /// How long to wait for it, in seconds.
+        seconds: u64,
+    },
     /// The questions that are open.
     Questions {},
     /// One question.
@@ -104,13 +109,17 @@ pub struct Placed {
     pub environment: BTreeMap<String, String>,
 }
 
-/// The answer to [`Request::Status`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The answer to [`Request::Status`]. One of another version may lack fields: an upgrade asks
+/// the daemon before it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
     /// Its process id.
     pub pid: u32,
+    /// The process that systemd watches; its own, unless it was run with `--service`.
+    pub main_pid: Option<u32>,
     /// Seconds since it started.
     pub uptime_seconds: u64,
     /// Digest of the rules in force.
@@ -120,13 +129,11 @@ pub struct Status {
     /// Flows under way.
     pub flows: usize,
     /// What the daemon has given up.
-    #[serde(default)]
     pub sandbox: InForce,
     /// What the keeper of its keys has given up.
     #[serde(default)]
     pub keeper: Option<Locked>,
     /// Daemons before this one that still have sessions.
-    #[serde(default)]
     pub draining: Vec<Draining>,
     /// Agents' runs under way.
     pub runs: usize,
@@ -153,7 +160,6 @@ pub struct Status {
     /// Connects that the kernel redirected since the programs were first loaded.
     pub redirected: u64,
     /// What the agents that there are did, as the kernel counts it.
-    #[serde(default)]
     pub coverage: crate::kernel::Covered,
     /// What the kernel refused, by reason.
     pub refused: BTreeMap<String, u64>,

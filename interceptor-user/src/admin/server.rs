@@ -163,6 +163,10 @@ fn answer(
             let changed = house.rules.reload()?;
             Ok(json!({"ok": true, "changed": changed}))
         }
+        Request::Retire { seconds } => {
+            house.life.retire(Duration::from_secs(seconds));
+            Ok(json!({"ok": true}))
+        }
     }
 }
 
@@ -276,6 +280,7 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         keeper: Some(daemon.keeper.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        main_pid: Some(house.life.service.main_pid()),
         uptime_seconds: daemon.started.elapsed().as_secs(),
         rules_digest: rules.digest().to_owned(),
         rules: rules.rules().len(),

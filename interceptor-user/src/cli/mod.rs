@@ -13,6 +13,7 @@ mod export;
 mod moment;
 mod place;
 mod replay;
+mod retire;
 mod rules;
 mod run;
 mod search;
@@ -80,6 +81,7 @@ pub enum Command {
     Doctor(doctor::Args),
     Status(status::Args),
     Upgrade(upgrade::Args),
+    Retire(retire::Args),
     Completions(completions::Args),
     /// Keeps a private Redis (the daemon starts this)
     #[command(name = KEEP, hide = true)]
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Upgrade(args) => upgrade::run(&cli.global, args),
+        Command::Retire(args) => retire::run(&cli.global, args),
         Command::Completions(args) => completions::run(&cli.global, args),
         Command::KeepRedis => {
             crate::telemetry::start();

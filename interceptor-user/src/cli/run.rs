@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::Global;
 use crate::config::Config;
+use crate::service::{self, Split};
 use crate::{daemon, telemetry};
 
 /// Runs the daemon
@@ -18,22 +19,35 @@ use crate::{daemon, telemetry};
 ///
 /// Example: interceptor run --config /etc/interceptor/interceptor.yaml
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// As a systemd service: in a process beside the service's main one, so that sessions can outlive a restart
+    #[arg(long)]
+    service: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Whatever kept it from being done.
-pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
+    // Before anything else: what is opened by then would be open in both.
+    let link = match args.service.then(service::split).transpose()? {
+        Some(Split::Main(code)) => return Ok(code),
+        Some(Split::Daemon(link)) => Some(link),
+        None => None,
+    };
     telemetry::start();
     let config = Config::load(global.config.as_deref())?;
     // One thread until here: what it gives up, those that follow do not have.
     let begun = daemon::begin(config)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("flow")
         .build()
-        .context("starting the runtime")?
-        .block_on(daemon::run(begun))?;
-    Ok(ExitCode::SUCCESS)
+        .context("starting the runtime")?;
+    let ended = runtime.block_on(daemon::run(begun, link));
+    // What waits in a thread of its own, for a next daemon that is not ready yet say, may wait
+    // for minutes, and is of no use to anybody.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
 }

@@ -7,6 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::Global;
 use crate::admin::{self, Request, Status};
@@ -48,6 +50,10 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
         .stdin(Stdio::null())
         // Not of this terminal: a Ctrl-C here is none for it.
         .process_group(0);
+    // As the unit starts its own.
+    if before.main_pid.is_some_and(|main| main != before.pid) {
+        command.arg("--service");
+    }
     // Where the old one logs to, and not what reads this command's output. A socket (the
     // journal's) cannot be opened; under systemd ours is one of its own.
     if let Ok(log) = log_of(before.pid) {
@@ -65,11 +71,14 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
             );
         }
         match admin::ask::<Status>(&config.admin.socket, &Request::Status {}) {
-            Ok(status) if status.pid == next.id() => break status,
+            Ok(status) if status.main_pid.unwrap_or(status.pid) == next.id() => break status,
             _ => {}
         }
         if began.elapsed() > PATIENCE {
-            let _ = next.kill();
+            // Not killed: it may have a daemon that it hands this on to.
+            if let Ok(pid) = i32::try_from(next.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
             let _ = next.wait();
             bail!(
                 "the new daemon is not ready after {} s; the old one, {}, runs on",

@@ -374,11 +374,9 @@ async fn answered(
         (ruling, session.exchanges, events)
     };
     // Not asked before it is on record.
-    if house.recorder.record(&mut events).is_err() {
+    let hand = || house.recorder.record(&mut events);
+    if house.recorder.settled(hand).await.is_err() {
         return Some((question.answer(ResponseCode::ServFail), question.room));
-    }
-    if let Some(ticket) = house.recorder.ticket() {
-        house.recorder.durable(ticket).await;
     }
     house.dns.asked.fetch_add(1, Ordering::Relaxed);
     let answer = match &ruling {

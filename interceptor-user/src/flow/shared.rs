@@ -145,15 +145,8 @@ impl<S: Acting> Shared<S> {
         if self.lock().unrecorded.is_empty() && is_durable() {
             return Ok(());
         }
-        let handed = tokio::time::timeout(self.house.config.recorder.stall, async {
-            while recorder.record(&mut self.lock().unrecorded).is_err() {
-                recorder.room().await;
-            }
-            if let Some(ticket) = recorder.ticket() {
-                recorder.durable(ticket).await;
-            }
-        });
-        handed.await.map_err(|_| {
+        let hand = || recorder.record(&mut self.lock().unrecorded);
+        recorder.settled(hand).await.map_err(|_| {
             self.end(Outcome::Unrecorded);
             Unrecorded
         })

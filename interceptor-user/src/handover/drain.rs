@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::{OURS, admit, wire};
+use super::{OURS, WRITE_PATIENCE, admit, wire};
 use crate::approval::Facts;
 use crate::flow::House;
 use crate::net::{Host, Origin, listen};
@@ -82,8 +82,9 @@ pub enum Request {
     End {},
 }
 
-/// A daemon that only ends its sessions.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A daemon that only ends its sessions; of another version, maybe.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Draining {
     /// Its process id.
     pub pid: u32,
@@ -131,6 +132,7 @@ pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Value> {
         }
     };
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     wire::send(&mut stream, request)?;
     let said: Said = wire::receive(&mut stream)?;
     said.map_err(anyhow::Error::msg)
@@ -139,19 +141,40 @@ pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Value> {
 /// Asks all of a runtime folder; the answers of those that gave one.
 #[must_use]
 pub fn ask_all(runtime_dir: &Path, request: &Request) -> Vec<Value> {
-    let asked = others(runtime_dir)
-        .into_iter()
-        .map(|socket| ask(&socket, request));
-    asked.filter_map(Result::ok).collect()
+    let asked = ask_each(runtime_dir, request).into_iter();
+    asked.filter_map(|(_, said)| said.ok()).collect()
 }
 
-/// Asks one after the other until one does it; its answer and where it is.
+/// Asks all at once: one that does not answer keeps nobody from hearing the others. What
+/// each said, and where it is.
+fn ask_each(runtime_dir: &Path, request: &Request) -> Vec<(PathBuf, anyhow::Result<Value>)> {
+    let sockets = others(runtime_dir);
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = sockets
+            .into_iter()
+            .filter_map(|socket| {
+                std::thread::Builder::new()
+                    .spawn_scoped(scope, move || {
+                        let said = ask(&socket, request);
+                        (socket, said)
+                    })
+                    .inspect_err(|error| warn!(%error, "a draining daemon could not be asked"))
+                    .ok()
+            })
+            .collect();
+        asked
+            .into_iter()
+            .filter_map(|one| one.join().ok())
+            .collect()
+    })
+}
+
+/// Asks all for what one of them can do; its answer and where it is.
 #[must_use]
 pub fn ask_any(runtime_dir: &Path, request: &Request) -> Option<(PathBuf, Value)> {
-    others(runtime_dir).into_iter().find_map(|socket| {
-        let said = ask(&socket, request).ok()?;
-        Some((socket, said))
-    })
+    ask_each(runtime_dir, request)
+        .into_iter()
+        .find_map(|(socket, said)| Some((socket, said.ok()?)))
 }
 
 /// Answers, as long as this daemon ends its sessions. `until` is when it ends the rest.
@@ -335,8 +358,11 @@ pub async fn keep_merged(house: Arc<House>) {
         clock.tick().await;
         let house = Arc::clone(&house);
         let _ = tokio::task::spawn_blocking(move || {
-            for socket in others(&house.config.runtime_dir) {
-                let said = ask(&socket, &Request::Merge(house.memory.alive()));
+            let runtime_dir = &house.config.runtime_dir;
+            if others(runtime_dir).is_empty() {
+                return;
+            }
+            for (_, said) in ask_each(runtime_dir, &Request::Merge(house.memory.alive())) {
                 match said.map(serde_json::from_value) {
                     Ok(Ok(theirs)) => house.memory.merge(theirs),
                     Ok(Err(error)) => warn!(%error, "a draining daemon's memory is not understood"),

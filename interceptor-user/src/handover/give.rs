@@ -6,6 +6,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -54,11 +55,14 @@ pub fn wait(house: &Arc<House>, path: &Path) -> anyhow::Result<oneshot::Receiver
 async fn one(house: &Arc<House>, stream: tokio::net::UnixStream) -> anyhow::Result<Option<u32>> {
     let mut stream = admit(house, stream, PATIENCE)?;
     let offer = offer(house)?;
-    let (mut stream, next) = tokio::task::spawn_blocking(move || {
+    house.life.is_awaited.store(true, Ordering::Release);
+    let introduced = tokio::task::spawn_blocking(move || {
         let next = introduce(&mut stream, offer)?;
         anyhow::Ok((stream, next))
     })
-    .await??;
+    .await;
+    house.life.is_awaited.store(false, Ordering::Release);
+    let (mut stream, next) = introduced??;
     let began = Instant::now();
     house.life.stop().await;
     let state = state(house);
@@ -134,6 +138,7 @@ fn offer(house: &House) -> anyhow::Result<(Offer, Vec<std::os::fd::OwnedFd>)> {
         clock: monotonic()?.saturating_sub(since),
         unix,
         redis,
+        watchdog: house.life.service.watchdog(),
         descriptors,
     };
     Ok((offer, sockets))

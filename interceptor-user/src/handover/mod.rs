@@ -26,13 +26,13 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use interceptor_policy::Remembered;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -41,9 +41,13 @@ use crate::agents::{ExecutableKey, Runs};
 use crate::approval::Facts;
 use crate::flow::House;
 use crate::net::listen::Handed;
+use crate::service::Service;
 
 /// Changes with what is said below; daemons of different numbers do not hand over.
 const PROTOCOL: u32 = 1;
+
+/// How long another daemon may take to read what it is sent.
+const WRITE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// Mode of the sockets at which daemons talk: for root and the daemon's own user alone.
 const OURS: u32 = 0o600;
@@ -82,6 +86,9 @@ pub struct Offer {
     pub unix: i64,
     /// The private Redis, where it has one.
     pub redis: Option<Redis>,
+    /// How often systemd wants to hear of the daemon.
+    #[serde(default)]
+    pub watchdog: Option<Duration>,
     descriptors: Vec<String>,
 }
 
@@ -161,11 +168,48 @@ pub struct Life {
     last: AtomicBool,
     /// Told when the next daemon has heard all of it.
     told: Notify,
+    /// How long the next daemon is waited for, once this one is to retire.
+    retires: watch::Sender<Option<Duration>>,
+    /// Whether the next daemon is there, and not ready yet.
+    is_awaited: AtomicBool,
+    /// What systemd is told.
+    pub service: Service,
     /// What the next daemon takes over.
     pub sockets: Sockets,
 }
 
 impl Life {
+    /// Of a daemon that is this to systemd.
+    #[must_use]
+    pub fn new(service: Service) -> Self {
+        Self {
+            service,
+            ..Self::default()
+        }
+    }
+
+    /// Has the daemon end when the next one has taken over, or, where none does within
+    /// `patience`, then.
+    pub fn retire(&self, patience: Duration) {
+        self.retires.send_replace(Some(patience));
+    }
+
+    /// Waits until it is to retire; how long the next one is waited for.
+    pub async fn retires(&self) -> Duration {
+        let mut retires = self.retires.subscribe();
+        match retires.wait_for(Option::is_some).await {
+            Ok(patience) => patience.unwrap_or_default(),
+            // It lives as long as this does.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether the next daemon is there, and not ready yet.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Acquire)
+    }
+
     /// Whether it still takes what is new.
     #[must_use]
     pub fn is_serving(&self) -> bool {
@@ -313,6 +357,7 @@ fn admit(
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     Ok(stream)
 }
 

@@ -11,7 +11,9 @@ use anyhow::Context as _;
 use nix::sys::socket::{getsockopt, sockopt};
 use tracing::info;
 
-use super::{Hello, Offer, PROTOCOL, Sockets, State, may, monotonic, socket_path, wire};
+use super::{
+    Hello, Offer, PROTOCOL, Sockets, State, WRITE_PATIENCE, may, monotonic, socket_path, wire,
+};
 
 /// How long the old daemon may take to answer, and then to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,6 +54,7 @@ fn introduce(mut stream: UnixStream) -> anyhow::Result<Taking> {
     let uid = getsockopt(&stream, sockopt::PeerCredentials)?.uid();
     anyhow::ensure!(may(uid), "it is user {uid}'s, whom nothing is taken from");
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     let hello = Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,7 +1,7 @@
 //! Bringing the programs into force, and taking over what a dead daemon left.
 //!
-//! Order: lock, cgroup, pins, maps, programs, then the hooks, the default-deny one
-//! first. A hook that is pinned gets the new program in place; there is no moment
+//! Order: lock, cgroup, pins, maps, programs ([`prepare`]), then the hooks, the default-deny one
+//! first ([`enforce`]). A hook that is pinned gets the new program in place; there is no moment
 //! without one. Maps of the same [`ABI`] are taken over, so that connections that are
 //! under way keep their records.
 
@@ -93,7 +93,7 @@ const fn hook(name: &'static str, attach_type: AttachType) -> Hook {
     Hook { name, attach_type }
 }
 
-pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, KernelError> {
+pub(super) fn prepare(options: &Options, handed: Option<Handed>) -> Result<Kernel, KernelError> {
     check_kernel()?;
     if !pins::shares_mounts_with_init() {
         return Err(KernelError::PrivateMounts);
@@ -109,8 +109,7 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
     let proxy = own_cgroup(&root, &agents, &options.cgroup)?;
 
     let folder = pins::mounted(&options.runtime_dir)?;
-    let maps = folder.join(format!("maps-{ABI}"));
-    let links = folder.join("links");
+    let (maps, links) = folders(&folder);
     for path in [&maps, &links] {
         match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -121,7 +120,6 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
     }
 
     let agents_dir = File::open(&agents).map_err(KernelError::io("opening", &agents))?;
-    let agents_id = cgroup::id(&agents)?;
     check_alone(&agents_dir, &agents, &links)?;
 
     let mut ebpf = load_object(&maps, options.max_flows)?;
@@ -174,10 +172,10 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
         )),
         _proxy_links: proxy_links,
         listeners_cgroup,
-        agents_cgroup: agents.clone(),
+        agents_cgroup: agents,
         cgroup_root: root,
         proxy_cgroup: proxy,
-        folder: folder.clone(),
+        folder,
         programs,
         lock: Mutex::new(Some(lock)),
     };
@@ -185,20 +183,27 @@ pub(super) fn load(options: &Options, handed: Option<Handed>) -> Result<Kernel, 
         // Nobody listens yet; an older daemon's port may be somebody else's by now.
         kernel.set_port(0)?;
     }
-    for (hook, program) in &kernel.programs {
-        attach(
-            hook,
-            program.as_fd(),
-            &agents_dir,
-            &agents,
-            agents_id,
-            &links,
-        )?;
-    }
-    attached::take_over(&folder, &kernel.cgroup_root, &kernel.programs);
-    remove_other_maps(&folder, &maps);
-    info!(cgroup = %agents.display(), "interception is in force");
     Ok(kernel)
+}
+
+/// Brings the programs into force, where older ones stand in their place.
+pub(super) fn enforce(kernel: &Kernel) -> Result<(), KernelError> {
+    let agents = &kernel.agents_cgroup;
+    let dir = File::open(agents).map_err(KernelError::io("opening", agents))?;
+    let id = cgroup::id(agents)?;
+    let (maps, links) = folders(&kernel.folder);
+    for (hook, program) in &kernel.programs {
+        attach(hook, program.as_fd(), &dir, agents, id, &links)?;
+    }
+    attached::take_over(&kernel.folder, &kernel.cgroup_root, &kernel.programs);
+    remove_other_maps(&kernel.folder, &maps);
+    info!(cgroup = %agents.display(), "interception is in force");
+    Ok(())
+}
+
+/// Where the pins of maps and of links are.
+fn folders(pins: &Path) -> (PathBuf, PathBuf) {
+    (pins.join(format!("maps-{ABI}")), pins.join("links"))
 }
 
 fn check_kernel() -> Result<(), KernelError> {

@@ -364,16 +364,27 @@ impl Kernel {
     /// When anything is missing. What was in force before still is; a hook that was
     /// attached in the attempt stays and refuses.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        attach::load(options, None)
+        let kernel = attach::prepare(options, None)?;
+        kernel.enforce()?;
+        Ok(kernel)
     }
 
-    /// Does the same where a daemon runs that hands over; its hooks have our programs from
-    /// here on, and its listeners are still the ones that they know.
+    /// Does the same where a daemon runs that hands over, up to the hooks: they have that
+    /// daemon's programs until [`Kernel::enforce`].
     ///
     /// # Errors
-    /// As for [`Kernel::load`].
+    /// When anything is missing. What was in force before still is.
     pub fn take_over(options: &Options, handed: Handed) -> Result<Self, KernelError> {
-        attach::load(options, Some(handed))
+        attach::prepare(options, Some(handed))
+    }
+
+    /// Has the hooks run these programs. By then the maps should say what they are to go by:
+    /// from one that was refused nothing comes back.
+    ///
+    /// # Errors
+    /// When the kernel does not attach one; those before it stand.
+    pub fn enforce(&self) -> Result<(), KernelError> {
+        attach::enforce(self)
     }
 
     /// A copy of the lock, for the next daemon; `None` once that has it.

@@ -90,6 +90,9 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
+/// How long the spool may take nothing when the daemon ends, before what waits is given up.
+const SPOOLED: Duration = Duration::from_secs(2);
+
 /// The queue is full, or the recorder is closed: the flow must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the recorder has no room: the spool takes nothing, and its queue is full")]
@@ -392,6 +395,23 @@ impl Recorder {
         self.queue.written(ticket).await;
     }
 
+    /// Waits until events are handed on, which `hand` does as soon as there is room, and on
+    /// stable storage where that is configured.
+    ///
+    /// # Errors
+    /// When that takes longer than a flow waits for it.
+    pub async fn settled(&self, mut hand: impl FnMut() -> Result<(), Full>) -> Result<(), Full> {
+        let settled = tokio::time::timeout(self.stall, async {
+            while hand().is_err() {
+                self.room().await;
+            }
+            if let Some(ticket) = self.ticket() {
+                self.durable(ticket).await;
+            }
+        });
+        settled.await.map_err(|_| Full)
+    }
+
     /// How it is.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -411,14 +431,23 @@ impl RecorderTask {
         drop(self.recorder.take_private());
     }
 
-    /// Takes nothing more, and waits up to `patience` until everything is in Redis;
-    /// then stops a private server.
+    /// Takes nothing more, and waits up to `patience` until everything is in Redis, and
+    /// longer while the spool still takes what waits; then stops a private server.
     ///
     /// # Errors
     /// What is not in Redis by then, and whether it is kept.
     pub async fn close(self, patience: Duration) -> Result<(), Unsent> {
         self.recorder.queue.close();
         let finished = tokio::time::timeout(patience, self.done).await.is_ok();
+        // What is not in the spool yet is nowhere. As long as it gets there, it gets its time.
+        let mut left = self.recorder.queue.bytes();
+        while left > 0 {
+            tokio::time::sleep(SPOOLED).await;
+            let before = std::mem::replace(&mut left, self.recorder.queue.bytes());
+            if left >= before {
+                break;
+            }
+        }
         self.abandoned.store(true, Ordering::Relaxed);
         if let Some(private) = self.recorder.take_private() {
             let _ = tokio::task::spawn_blocking(move || private.stop()).await;

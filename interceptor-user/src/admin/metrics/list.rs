@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::super::Daemon;
+use super::super::server::flows as flows_of_all;
 use super::text::Page;
 use crate::flow::House;
 
@@ -213,12 +214,11 @@ fn agents(page: &mut Page, house: &House, daemon: &Daemon) {
     let Some(attachments) = &daemon.attachments else {
         return;
     };
-    let flows = house.flows.list();
+    // Those of daemons that end their sessions, too.
+    let flows = flows_of_all(house).unwrap_or_default();
     let sessions = |run: &str| {
-        flows
-            .iter()
-            .filter(|flow| flow.run.as_deref() == Some(run))
-            .count()
+        let runs = flows.iter().filter_map(|flow| flow.get("run")?.as_str());
+        runs.filter(|one| *one == run).count()
     };
     let mut agents: BTreeMap<String, [u64; 3]> = BTreeMap::new();
     for facts in attachments.list(sessions) {
