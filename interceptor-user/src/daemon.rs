@@ -22,11 +22,12 @@ use interceptor_policy::verdict::Severity;
 use interceptor_policy::{MaskKey, Memory};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
 
 use crate::agents::Runs;
-use crate::agents::attached::{Attachments, Want};
+use crate::agents::attached::{Attachments, Want, watch};
+use crate::agents::engines::Engines;
 use crate::approval::signature::Key;
 use crate::approval::store::Mirror;
 use crate::approval::{self, Desk};
@@ -611,6 +612,7 @@ fn attach(house: &Arc<House>) -> anyhow::Result<Option<Arc<Attachments>>> {
         Arc::clone(runs),
         &house.config.state_dir,
         wants.collect(),
+        Engines::new(house.config.intercept.engines.clone()),
     )?);
     // The first time before anybody hears that the daemon is ready.
     let look = |attachments: &Attachments, house: &House| {
@@ -619,13 +621,18 @@ fn attach(house: &Arc<House>) -> anyhow::Result<Option<Arc<Attachments>>> {
         }
     };
     tokio::task::block_in_place(|| look(&attachments, house));
+    let made = Arc::new(Notify::new());
+    watch(kernel.cgroup_root(), Arc::clone(&made));
     let (again, house) = (Arc::clone(&attachments), Arc::clone(house));
     let life = Arc::clone(&house.life);
     life.while_serving(async move {
         let mut clock = tokio::time::interval(ATTACH_INTERVAL);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            clock.tick().await;
+            tokio::select! {
+                _ = clock.tick() => {}
+                () = made.notified() => {}
+            }
             tokio::task::block_in_place(|| look(&again, &house));
         }
     });

@@ -418,7 +418,9 @@ fn what_would_redirect_twice_or_redirect_the_daemon_is_refused() -> Result<()> {
             (["--user", "nobody"], "loginctl"),
             (["--user", "no-such-user"], "no user"),
             (["--container", "0123456789ab"], "docker-0123456789ab"),
-            (["--container", "web"], "12 of its 64 digits"),
+            (["--container", "no-such-box"], "no container that runs"),
+            (["--container", "label="], "12 of its 64 digits"),
+            (["--pod", "web"], "kubectl"),
             (["--pid", "4294967"], "no process"),
         ] {
             let words = [&["attach", "--agent", "another"], &words[..]].concat();

@@ -107,6 +107,9 @@ impl Need {
             package("rsyslog", "/usr/sbin/rsyslogd"),
             package("rsyslog-openssl", "/usr/lib/*/rsyslog/lmnsd_ossl.so"),
             package("zstd", "/usr/bin/zstd"),
+            package("podman", "/usr/bin/podman"),
+            package("runc", "/usr/sbin/runc"),
+            package("busybox-static", "/usr/bin/busybox"),
         ];
         const BENCH: &[Package] = &[
             package("pgbouncer", "/usr/sbin/pgbouncer"),

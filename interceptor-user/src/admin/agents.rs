@@ -9,6 +9,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::Request;
+use super::permission::Own;
 use crate::agents::Run;
 use crate::agents::attached::{AgentFacts, Attachments, Change, Want};
 use crate::flow::House;
@@ -28,13 +29,14 @@ pub struct Detached {
     pub runs: Vec<Run>,
 }
 
-/// Answers [`Request::Attach`], [`Request::Detach`] and [`Request::Agents`]. Who asks may.
+/// Answers [`Request::Attach`], [`Request::Detach`] and [`Request::Agents`]. Who asks may;
+/// `own` is what an ordinary user sees.
 pub(super) fn answer(
     house: &House,
     attachments: Option<&Arc<Attachments>>,
     request: Request,
-    uid: u32,
-    pid: u32,
+    (uid, pid): (u32, u32),
+    own: Option<&Own>,
 ) -> anyhow::Result<serde_json::Value> {
     let attachments =
         attachments.context("this daemon does not intercept (`intercept.kernel: false`)")?;
@@ -52,9 +54,9 @@ pub(super) fn answer(
                 requested_by: uid,
                 configured: false,
             };
-            let (attached, change) = attachments.attach(want, pid, allow_open_sockets)?;
-            if let Some(change) = change {
-                tell(house, &change);
+            let (attached, changes) = attachments.attach(want, pid, allow_open_sockets)?;
+            for change in &changes {
+                tell(house, change);
             }
             Ok(serde_json::to_value(attached)?)
         }
@@ -78,9 +80,11 @@ pub(super) fn answer(
                     .filter(|flow| flow.get("run").and_then(|one| one.as_str()) == Some(run))
                     .count()
             };
-            Ok(serde_json::to_value(Agents {
-                agents: attachments.list(sessions),
-            })?)
+            let mut agents = attachments.list(sessions);
+            if let Some(own) = own {
+                agents.retain(|agent| own.has(agent.run.as_deref()));
+            }
+            Ok(serde_json::to_value(Agents { agents })?)
         }
     }
 }

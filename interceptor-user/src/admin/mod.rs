@@ -13,6 +13,7 @@
 mod agents;
 mod client;
 pub mod metrics;
+mod permission;
 mod server;
 
 pub use agents::{Agents, Detached, tell};

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tracing::info;
 
+use super::permission::{self, Denied, Own};
 use super::{Placed, Questions, Request, Status, agents};
 use crate::agents::attached::Attachments;
 use crate::approval::Facts;
@@ -120,6 +121,10 @@ fn answer(
     let is_operator = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     match request {
         Request::Exec { agent, labels } => {
+            if !is_operator {
+                let person = Person::of_user(uid, &house.config.approvals);
+                permission::may_start(&house.config.intercept, &person, &agent, &labels)?;
+            }
             let runs = house
                 .runs
                 .as_ref()
@@ -134,20 +139,24 @@ fn answer(
             })?)
         }
         Request::Status {} => Ok(serde_json::to_value(status(house, daemon))?),
-        Request::Kill { .. }
-        | Request::Flows {}
-        | Request::Reload {}
-        | Request::Attach { .. }
-        | Request::Detach { .. }
-        | Request::Agents {}
-            if !is_operator =>
-        {
-            anyhow::bail!("only root and the daemon's own user may ask for this")
+        Request::Reload {} | Request::Attach { .. } | Request::Detach { .. } if !is_operator => {
+            Err(Denied::Operators.into())
         }
         Request::Attach { .. } | Request::Detach { .. } | Request::Agents {} => {
-            agents::answer(house, daemon.attachments.as_ref(), request, uid, pid)
+            let own = (!is_operator).then(|| Own::of(house, uid));
+            let attachments = daemon.attachments.as_ref();
+            agents::answer(house, attachments, request, (uid, pid), own.as_ref())
         }
         Request::Kill { session } => {
+            if !is_operator {
+                let own = Own::of(house, uid);
+                let name = session.to_string();
+                let is_theirs = flows(house)?.iter().any(|flow| {
+                    flow.get("session").and_then(|one| one.as_str()) == Some(&name)
+                        && own.has_flow(flow)
+                });
+                anyhow::ensure!(is_theirs, Denied::Operators);
+            }
             let killed = house.flows.kill(session, "an operator ended the session")
                 || drain::ask_any(runtime_dir, &drain::Request::Kill { session }).is_some();
             anyhow::ensure!(killed, "no session {session} is under way");
@@ -158,7 +167,14 @@ fn answer(
             let person = Person::of_process(uid, pid, &house.config.approvals);
             questions(house, request, &person, is_operator)
         }
-        Request::Flows {} => Ok(json!({ "flows": flows(house)? })),
+        Request::Flows {} => {
+            let mut flows = flows(house)?;
+            if !is_operator {
+                let own = Own::of(house, uid);
+                flows.retain(|flow| own.has_flow(flow));
+            }
+            Ok(json!({ "flows": flows }))
+        }
         Request::Reload {} => {
             let changed = house.rules.reload()?;
             Ok(json!({"ok": true, "changed": changed}))

@@ -17,6 +17,7 @@ pub mod attached;
 pub mod command_line;
 pub mod confine;
 mod coverage;
+pub mod engines;
 mod executable;
 pub mod gather;
 pub mod launch;

@@ -1,10 +1,12 @@
 //! Which cgroup is meant: by its path, a unit of systemd's, a user, a container, a process.
 //!
 //! Found by the layout of the cgroup tree alone, which systemd and container engines
-//! document; none of them is asked. Folders that belong to anyone but root are neither
+//! document; none of them is asked, but for names and labels of containers
+//! ([`super::engines`]). Folders that belong to anyone but root are neither
 //! entered nor believed: whoever owns one can make another in it that is named as they
 //! like, and would get another agent's name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
+use super::engines::Sought;
 use super::place;
 use crate::kernel::cgroup;
 
@@ -31,8 +34,10 @@ pub enum Selector {
     Unit(String),
     /// Everything that a user runs, by name or number.
     User(String),
-    /// A container, by its id or the beginning of it.
+    /// A container, by its id or the beginning of it, its name, or `label=KEY[=VALUE]`.
     Container(String),
+    /// A pod of Kubernetes', by its uid.
+    Pod(String),
     /// A process, with those that descend from it.
     Pid(u32),
 }
@@ -44,6 +49,7 @@ impl fmt::Display for Selector {
             Self::Unit(name) => write!(f, "unit {name}"),
             Self::User(name) => write!(f, "user {name}"),
             Self::Container(id) => write!(f, "container {id}"),
+            Self::Pod(uid) => write!(f, "pod {uid}"),
             Self::Pid(pid) => write!(f, "pid {pid}"),
         }
     }
@@ -114,9 +120,11 @@ impl Selector {
             why,
         };
         let text = match self {
-            Self::Cgroup(text) | Self::Unit(text) | Self::User(text) | Self::Container(text) => {
-                text
-            }
+            Self::Cgroup(text)
+            | Self::Unit(text)
+            | Self::User(text)
+            | Self::Container(text)
+            | Self::Pod(text) => text,
             Self::Pid(pid) if *pid < 2 => return Err(malformed("this process is everybody's")),
             Self::Pid(_) => return Ok(()),
         };
@@ -141,11 +149,16 @@ impl Selector {
             Self::User(name) if name.contains('/') => {
                 return Err(malformed("this is no name of a user"));
             }
-            Self::Container(id) => {
-                let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-                if !(SHORTEST_ID..=64).contains(&id.len()) || !id.chars().all(hex) {
+            Self::Container(text) if Sought::parse(text).is_some_and(|one| !one.is_plain()) => {
+                return Err(malformed(
+                    "a container is meant by its name, by `label=KEY` or `label=KEY=VALUE`, or by its id, at least 12 of its 64 digits",
+                ));
+            }
+            Self::Pod(uid) => {
+                let plain = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase() || c == '-';
+                if !(32..=36).contains(&uid.len()) || !uid.chars().all(plain) {
                     return Err(malformed(
-                        "a container is named by its id, at least 12 of its 64 digits; the engine says it: docker inspect --format '{{.Id}}' NAME",
+                        "a pod is meant by its uid: kubectl get pod NAME -o jsonpath='{.metadata.uid}'",
                     ));
                 }
             }
@@ -169,7 +182,7 @@ impl Selector {
                 let inside: PathBuf = inside.components().collect();
                 *path = format!("/{}", inside.display());
             }
-            Self::User(_) | Self::Container(_) | Self::Pid(_) => {}
+            Self::User(_) | Self::Container(_) | Self::Pod(_) | Self::Pid(_) => {}
         }
     }
 
@@ -195,7 +208,14 @@ impl Selector {
             }
             Self::Unit(name) => self.unit(root, name)?,
             Self::User(name) => self.user(root, name)?,
-            Self::Container(id) => self.container(root, id)?,
+            Self::Container(id) if is_id(id) => self.container(root, id)?,
+            Self::Container(_) => {
+                return Err(SelectError::Malformed {
+                    selector: self.clone(),
+                    why: "the engine knows which cgroup this is, the cgroup tree does not",
+                });
+            }
+            Self::Pod(uid) => self.pod(root, uid)?,
             Self::Pid(_) => {
                 return Err(SelectError::Malformed {
                     selector: self.clone(),
@@ -269,6 +289,23 @@ impl Selector {
         })
     }
 
+    fn pod(&self, root: &Path, uid: &str) -> Result<PathBuf, SelectError> {
+        // systemd's way to write it, and the other one.
+        let (slice, plain) = (
+            format!("-pod{}.slice", uid.replace('-', "_")),
+            format!("pod{uid}"),
+        );
+        let is = |folder: &str| {
+            folder == plain || (folder.starts_with("kubepods") && folder.ends_with(&slice))
+        };
+        self.only(find(root, &is))?.ok_or_else(|| {
+            self.not_there(
+                format!("kubepods…{slice} and {plain} below {}", root.display()),
+                "; it is there while the pod runs on this node",
+            )
+        })
+    }
+
     fn only(&self, found: Vec<PathBuf>) -> Result<Option<PathBuf>, SelectError> {
         let mut found = found.into_iter();
         match (found.next(), found.next()) {
@@ -296,6 +333,31 @@ fn with_kind(unit: &str) -> String {
     } else {
         format!("{unit}.service")
     }
+}
+
+/// Whether this is a container's id, or enough of one.
+pub(super) fn is_id(text: &str) -> bool {
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    (SHORTEST_ID..=64).contains(&text.len()) && text.chars().all(hex)
+}
+
+/// Containers that have a cgroup of root's, by their whole id.
+pub(super) fn containers(root: &Path) -> BTreeMap<String, PathBuf> {
+    let is = |folder: &str| !folder.contains("conmon") && place::container(folder).is_some();
+    let found = find(root, &is).into_iter();
+    // Of two with one id, the one that is named first; another engine's is the other's copy.
+    found
+        .rev()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_string_lossy();
+            Some((place::container(&name)?, path.clone()))
+        })
+        .collect()
+}
+
+/// Whether a cgroup may be attached, whoever named it.
+pub(super) fn may_be(root: &Path, path: &Path) -> Result<(), SelectError> {
+    held(root, path)
 }
 
 /// The cgroups with a name, made by root; what is below one is part of it.
@@ -395,6 +457,27 @@ mod tests {
             missing.contains("system.slice/missing.service"),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn a_pod_is_found_by_its_uid_however_the_kubelet_writes_it() {
+        let uid = "8f14e45f-ceea-467f-a0e6-4f1d2b3c4d5e";
+        let Some(root) = tree(&[
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod8f14e45f_ceea_467f_a0e6_4f1d2b3c4d5e.slice/cri-containerd-1.scope",
+            "kubepods/besteffort/pod11111111-ceea-467f-a0e6-4f1d2b3c4d5e",
+        ]) else {
+            return;
+        };
+        let pod = |uid: &str| resolve(root.path(), Selector::Pod(uid.to_owned()));
+        assert!(pod(uid).unwrap().ends_with("_4f1d2b3c4d5e.slice"));
+        let plain = uid.replace("8f14e45f", "11111111");
+        assert_eq!(
+            pod(&plain).unwrap(),
+            format!("kubepods/besteffort/pod{plain}")
+        );
+        let missing = uid.replace("8f14e45f", "22222222");
+        assert!(matches!(pod(&missing), Err(SelectError::NotThere { .. })));
+        assert!(matches!(pod("web"), Err(SelectError::Malformed { .. })));
     }
 
     #[test]

@@ -30,6 +30,7 @@ Examples:
   sudo interceptor attach --unit deploy-bot --agent deploy-bot --label team=platform
   sudo interceptor attach --user coder --agent coder
   sudo interceptor attach --container 3f2a9c81d0b4 --agent sandbox
+  sudo interceptor attach --container label=agent --agent sandbox
   sudo interceptor attach --pid 4711 --agent helper
   sudo interceptor detach --agent deploy-bot
 
@@ -51,9 +52,13 @@ struct What {
     /// A process, with those that descend from it
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// A container, by at least 12 digits of its id
-    #[arg(long, value_name = "ID")]
+    /// A container, by its name, by `label=KEY` or `label=KEY=VALUE`, or by at least 12
+    /// digits of its id
+    #[arg(long, value_name = "NAME|LABEL|ID")]
     container: Option<String>,
+    /// A pod of Kubernetes', by its uid
+    #[arg(long, value_name = "UID")]
+    pod: Option<String>,
 }
 
 impl What {
@@ -64,6 +69,7 @@ impl What {
             .or(self.user.map(Selector::User))
             .or(self.pid.map(Selector::Pid))
             .or(self.container.map(Selector::Container))
+            .or(self.pod.map(Selector::Pod))
     }
 }
 
@@ -105,7 +111,7 @@ pub struct DetachArgs {
 pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let Some(selector) = args.what.selector() else {
         return Ok(misused(
-            "say what is attached: --cgroup, --unit, --user, --pid or --container",
+            "say what is attached: --cgroup, --unit, --user, --pid, --container or --pod",
         ));
     };
     let config = Config::load(global.config.as_deref())?;
@@ -159,7 +165,7 @@ fn is_within(selector: &Selector) -> bool {
         Selector::Cgroup(path) => {
             above.any(|one| !one.as_os_str().is_empty() && Path::new(path).ends_with(one))
         }
-        Selector::User(_) | Selector::Container(_) | Selector::Pid(_) => false,
+        Selector::User(_) | Selector::Container(_) | Selector::Pod(_) | Selector::Pid(_) => false,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::agents::check_labels;
 use crate::agents::selector::Selector;
 
 /// How each is found.
-const KINDS: &str = "one of `unit`, `user`, `container` and `cgroup` says how it is found";
+const KINDS: &str = "one of `unit`, `user`, `container`, `pod` and `cgroup` says how it is found";
 
 impl Check<'_, '_> {
     /// Agents that something else starts.
@@ -43,6 +43,7 @@ impl Check<'_, '_> {
                 (raw.unit, Selector::Unit),
                 (raw.user, Selector::User),
                 (raw.container, Selector::Container),
+                (raw.pod, Selector::Pod),
             ]
             .into_iter()
             .filter_map(|(text, kind)| {

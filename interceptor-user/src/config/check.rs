@@ -182,6 +182,8 @@ impl Check<'_, '_> {
         Intercept {
             kernel: raw.kernel.unwrap_or(fallback.kernel),
             agents: self.agents(raw.agents, raw.kernel.unwrap_or(fallback.kernel)),
+            engines: raw.engines.unwrap_or(fallback.engines),
+            exec: self.exec(raw.exec),
             cgroup,
             default: raw.default.map_or(fallback.default, verdict),
             uninspected: match raw.uninspected {

@@ -12,6 +12,7 @@
 mod agents;
 mod check;
 mod credentials;
+pub mod exec;
 mod faults;
 mod retention;
 mod table;
@@ -116,6 +117,10 @@ pub struct Intercept {
     pub cgroup: String,
     /// Agents that something else starts.
     pub agents: Vec<Agent>,
+    /// Sockets of container engines, which say who has a name or a label.
+    pub engines: Vec<PathBuf>,
+    /// Which agents ordinary users may start; `None` for any that is not in `agents`.
+    pub exec: Option<Vec<exec::MayStart>>,
     /// What is done with traffic of a target that is not listed.
     pub default: DefaultVerdict,
     /// What is done with what cannot be read.
@@ -565,6 +570,10 @@ impl Default for Config {
                 kernel: true,
                 cgroup: "interceptor".to_owned(),
                 agents: Vec::new(),
+                engines: ["/run/docker.sock", "/run/podman/podman.sock"]
+                    .map(PathBuf::from)
+                    .into(),
+                exec: None,
                 default: DefaultVerdict::Block,
                 uninspected: Uninspected::Block,
                 unix: Unix::default(),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -73,11 +74,30 @@ pub(super) struct Intercept {
     pub(super) cgroup: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) agents: Vec<Spanned<Agent>>,
+    pub(super) engines: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    pub(super) exec: Exec,
     pub(super) default: Option<DefaultVerdict>,
     pub(super) uninspected: Option<Uninspected>,
     pub(super) when_down: Option<Spanned<DefaultVerdict>>,
     #[serde(default)]
     pub(super) unix: Unix,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exec {
+    pub(super) allow: Option<Vec<Spanned<MayStart>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MayStart {
+    pub(super) user: Option<String>,
+    pub(super) group: Option<String>,
+    #[serde(default)]
+    pub(super) agents: Vec<Spanned<String>>,
+    pub(super) labels: Option<BTreeMap<String, Vec<String>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -106,6 +126,7 @@ pub(super) struct Agent {
     pub(super) unit: Option<Spanned<String>>,
     pub(super) user: Option<Spanned<String>>,
     pub(super) container: Option<Spanned<String>>,
+    pub(super) pod: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
 }

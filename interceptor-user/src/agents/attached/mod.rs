@@ -16,6 +16,7 @@
 mod process;
 mod release;
 mod want;
+mod watch;
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,11 +28,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, bail, ensure};
 use tracing::{info, warn};
 
-use super::selector::Selector;
+use super::engines::{Engines, Sought};
+use super::selector::{self, Selector};
 use super::{Run, Runs, Selected};
 use crate::kernel::{Kernel, cgroup};
 
 pub use want::{AgentFacts, Attached, Change, Want};
+pub use watch::watch;
 
 /// Who is wanted, and what is done about it. One thing at a time.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub struct Attachments {
     runs: Arc<Runs>,
     folder: PathBuf,
     configured: Vec<Want>,
+    engines: Engines,
     state: Mutex<State>,
 }
 
@@ -61,6 +65,7 @@ impl Attachments {
         runs: Arc<Runs>,
         state_dir: &Path,
         mut configured: Vec<Want>,
+        engines: Engines,
     ) -> anyhow::Result<Self> {
         for want in &mut configured {
             want.selector.normalize(kernel.cgroup_root());
@@ -92,6 +97,7 @@ impl Attachments {
             runs,
             folder,
             configured,
+            engines,
             state: Mutex::new(State {
                 asked,
                 waiting: HashMap::new(),
@@ -111,10 +117,9 @@ impl Attachments {
             .cloned()
             .collect();
         for want in wants {
-            match self.bring(&want) {
-                Ok(change) => {
+            match self.bring(&want, &mut changes) {
+                Ok(()) => {
                     state.waiting.remove(&want.selector);
-                    changes.extend(change);
                 }
                 Err(error) => {
                     let why = format!("{error:#}");
@@ -160,18 +165,53 @@ impl Attachments {
         changes
     }
 
-    /// Brings the cgroup of a want under interception, where it is not.
-    fn bring(&self, want: &Want) -> anyhow::Result<Option<Change>> {
+    /// Brings the cgroups of a want under interception, where they are not; a label's and a
+    /// name's are as many as the engines say.
+    fn bring(&self, want: &Want, changes: &mut Vec<Change>) -> anyhow::Result<()> {
+        let Some(paths) = self.by_engine(want)? else {
+            changes.extend(self.bring_one(want, None)?);
+            return Ok(());
+        };
+        let mut done = Ok(());
+        for path in &paths {
+            match self.bring_one(want, Some(path)) {
+                Ok(change) => changes.extend(change),
+                Err(error) => done = Err(error),
+            }
+        }
+        done
+    }
+
+    /// What only an engine knows.
+    fn by_engine(&self, want: &Want) -> anyhow::Result<Option<Vec<PathBuf>>> {
+        let root = self.kernel.cgroup_root();
+        match &want.selector {
+            Selector::Container(text) if Sought::parse(text).is_some() => {
+                let paths = self.engines.cgroups(root, text)?;
+                for path in &paths {
+                    selector::may_be(root, path)?;
+                }
+                Ok(Some(paths))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn bring_one(&self, want: &Want, at: Option<&Path>) -> anyhow::Result<Option<Change>> {
         let known = self.others().into_iter().find(|run| {
             run.selected
                 .as_ref()
                 .is_some_and(|selected| selected.by == want.selector)
+                && at.is_none_or(|at| at == run.cgroup)
                 && cgroup::id(&run.cgroup).is_ok_and(|id| id == run.cgroup_id)
         });
         let path = match &known {
             // The pins may have been taken away; the kernel is asked below.
             Some(run) => run.cgroup.clone(),
-            None => want.selector.resolve(self.kernel.cgroup_root())?,
+            None => match at {
+                Some(at) => at.to_owned(),
+                None => want.selector.resolve(self.kernel.cgroup_root())?,
+            },
         };
         let selected = Selected {
             by: want.selector.clone(),
@@ -219,13 +259,14 @@ impl Attachments {
         mut want: Want,
         asker: u32,
         allow_open_sockets: bool,
-    ) -> anyhow::Result<(Attached, Option<Change>)> {
+    ) -> anyhow::Result<(Attached, Vec<Change>)> {
         super::check_name(&want.agent)?;
         super::check_labels(&want.labels)?;
         want.selector.check()?;
         want.selector.normalize(self.kernel.cgroup_root());
         if let Selector::Pid(pid) = want.selector {
-            return self.attach_process(&want, pid, asker, allow_open_sockets);
+            let (attached, change) = self.attach_process(&want, pid, asker, allow_open_sockets)?;
+            return Ok((attached, change.into_iter().collect()));
         }
         let mut state = self.lock();
         let before = self
@@ -249,31 +290,52 @@ impl Attachments {
             }
             None => (want, true),
         };
-        let path = want.selector.resolve(self.kernel.cgroup_root())?;
-        self.kernel.may_attach(&path)?;
-        self.not_the_askers(&path, asker)?;
-        let change = self.bring(&want)?;
-        let run = self
-            .runs
-            .at_path(&path)
+        let paths = match self.by_engine(&want)? {
+            Some(paths) => paths,
+            None => vec![want.selector.resolve(self.kernel.cgroup_root())?],
+        };
+        for path in &paths {
+            self.kernel.may_attach(path)?;
+            self.not_the_askers(path, asker)?;
+        }
+        let mut changes = Vec::new();
+        let mut done = self.bring(&want, &mut changes);
+        if is_new && done.is_ok() {
+            done = self.remember(&want);
+        }
+        if let Err(error) = done {
+            for change in &changes {
+                if let Change::Attached(run) = change {
+                    let _ = self.kernel.detach_from(run.cgroup_id);
+                    self.runs.forget(run);
+                }
+            }
+            return Err(error);
+        }
+        let run = paths
+            .first()
+            .and_then(|path| self.runs.at_path(path))
             .context("the cgroup is gone again")?;
         if is_new {
-            if let Err(error) = self.remember(&want) {
-                let _ = self.kernel.detach_from(run.cgroup_id);
-                self.runs.forget(&run);
-                return Err(error);
-            }
             state.asked.push(want);
         }
         let mut warnings = Vec::new();
-        foreign_networks(&run, &mut warnings);
-        if change.is_some() {
+        for run in paths.iter().filter_map(|path| self.runs.at_path(path)) {
+            foreign_networks(&run, &mut warnings);
+        }
+        if paths.len() > 1 {
+            warnings.push(format!(
+                "{} containers are meant, each a run of its own: `interceptor agents` lists them",
+                paths.len()
+            ));
+        }
+        if !changes.is_empty() {
             warnings.push(
                 "connections that its processes had open are cut off, and so is whoever was connected to a server of theirs"
                     .to_owned(),
             );
         }
-        Ok((attached(run, warnings), change))
+        Ok((attached(run, warnings), changes))
     }
 
     /// An operator's shell that comes under interception could not ask for its release. A
