@@ -54,6 +54,14 @@ impl Peers {
     /// # Errors
     /// When a part of it cannot be started.
     pub fn start(rules: &str) -> Result<Self> {
+        Self::start_with(rules, &json!({}))
+    }
+
+    /// The same, with more in the configuration.
+    ///
+    /// # Errors
+    /// When a part of it cannot be started.
+    pub fn start_with(rules: &str, more: &serde_json::Value) -> Result<Self> {
         let place = Place::new()?;
         let redis = Redis::start(&place)?;
         let certificates = Certificates::new(&place, "peers", None)?;
@@ -114,7 +122,7 @@ impl Peers {
         let schema = json!({ "grpc": { "descriptor_set": descriptors } });
         let mut schema_tls = schema.clone();
         crate::daemon::merge(&mut schema_tls, &tls);
-        let targets = json!({ "targets": [
+        let mut config = json!({ "targets": [
             target("grpc", grpc, &schema),
             target("grpc-tls", grpc_tls, &schema_tls),
             target("websocket", websocket, &json!({})),
@@ -122,7 +130,8 @@ impl Peers {
             target("mcp", mcp, &json!({})),
             target("https", https, &tls),
         ] });
-        let daemon = Daemon::start(&place, &redis.url(), rules, &targets)?;
+        crate::daemon::merge(&mut config, more);
+        let daemon = Daemon::start(&place, &redis.url(), rules, &config)?;
         Ok(Self {
             daemon,
             servers,

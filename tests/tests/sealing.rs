@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::daemon::Daemon;
+use interceptor_tests::needs;
+use interceptor_tests::peers::Peers;
 use interceptor_tests::place::Place;
 use interceptor_tests::records::Records;
 use interceptor_tests::world::{Plan, Shared, one_target};
@@ -33,6 +35,8 @@ rules:
     match: { protocol: postgres }
     mask:
       - columns: ["users.ssn"]
+        with: redact
+      - detect: [email]
         with: redact
 "#,
     config: |postgres, place| sealed(one_target(postgres, place)),
@@ -108,6 +112,49 @@ fn masked_columns_are_there_for_who_has_the_key() -> Result<()> {
     })
 }
 
+/// The kinds of events that have something sealed beside them.
+fn sealed_kinds(records: &mut Records, session: &str) -> Result<Vec<String>> {
+    let stream = records.stream(&format!("interceptor:session:{{{session}}}"))?;
+    let sealed = stream
+        .into_iter()
+        .filter(|entry| entry.contains_key("sealed"));
+    let kind = |mut entry: interceptor_tests::records::Fields| {
+        let kind = entry.remove("kind").unwrap_or_default();
+        String::from_utf8_lossy(&kind).into_owned()
+    };
+    Ok(sealed.map(kind).collect())
+}
+
+#[test]
+fn statements_and_copied_rows_are_there_for_who_has_the_key_and_passwords_for_nobody() -> Result<()>
+{
+    WORLD.test(|world| {
+        let script = "SELECT length('ada@example.org');\n\
+                      CREATE TEMP TABLE mails (mail text);\n\
+                      COPY mails FROM STDIN;\nada@example.org\n\\.\n\
+                      CREATE ROLE nobody_s PASSWORD 'eve@example.org';\n";
+        world.agent("writer").psql(world.postgres.port, script)?;
+        let mut records = world.records()?;
+        let (session, _) = records.only_session_of("writer")?;
+        let kinds = sealed_kinds(&mut records, &session)?;
+        assert_eq!(
+            kinds,
+            ["command", "input"],
+            "and not the password's statement"
+        );
+        let (daemon, place) = (&world.daemon, &world.place);
+        shown_with_the_key_alone(daemon, place, &mut records, &session, "ada@example.org")?;
+        let right = key(place, IDENTITY)?;
+        let right = right.to_str().context("a path that is no text")?;
+        let text = daemon.ask(&["replay", &session, "--format", "json", "--unseal", right])?;
+        assert!(
+            text.contains("nobody_s") && !text.contains("eve@"),
+            "{text}"
+        );
+        Ok(())
+    })
+}
+
 /// The chain covers it.
 #[test]
 fn a_change_of_what_is_sealed_is_found() -> Result<()> {
@@ -157,7 +204,9 @@ version: 1
 rules:
   - name: cards-are-hidden
     match: { protocol: http }
-    mask: [{ detect: [credit_card], with: redact }]
+    mask:
+      - { detect: [credit_card], with: redact }
+      - { detect: [email], with: redact, direction: request }
 "#,
     config: |nginx, place| Ok(sealed(web::all_targets(nginx, place)?)),
 });
@@ -180,6 +229,85 @@ fn masked_bodies_are_there_for_who_has_the_key() -> Result<()> {
     })
 }
 
+#[test]
+fn bodies_of_requests_are_there_for_who_has_the_key() -> Result<()> {
+    WEB.test(|web| {
+        // One is hidden in what is recorded, the other in what the service gets as well.
+        let body = format!("{}card {CARD} of ada@example.org", "words, ".repeat(200));
+        let file = web.place.file("body", &body)?;
+        let file = format!("@{}", file.display());
+        let url = format!("http://127.0.0.1:{}/upload", web.nginx.port);
+        web.curl("payer", &["--data-binary", &file, &url])?.ok()?;
+        let mut records = web.records()?;
+        let (session, _) = records.only_session_of("payer")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["input"]);
+        for value in [CARD, "ada@example.org"] {
+            shown_with_the_key_alone(&web.daemon, &web.place, &mut records, &session, value)?;
+        }
+        Ok(())
+    })
+}
+
+const PEERS: &str = "
+version: 1
+rules:
+  - name: no-ssn
+    match: { http: { grpc: { service: shop.Shop } } }
+    mask: [{ json: [/ssn], with: { partial: { keep_last: 4 } } }]
+  - name: no-cards
+    match: { target: { name: websocket } }
+    mask:
+      - { detect: [credit_card], with: redact }
+      - { detect: [email], with: redact, direction: request }
+";
+
+#[test]
+fn messages_of_grpc_and_of_websockets_are_there_for_who_has_the_key() -> Result<()> {
+    if !needs::kernel()? {
+        return Ok(());
+    }
+    let peers = Peers::start_with(PEERS, &sealed(json!({})))?;
+    peers.test(|peers| {
+        let calls = r#"
+import grpc, sys
+channel = grpc.insecure_channel(sys.argv[1])
+get = channel.unary_unary("/shop.Shop/Get", Ask.SerializeToString, Customer.FromString)
+several = channel.unary_stream("/shop.Shop/List", Ask.SerializeToString, Customer.FromString)
+print(get(Ask(id=1), timeout=20).ssn, [one.ssn for one in several(Ask(id=1), timeout=20)])
+"#;
+        let address = format!("127.0.0.1:{}", peers.grpc);
+        let done = peers.grpc_client("caller", calls, &[&address])?.ok()?;
+        let ssn = "856-45-6789";
+        ensure!(
+            !done.stdout.contains(ssn) && done.stdout.contains("*6789"),
+            "{}",
+            done.stdout
+        );
+        let mut records = peers.records()?;
+        let (session, _) = records.only_session_of("caller")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["output"; 4]);
+        shown_with_the_key_alone(&peers.daemon, &peers.place, &mut records, &session, ssn)?;
+
+        let talk = r#"
+import sys
+from websockets.sync.client import connect
+with connect(sys.argv[1], compression="deflate", open_timeout=20) as socket:
+    for message in ("card", "of ada@" + "example.org", "nothing"):
+        socket.send(message)
+        print(socket.recv(timeout=20)[-30:])
+"#;
+        let url = format!("ws://127.0.0.1:{}/", peers.websocket);
+        let done = peers.python("talker", talk, &[&url])?.ok()?;
+        ensure!(done.stdout.contains("of [redacted]"), "{}", done.stdout);
+        let (session, _) = records.only_session_of("talker")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["output", "input"]);
+        for value in ["4111 1111 1111 1111", "ada@example.org"] {
+            shown_with_the_key_alone(&peers.daemon, &peers.place, &mut records, &session, value)?;
+        }
+        Ok(())
+    })
+}
+
 static SHELL: sshd::Shared = sshd::Shared::new(sshd::Plan {
     rules: r#"
 version: 1
@@ -187,6 +315,9 @@ rules:
   - name: cards-are-hidden
     match: { ssh: { kind: [exec, shell] } }
     mask: [{ detect: [credit_card], with: redact }]
+  - name: no-mail-leaves
+    match: { target: { address: 127.0.0.1 } }
+    mask: [{ detect: [email], with: redact, direction: request }]
 "#,
     config: |sshd, place| Ok(sealed(sshd::with_credentials(sshd, place)?)),
 });
@@ -201,5 +332,20 @@ fn masked_output_of_commands_is_there_for_who_has_the_key() -> Result<()> {
         let (session, _) = records.only_session_of("operator")?;
         let (daemon, place) = (&shell.daemon, &shell.place);
         shown_with_the_key_alone(daemon, place, &mut records, &session, CARD)
+    })
+}
+
+#[test]
+fn masked_input_of_commands_is_there_for_who_has_the_key() -> Result<()> {
+    SHELL.test(|shell| {
+        let input = format!("{}to ada@example.org\n", "line\n".repeat(10));
+        let words = shell.words(&[], &["cat"]);
+        let done = shell.agent("sender").run_with_input(&words, &input)?.ok()?;
+        ensure!(done.stdout.ends_with("to [redacted]\n"), "{}", done.stdout);
+        let mut records = shell.records()?;
+        let (session, _) = records.only_session_of("sender")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["input"]);
+        let (daemon, place) = (&shell.daemon, &shell.place);
+        shown_with_the_key_alone(daemon, place, &mut records, &session, "ada@example.org")
     })
 }

@@ -137,7 +137,9 @@ impl Exchange {
         if is_grpc && recorded {
             let form = self.grpc_form(&head.headers, Direction::Response, shared);
             if let Some(answer) = &mut self.answer {
-                answer.messages = Some(Messages::telling(form));
+                let messages = Messages::telling(form);
+                answer.came = shared.journal.seals().then(|| messages.clone());
+                answer.messages = Some(messages);
             }
         }
         // Of gRPC the messages are, each by itself.
@@ -152,7 +154,10 @@ impl Exchange {
             }
             self.masked += count;
             if count > 0 {
-                self.answer = Some(Answer::new(now, &head, self, shared));
+                let anew = Answer::new(now, &head, self, shared);
+                if let Some(answer) = &mut self.answer {
+                    answer.headers = anew.headers;
+                }
             }
         }
         let masks = self
@@ -240,10 +245,15 @@ impl Exchange {
             }
             return self.cut(now, Limit::Bytes(most), shared, out);
         }
+        if let Some(came) = self.answer.as_mut().and_then(|one| one.came.as_mut()) {
+            came.push(stream.opened());
+        }
         if let Some(messages) = self.answer.as_mut().and_then(|one| one.messages.as_mut()) {
             messages.push(&bytes);
             let (told, named) = (messages.take(), messages.has_names());
-            self.record_told(now, event::Kind::Output, told, named, shared, out);
+            let came = self.answer.as_mut().and_then(|one| one.came.as_mut());
+            let came = came.map(Messages::take).unwrap_or_default();
+            self.record_told(now, event::Kind::Output, (told, came), named, shared, out);
         }
         self.release = match &self.answering {
             Answering::Passing(stream) if stream.holds_text() => {

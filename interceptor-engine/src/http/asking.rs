@@ -20,11 +20,11 @@ use super::exchange::{self, Exchange};
 use super::grpc::{self, Hider, Messages};
 use super::head;
 use super::hold::Held;
-use super::masking::{self, Fault, Masker, Masking};
+use super::masking::{self, Came, Fault, Masker, Masking};
 use super::outbox::{Act, Outbox};
 use super::session::Shared;
 use super::stream;
-use super::tap::Tap;
+use super::tap::{Asked, Tap};
 use crate::event::FlowTime;
 
 /// How far the request is.
@@ -182,7 +182,13 @@ impl Exchange {
                 let data = match &mut self.masking {
                     None => data,
                     Some(masking) => match masking.push(&data, &shared.key) {
-                        Ok(masked) => masked.into(),
+                        Ok(masked) => {
+                            if shared.journal.seals() {
+                                let came = Came::to(masking);
+                                self.tap_unmasked(&came);
+                            }
+                            masked.into()
+                        }
                         Err(fault) => return self.unmaskable(now, fault, shared, out),
                     },
                 };
@@ -217,7 +223,11 @@ impl Exchange {
             }
             Asking::Passing => {
                 if let Some(mut masking) = self.masking.take() {
-                    match masking.finish(&shared.key) {
+                    let done = masking.finish(&shared.key);
+                    if done.is_ok() && shared.journal.seals() {
+                        self.tap_unmasked(&Came::to(&masking));
+                    }
+                    match done {
                         Ok(masked) if masked.is_empty() => {}
                         Ok(masked) => {
                             let data = Bytes::from(masked);
@@ -311,21 +321,25 @@ impl Exchange {
         }
         let masked = match judgement.verdict {
             Verdict::Allow(_) | Verdict::Hold(_) => self.mask_request(&mut kept, shared),
-            _ => Ok(()),
+            _ => Ok(None),
         };
-        if let Err(why) = masked {
+        if let Err(why) = &masked {
             judgement.verdict = Verdict::Block(Refusal {
                 rule: None,
-                message: why.into(),
+                message: (*why).into(),
             });
         }
         self.record_command(now, &kept.head, &judgement, shared, out);
         if self.record >= RecordLevel::Commands && !(kept.whole && kept.body.is_empty()) {
             if head::is_grpc(self.request.content_type.as_deref()) {
                 let form = self.grpc_form(&kept.head.headers, Direction::Request, shared);
-                self.asked = Some(Messages::telling(form));
+                let messages = Messages::telling(form);
+                self.asked = Some(Asked::new(messages, shared.journal.seals()));
             } else {
                 self.tap = Some(Tap::new(&kept.head.headers, self.masks.as_ref(), shared));
+            }
+            if let Ok(Some(came)) = &masked {
+                self.tap_unmasked(came);
             }
             for data in &kept.body {
                 self.tap_request(now, data, shared, out);
@@ -363,10 +377,11 @@ impl Exchange {
     }
 
     /// Hides in what the agent sends what masks hide there: in fields and in a
-    /// body that is whole now, in one that still comes as it comes.
-    fn mask_request(&mut self, kept: &mut Kept, shared: &Shared) -> Result<(), Fault> {
+    /// body that is whole now, in one that still comes as it comes. Gives what came of the
+    /// body, where something may have been changed in it.
+    fn mask_request(&mut self, kept: &mut Kept, shared: &Shared) -> Result<Option<Came>, Fault> {
         let Some(masks) = self.masks.clone() else {
-            return Ok(());
+            return Ok(None);
         };
         let hidden = masks.of(Direction::Request);
         self.masked += masking::fields(hidden, &mut kept.head.headers, &shared.key);
@@ -381,7 +396,7 @@ impl Exchange {
             || kept.whole && kept.body.is_empty()
             || stream::is_text(kind) == Some(false)
         {
-            return Ok(());
+            return Ok(None);
         }
         let kind = masking::Kind::of(kind);
         let mut decoder =
@@ -394,15 +409,20 @@ impl Exchange {
             done.map_err(CodingError::why)?;
             let (masked, count) =
                 masking::whole(kind, &masks, Direction::Request, &opened, &shared.key)?;
-            if count > 0 {
-                self.masked += count;
-                stream::drop_of_bytes(&mut kept.head.headers);
-                let length = header::HeaderValue::from(masked.len());
-                kept.head.headers.insert(header::CONTENT_LENGTH, length);
-                kept.size = masked.len();
-                kept.body = vec![Bytes::from(masked)];
+            if count == 0 {
+                return Ok(None);
             }
-            return Ok(());
+            self.masked += count;
+            stream::drop_of_bytes(&mut kept.head.headers);
+            let length = header::HeaderValue::from(masked.len());
+            kept.head.headers.insert(header::CONTENT_LENGTH, length);
+            kept.size = masked.len();
+            kept.body = vec![Bytes::from(masked)];
+            return Ok(Some(Came {
+                opened,
+                hidden: count,
+                held: 0,
+            }));
         }
         let masker = Masker::new(kind, masks, Direction::Request);
         let mut masking = Masking::new(decoder, masker);
@@ -414,8 +434,9 @@ impl Exchange {
         } else {
             vec![Bytes::from(masked)]
         };
+        let came = shared.journal.seals().then(|| Came::to(&masking));
         self.masking = Some(Box::new(masking));
-        Ok(())
+        Ok(came)
     }
 
     /// Hides in the messages of gRPC that the agent sends.
@@ -424,9 +445,9 @@ impl Exchange {
         kept: &mut Kept,
         masks: Arc<Masks>,
         shared: &Shared,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Came>, Fault> {
         if !masks.of(Direction::Request).has_body() || kept.whole && kept.body.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let headers = &mut kept.head.headers;
         let form = self.grpc_form(headers, Direction::Request, shared);
@@ -435,8 +456,12 @@ impl Exchange {
         stream::drop_of_bytes(headers);
         let mut masking = Masking::new(decoder, Masker::Grpc(Box::new(hider)));
         let mut masked = masking.push(&kept.joined(), &shared.key)?;
+        let mut came = shared.journal.seals().then(|| Came::to(&masking));
         if kept.whole {
             masked.extend(masking.finish(&shared.key)?);
+            if let Some(came) = &mut came {
+                came.opened.extend_from_slice(&masking.opened);
+            }
             self.masked += masking.masker.hidden();
         } else {
             self.masking = Some(Box::new(masking));
@@ -447,7 +472,7 @@ impl Exchange {
         } else {
             vec![Bytes::from(masked)]
         };
-        Ok(())
+        Ok(came)
     }
 
     /// The rest of a body turned out not to be one in which something can be

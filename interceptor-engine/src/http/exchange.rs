@@ -73,7 +73,7 @@ pub(super) struct Exchange {
     /// What of the request's body goes on record.
     pub(super) tap: Option<Tap>,
     /// Its messages on their way to the record, where it is a call of gRPC.
-    pub(super) asked: Option<grpc::Messages>,
+    pub(super) asked: Option<super::tap::Asked>,
     /// The call of a model that its body makes.
     pub(super) model: Option<ModelCall>,
     /// Collects what a model answers, where it is one that is asked.

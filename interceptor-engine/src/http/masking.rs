@@ -273,6 +273,28 @@ impl Masking {
     }
 }
 
+/// Bytes of a request as they came, of which masks made what goes on.
+#[derive(Debug, Default)]
+pub(super) struct Came {
+    /// Opened, and not masked.
+    pub(super) opened: Vec<u8>,
+    /// Values hidden so far.
+    pub(super) hidden: u64,
+    /// Bytes at the end that have not gone on.
+    pub(super) held: usize,
+}
+
+impl Came {
+    /// What `masking` was given last.
+    pub(super) fn to(masking: &Masking) -> Self {
+        Self {
+            opened: masking.opened.clone(),
+            hidden: masking.masker.hidden(),
+            held: masking.masker.held(),
+        }
+    }
+}
+
 /// Server-sent events, one by one.
 ///
 /// Spec: HTML Standard, section 9.2 (server-sent events).

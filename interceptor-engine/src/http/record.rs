@@ -47,6 +47,8 @@ pub(super) struct Answer {
     pub(super) trailers: Option<Written>,
     /// The messages, where it is gRPC's.
     pub(super) messages: Option<Messages>,
+    /// The messages as the service sent them, where that is sealed.
+    pub(super) came: Option<Messages>,
     /// Whether masks were in force that are of text alone, and it is none.
     pub(super) unlooked: bool,
 }
@@ -67,6 +69,7 @@ impl Answer {
             first_byte: now.0.saturating_sub(sent.0),
             trailers: None,
             messages: super::head::is_grpc(media.as_deref()).then(Messages::default),
+            came: None,
             content_type: media,
             unlooked: false,
         }
@@ -324,12 +327,13 @@ impl Exchange {
         out.events.push(event.with_meta(meta.to_string()));
     }
 
-    /// Messages of gRPC, of one direction.
+    /// Messages of gRPC, of one direction: as they went on, and as they came, where masks may
+    /// have changed them.
     pub(super) fn record_told(
         &self,
         now: FlowTime,
         kind: Kind,
-        told: Vec<Told>,
+        (told, came): (Vec<Told>, Vec<Told>),
         named: bool,
         shared: &mut Shared,
         out: &mut Outbox,
@@ -346,12 +350,20 @@ impl Exchange {
             };
             let line = format!("message {number} of the {of}, {bytes} bytes");
             let mut meta = json!({"part": number, "grpc_message": number, "bytes": bytes});
+            let mut sealed = Sealed::Nothing;
             let data = match said {
                 Ok(text) => {
                     if let (Value::Object(meta), false) = (&mut meta, named) {
                         meta.insert("fields".to_owned(), json!("by number"));
                     }
-                    self.recordable(&text, shared).into_owned().into_bytes()
+                    let came = came.iter().find(|one| one.number == number);
+                    let came = came.and_then(|one| one.said.as_deref().ok());
+                    let data = self.recordable(&text, shared).into_owned();
+                    let came = came.unwrap_or(&text);
+                    if shared.journal.seals() && came != data {
+                        sealed = Sealed::Plain(came.as_bytes().to_vec());
+                    }
+                    data.into_bytes()
                 }
                 Err(why) => {
                     if let Value::Object(meta) = &mut meta {
@@ -361,8 +373,8 @@ impl Exchange {
                 }
             };
             let event = shared.journal.event(now, kind, Some(self.number), line);
-            out.events
-                .push(event.with_data(data).with_meta(meta.to_string()));
+            let event = event.with_data(data).with_sealed(sealed);
+            out.events.push(event.with_meta(meta.to_string()));
         }
     }
 

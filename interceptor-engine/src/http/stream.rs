@@ -67,6 +67,16 @@ impl Parts {
         self
     }
 
+    /// Keeps bytes as they came, of a body in which masks may change something.
+    pub(super) fn keep_unmasked(&mut self, opened: &[u8]) {
+        self.unmasked.push(opened);
+    }
+
+    /// What is to be sealed beside the part that is taken.
+    pub(super) fn take_unmasked(&mut self, hidden: u64, held: usize) -> Sealed {
+        self.unmasked.take(hidden, held)
+    }
+
     /// A part that is full; called until there is none.
     pub(super) fn full(&mut self) -> Option<(u32, Vec<u8>)> {
         if self.buffer.len() < self.limit {
@@ -345,6 +355,14 @@ impl Stream {
     fn keep_unmasked(&mut self, opened: &[u8]) {
         if let Some(parts) = &mut self.parts {
             parts.unmasked.push(opened);
+        }
+    }
+
+    /// What the last bytes were made of, where masks may change them.
+    pub(super) fn opened(&self) -> &[u8] {
+        match &self.way {
+            Way::Masked(masking) => &masking.opened,
+            _ => &[],
         }
     }
 

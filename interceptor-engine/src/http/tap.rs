@@ -13,11 +13,13 @@ use super::body::ModelCall;
 use super::body::coding::{CodingError, Decoder};
 use super::body::model_answer::AnswerReader;
 use super::exchange::Exchange;
+use super::grpc::Messages;
+use super::masking::Came;
 use super::outbox::Outbox;
 use super::record::{cut, one_line};
 use super::session::Shared;
 use super::stream::Parts;
-use crate::event::{FlowTime, Kind};
+use crate::event::{FlowTime, Kind, Sealed};
 use crate::meta::Meta;
 
 /// Bytes of one message of a model's call on record.
@@ -31,24 +33,79 @@ pub(super) struct Tap {
     parts: Parts,
     bytes: u64,
     unopened: Option<CodingError>,
+    /// Masks changed the body on its way: values hidden, and bytes held back.
+    came: Option<(u64, usize)>,
 }
 
 impl Tap {
     pub(super) fn new(headers: &HeaderMap, masks: Option<&Arc<Masks>>, shared: &Shared) -> Self {
         let decoder = Decoder::new(headers, shared.bounds.decoded);
+        let seals = shared.journal.seals() && masks.is_some();
         Self {
             unopened: decoder.as_ref().err().copied(),
             decoder: decoder.ok(),
             masker: masks
                 .filter(|masks| masks.has_detectors())
                 .map(|masks| Box::new(DetectStream::new(Arc::clone(masks)))),
-            parts: Parts::new(shared.bounds.part),
+            parts: Parts::new(shared.bounds.part).sealing(seals),
             bytes: 0,
+            came: None,
+        }
+    }
+
+    /// Bytes for the record, as the service gets them.
+    fn keep(&mut self, opened: &[u8], shared: &Shared) {
+        let Some(masker) = &mut self.masker else {
+            return self.parts.buffer.extend_from_slice(opened);
+        };
+        if self.came.is_none() {
+            self.parts.keep_unmasked(opened);
+        }
+        masker.push(opened, &shared.key, &mut self.parts.buffer);
+    }
+
+    /// What is to be sealed beside the part that is taken.
+    fn take_unmasked(&mut self) -> Sealed {
+        let (mut hidden, mut held) = self.came.unwrap_or_default();
+        if let Some(masker) = &self.masker {
+            hidden += masker.hidden();
+            held += masker.held();
+        }
+        self.parts.take_unmasked(hidden, held)
+    }
+}
+
+/// Messages of a call of gRPC, on their way to the record.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// As the service gets them.
+    sent: Messages,
+    /// As the agent sent them, where that is sealed.
+    came: Option<Messages>,
+}
+
+impl Asked {
+    pub(super) fn new(messages: Messages, seals: bool) -> Self {
+        Self {
+            came: seals.then(|| messages.clone()),
+            sent: messages,
         }
     }
 }
 
 impl Exchange {
+    /// Bytes of the request's body as the agent sent them, of which masks made what goes on
+    /// record next.
+    pub(super) fn tap_unmasked(&mut self, came: &Came) {
+        if let Some(asked) = self.asked.as_mut().and_then(|asked| asked.came.as_mut()) {
+            asked.push(&came.opened);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.came = Some((came.hidden, came.held));
+            tap.parts.keep_unmasked(&came.opened);
+        }
+    }
+
     /// Bytes of the request's body.
     pub(super) fn tap_request(
         &mut self,
@@ -58,9 +115,10 @@ impl Exchange {
         out: &mut Outbox,
     ) {
         if let Some(asked) = &mut self.asked {
-            asked.push(data);
-            let (told, named) = (asked.take(), asked.has_names());
-            self.record_told(now, Kind::Input, told, named, shared, out);
+            asked.sent.push(data);
+            let (told, named) = (asked.sent.take(), asked.sent.has_names());
+            let came = asked.came.as_mut().map(Messages::take).unwrap_or_default();
+            self.record_told(now, Kind::Input, (told, came), named, shared, out);
             return;
         }
         let Some(tap) = &mut self.tap else {
@@ -73,13 +131,11 @@ impl Exchange {
                 tap.unopened = Some(error);
                 tap.decoder = None;
             }
-            match &mut tap.masker {
-                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
-                None => tap.parts.buffer.extend_from_slice(&opened),
-            }
+            tap.keep(&opened, shared);
         }
         while let Some((part, bytes)) = tap.parts.full() {
-            input(now, self.number, part, bytes, None, shared, out);
+            let data = (bytes, tap.take_unmasked());
+            input(now, self.number, part, data, None, shared, out);
         }
     }
 
@@ -96,22 +152,24 @@ impl Exchange {
             if let Err(error) = decoder.finish(&mut opened) {
                 tap.unopened = Some(error);
             }
-            match &mut tap.masker {
-                Some(masker) => masker.push(&opened, &shared.key, &mut tap.parts.buffer),
-                None => tap.parts.buffer.extend_from_slice(&opened),
-            }
+            tap.keep(&opened, shared);
         }
         if let Some(masker) = &mut tap.masker {
             masker.finish(&shared.key, &mut tap.parts.buffer);
         }
         while let Some((part, bytes)) = tap.parts.full() {
-            input(now, self.number, part, bytes, None, shared, out);
+            let data = (bytes, tap.take_unmasked());
+            input(now, self.number, part, data, None, shared, out);
         }
         match (tap.parts.rest(), tap.unopened) {
-            (Some((part, bytes)), why) => input(now, self.number, part, bytes, why, shared, out),
+            (Some((part, bytes)), why) => {
+                let data = (bytes, tap.take_unmasked());
+                input(now, self.number, part, data, why, shared, out);
+            }
             (None, Some(why)) => {
                 let part = tap.parts.count + 1;
-                input(now, self.number, part, Vec::new(), Some(why), shared, out);
+                let nothing = (Vec::new(), Sealed::Nothing);
+                input(now, self.number, part, nothing, Some(why), shared, out);
             }
             (None, None) => {}
         }
@@ -247,7 +305,7 @@ fn input(
     now: FlowTime,
     exchange: u64,
     part: u32,
-    bytes: Vec<u8>,
+    (bytes, sealed): (Vec<u8>, Sealed),
     unopened: Option<CodingError>,
     shared: &mut Shared,
     out: &mut Outbox,
@@ -258,6 +316,6 @@ fn input(
         meta.insert("unreadable".to_owned(), json!(why.why()));
     }
     let event = shared.journal.event(now, Kind::Input, Some(exchange), line);
-    out.events
-        .push(event.with_data(bytes).with_meta(meta.to_string()));
+    let event = event.with_data(bytes).with_sealed(sealed);
+    out.events.push(event.with_meta(meta.to_string()));
 }

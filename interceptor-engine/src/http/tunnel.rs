@@ -236,14 +236,14 @@ impl Exchange {
                 self.record_failure(now, &reason, shared, out);
                 return self.close_socket(now, wire::TOO_BIG, why, shared, out);
             }
-            self.record_message(now, from, text, &raw, true, shared, out);
+            self.record_message(now, from, text, (&raw, &raw), true, shared, out);
             out.acts.push(Act::TunnelData(other(from), raw.into()));
             return;
         };
         let masked =
             masks.and_then(|masks| masking::message(&masks, direction, &payload, &shared.key));
         let seen = masked.as_ref().map_or(&payload, |(masked, _)| masked);
-        self.record_message(now, from, text, seen, false, shared, out);
+        self.record_message(now, from, text, (seen, &payload), false, shared, out);
         let anew = match &masked {
             Some((masked, hidden)) => {
                 self.masked += hidden;
@@ -359,6 +359,7 @@ impl Exchange {
         self.end_tunnel(now, *tunnel, why, shared, out);
     }
 
+    /// Puts a message on record, as it goes on; `came` is the same as it came.
     #[allow(
         clippy::too_many_arguments,
         reason = "one call, and each is one fact of it"
@@ -368,7 +369,7 @@ impl Exchange {
         now: FlowTime,
         from: Side,
         text: bool,
-        payload: &[u8],
+        (payload, came): (&[u8], &[u8]),
         long: bool,
         shared: &mut Shared,
         out: &mut Outbox,
@@ -406,8 +407,13 @@ impl Exchange {
             Some(masked) => masked,
             None => payload.to_vec(),
         };
-        out.events
-            .push(event.with_data(data).with_meta(meta.to_string()));
+        let sealed = if shared.journal.seals() && !long && data != came {
+            Sealed::Plain(came.to_vec())
+        } else {
+            Sealed::Nothing
+        };
+        let event = event.with_data(data).with_sealed(sealed);
+        out.events.push(event.with_meta(meta.to_string()));
     }
 
     pub(super) fn tunnel_end(

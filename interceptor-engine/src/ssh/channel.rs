@@ -17,6 +17,9 @@ use super::terminal::{Patience, Terminal};
 use crate::event::{FlowTime, Kind};
 use crate::unmasked::Unmasked;
 
+/// Where the input's bytes stand among the [`Channel::unmasked`].
+pub(super) const INPUT: usize = 2;
+
 /// A terminal's size, in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
@@ -88,7 +91,7 @@ pub(super) struct Channel {
     /// Of standard output and standard error.
     pub(super) maskers: [Option<Box<DetectStream>>; 2],
     /// What they were given, until it is on record.
-    pub(super) unmasked: [Unmasked; 2],
+    pub(super) unmasked: [Unmasked; 3],
     /// Of what the agent sends.
     pub(super) input_masker: Option<Box<DetectStream>>,
     pub(super) tape: Tape,
@@ -112,7 +115,7 @@ impl Channel {
             sftp: None,
             shell: None,
             maskers: [None, None],
-            unmasked: [Unmasked::default(), Unmasked::default()],
+            unmasked: Default::default(),
             input_masker: None,
             tape: Tape::default(),
             bytes: [0; 2],
@@ -290,6 +293,15 @@ impl Channel {
         let bytes = match &mut self.input_masker {
             None => bytes,
             Some(masker) => {
+                // What is typed at a terminal is not recorded, and not sealed either.
+                if self.terminal.is_none()
+                    && let Some(unmasked) = self.unmasked.get_mut(INPUT)
+                {
+                    if shared.journal.seals() && self.record == RecordLevel::Full {
+                        unmasked.turn_on();
+                    }
+                    unmasked.push(&bytes);
+                }
                 let mut hidden = Vec::with_capacity(bytes.len());
                 masker.push(&bytes, &shared.key, &mut hidden);
                 hidden.into()
@@ -311,10 +323,9 @@ impl Channel {
     }
 
     pub(super) fn input_end(&mut self, now: FlowTime, shared: &mut Shared, out: &mut Outbox) {
-        if let Some(mut masker) = self.input_masker.take() {
+        if let Some(masker) = &mut self.input_masker {
             let mut rest = Vec::new();
             masker.finish(&shared.key, &mut rest);
-            shared.totals.masked += masker.hidden();
             self.pass_input(now, rest.into(), shared, out);
         }
     }

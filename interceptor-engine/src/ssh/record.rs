@@ -10,7 +10,7 @@ use interceptor_policy::{Judgement, RecordLevel};
 use serde_json::{Map, Value, json};
 
 use super::asking::told;
-use super::channel::{Channel, Exit};
+use super::channel::{Channel, Exit, INPUT};
 use super::outbox::Outbox;
 use super::session::Shared;
 use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
@@ -102,13 +102,16 @@ impl Channel {
         }
         let bytes = std::mem::take(&mut self.tape.bytes);
         let index = match self.tape.stream {
-            Stream::Input => None,
-            Stream::Output => Some(0),
-            Stream::Error => Some(1),
+            Stream::Output => 0,
+            Stream::Error => 1,
+            Stream::Input => INPUT,
         };
-        let masker = index.and_then(|index| self.maskers.get(index)?.as_ref());
+        let masker = match self.tape.stream {
+            Stream::Input => self.input_masker.as_ref(),
+            _ => self.maskers.get(index).and_then(Option::as_ref),
+        };
         let (hidden, held) = masker.map_or((0, 0), |masker| (masker.hidden(), masker.held()));
-        let unmasked = index.and_then(|index| self.unmasked.get_mut(index));
+        let unmasked = self.unmasked.get_mut(index);
         let sealed = unmasked.map_or(Sealed::Nothing, |unmasked| unmasked.take(hidden, held));
         let (kind, name) = match self.tape.stream {
             Stream::Input => (Kind::Input, "stdin"),

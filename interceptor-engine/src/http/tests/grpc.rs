@@ -10,7 +10,7 @@ use prost_types::{
 use super::*;
 use crate::http::grpc::Schemas;
 
-const GRPC: [(&str, &str); 1] = [("content-type", "application/grpc+proto")];
+pub(super) const GRPC: [(&str, &str); 1] = [("content-type", "application/grpc+proto")];
 
 fn field(
     name: &str,
@@ -45,7 +45,7 @@ fn message(name: &str, fields: Vec<FieldDescriptorProto>) -> DescriptorProto {
 }
 
 /// `shop.Shop`: `Get` and `List` (a stream) of customers, `Put` of a stream of them.
-fn shop() -> Arc<Schemas> {
+pub(super) fn shop() -> Arc<Schemas> {
     let text = Type::String;
     let mut labels = message(
         "LabelsEntry",
@@ -109,13 +109,13 @@ fn shop() -> Arc<Schemas> {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Address {
+pub(super) struct Address {
     #[prost(string, tag = "1")]
     street: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Customer {
+pub(super) struct Customer {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -136,7 +136,7 @@ struct Customer {
     active: bool,
 }
 
-fn ada() -> Customer {
+pub(super) fn ada() -> Customer {
     Customer {
         name: "Ada".to_owned(),
         ssn: "856-45-6789".to_owned(),
@@ -152,7 +152,7 @@ fn ada() -> Customer {
     }
 }
 
-fn framed(flag: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn framed(flag: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
     [&[flag][..], &length.to_be_bytes(), payload].concat()
 }

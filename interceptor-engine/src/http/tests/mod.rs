@@ -8,6 +8,7 @@ mod limits;
 mod masking;
 mod passing;
 mod recording;
+mod sealing;
 mod sockets;
 
 use std::path::PathBuf;
@@ -97,13 +98,23 @@ impl Talk {
     }
 
     fn with(yaml: &str, uninspected: bool) -> Self {
+        Self::made(yaml, uninspected, Journal::new(Uuid::nil(), None))
+    }
+
+    /// One whose unmasked bytes are sealed.
+    fn sealing(yaml: &str) -> Self {
+        let journal = Journal::new(Uuid::nil(), None).sealing(true);
+        Self::made(yaml, false, journal)
+    }
+
+    fn made(yaml: &str, uninspected: bool, journal: Journal) -> Self {
         Self {
             session: HttpSession::new(Settings {
                 scope: scope(yaml),
                 standing: interceptor_policy::Standing::default(),
                 opened: interceptor_policy::Moment::default(),
                 key: MaskKey([7; 32]),
-                journal: Journal::new(Uuid::nil(), None),
+                journal,
                 downstream_tls: true,
                 uninspected,
                 injected: vec!["x-injected".parse().unwrap()],

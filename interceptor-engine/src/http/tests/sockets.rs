@@ -16,22 +16,25 @@ const AGREES: [(&str, &str); 3] = [
     ("sec-websocket-accept", "x"),
 ];
 
-fn open(yaml: &str) -> (Talk, u64) {
-    let mut talk = Talk::new(yaml);
+pub(super) fn open(yaml: &str) -> (Talk, u64) {
+    open_in(Talk::new(yaml))
+}
+
+pub(super) fn open_in(mut talk: Talk) -> (Talk, u64) {
     let id = talk.begin(request("GET", "/ws", &ASKS), true);
     talk.head(id, 101, &AGREES, true);
     assert_eq!(talk.tunnel, Some(true));
     (talk, id)
 }
 
-fn text(payload: &str, from: Side) -> Vec<u8> {
+pub(super) fn text(payload: &str, from: Side) -> Vec<u8> {
     let mut out = Vec::new();
     let mask = (from == Side::Downstream).then_some([1, 2, 3, 4]);
     wire::encode(Opcode::Text, payload.as_bytes(), mask, &mut out);
     out
 }
 
-fn say(talk: &mut Talk, id: u64, from: Side, bytes: &[u8]) {
+pub(super) fn say(talk: &mut Talk, id: u64, from: Side, bytes: &[u8]) {
     let data = Bytes::copy_from_slice(bytes);
     talk.call(|session, now, out| session.tunnel_data(now, id, from, data, out));
 }

@@ -16,7 +16,7 @@ use super::exchange::{Exchange, PART};
 use super::judge::{AD_HOC, Asked, Ruling, default_severity};
 use super::owed::Owed;
 use super::{PgSession, literals};
-use crate::event::{FlowTime, Kind, LINE_LIMIT};
+use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
 use crate::pg::mask::mask_text;
 use crate::session::Outbox;
 
@@ -119,6 +119,10 @@ impl PgSession {
             .event(now, Kind::Command, number, line)
             .with_meta(meta);
         if let Some(text) = text {
+            // Where it holds a password, that is nowhere.
+            if matches!(text, Cow::Owned(_)) && !secret && self.journal.seals() {
+                event = event.with_sealed(Sealed::Plain(asked.text.into()));
+            }
             event = event.with_data(text.into_owned().into_bytes());
         }
         out.events.push(event);
@@ -288,15 +292,15 @@ impl PgSession {
         if level < RecordLevel::Full {
             return;
         }
-        let part = masks
-            .and_then(|masks| mask_text(&masks, &part, &self.key))
-            .unwrap_or(part);
+        let masked = masks.and_then(|masks| mask_text(&masks, &part, &self.key));
+        let (part, sealed) = match masked {
+            Some(masked) if self.journal.seals() => (masked, Sealed::Plain(part)),
+            Some(masked) => (masked, Sealed::Nothing),
+            None => (part, Sealed::Nothing),
+        };
         let line = format!("{} bytes of COPY data", part.len());
-        out.events.push(
-            self.journal
-                .event(now, Kind::Input, number, line)
-                .with_data(part),
-        );
+        let event = self.journal.event(now, Kind::Input, number, line);
+        out.events.push(event.with_data(part).with_sealed(sealed));
     }
 
     /// Keeps bytes of the front exchange's result, and writes a part when there
