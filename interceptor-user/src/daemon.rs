@@ -126,10 +126,7 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
         kernel,
         keeper,
     } = begun;
-    let hostname = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "unknown".to_owned());
+    let hostname = crate::host::name();
     let (recorder, recorder_task) = tokio::task::block_in_place(|| {
         Recorder::start(
             &config.recorder,

@@ -16,6 +16,7 @@ pub mod dns;
 pub mod export;
 pub mod flow;
 pub mod handover;
+mod host;
 pub mod http;
 pub mod keeper;
 pub mod kernel;

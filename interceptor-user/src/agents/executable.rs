@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::host::lock;
 
 /// Executables that are larger are not read.
 const LARGEST: u64 = 2 << 30;
@@ -82,10 +84,6 @@ impl Executables {
         lock(&self.known)
             .extend(made.map(|(key, digest)| (key, Arc::new(Mutex::new(Some(digest))))));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn digest(file: &mut File) -> io::Result<String> {

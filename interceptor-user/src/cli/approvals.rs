@@ -256,10 +256,7 @@ impl Way {
             .context("reading approvals.key")?;
         let uid = nix::unistd::getuid().as_raw();
         let person = Person::of_process(uid, std::process::id(), &config.approvals);
-        let host = nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok())
-            .unwrap_or_else(|| "unknown".to_owned());
+        let host = crate::host::name();
         let answer = SignedAnswer {
             id: facts.id.clone(),
             digest: facts.digest.clone(),

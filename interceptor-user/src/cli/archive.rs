@@ -1,18 +1,18 @@
 //! `interceptor archive`.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::replay::escape;
 use interceptor_engine::replay::json::quiet;
 use serde_json::json;
 
 use super::Global;
 use super::place::{archive_at, parse_age};
+use super::told;
 use crate::archive::ArchiveError;
 use crate::archive::keep::{Kept, Removal, keep, remove};
 use crate::archive::ledger::{Ledger, Listed};
@@ -207,7 +207,7 @@ fn bring(
         });
         is_old && fits(&bring.agent, &listed.agent) && fits(&bring.target, &listed.target)
     });
-    let bar = bar(wanted.len());
+    let bar = told::sessions_bar(wanted.len());
     let mut failed = false;
     for listed in wanted {
         let done = one(reader, place, &ledger, listed, notary.as_mut());
@@ -239,7 +239,7 @@ fn bring(
                 bar.finish_and_clear();
                 return Err(error.into());
             }
-            bar.suspend(|| warn(&error.to_string()));
+            bar.suspend(|| told::tell(&error.to_string()));
         }
         bar.inc(1);
     }
@@ -262,7 +262,7 @@ fn one(
     ledger
         .may_go(listed)
         .map_err(|why| ArchiveError::Stays { session, why })?;
-    let kept = keep(reader, place, listed, &host())?;
+    let kept = keep(reader, place, listed, &crate::host::name())?;
     if let Some(notary) = notary {
         let uid = nix::unistd::getuid();
         let user = nix::unistd::User::from_uid(uid).ok().flatten();
@@ -337,7 +337,7 @@ fn check(
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    let bar = bar(sessions.len());
+    let bar = told::sessions_bar(sessions.len());
     let mut bad = 0;
     for session in sessions {
         let read = format::check(place.read(session)?, session);
@@ -385,30 +385,4 @@ fn named(place: &Place, wanted: &str) -> anyhow::Result<String> {
         (Some(_), _) => bail!("{wanted} is more than one session"),
         (None, _) => bail!("session {wanted} is not in the archive"),
     }
-}
-
-/// Drawn on a terminal only, and never into what is piped on.
-fn bar(length: usize) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    ProgressBar::new(length as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} sessions, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    )
-}
-
-fn host() -> String {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "unknown".to_owned())
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "what was not done is told beside what was"
-)]
-fn warn(text: &str) {
-    eprintln!("interceptor: {text}");
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::moment::{self, Moment};
 use super::place::Place;
+use super::told;
 use super::{Global, Misused};
 use crate::config::Config;
 use crate::export::Sink;
@@ -143,7 +144,7 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     let state = State(args.state.clone());
     let known = state.load(&sink.name())?;
     if let (Some(_), Some(_), Some(path)) = (&known, args.since, &args.state) {
-        warn(&format!(
+        told::tell(&format!(
             "--since is for the first time: {} says how far it came, and it goes on there",
             path.display()
         ));
@@ -191,21 +192,13 @@ impl Progress for Bar {
 
     fn lost(&mut self, session: &str) {
         let why = format!("session {session} was removed before all of it was brought");
-        self.0.suspend(|| warn(&why));
+        self.0.suspend(|| told::tell(&why));
     }
 
     fn waits(&mut self, why: &str) {
         self.0.set_message(format!("waits: {why}"));
         if self.0.is_hidden() {
-            warn(&format!("{why}; trying again"));
+            told::tell(&format!("{why}; trying again"));
         }
     }
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "what keeps the events here is told while it does"
-)]
-fn warn(why: &str) {
-    eprintln!("interceptor: {why}");
 }

@@ -19,6 +19,7 @@ mod run;
 mod search;
 mod sessions;
 mod status;
+mod told;
 mod upgrade;
 mod verify;
 

@@ -20,6 +20,7 @@ use super::Global;
 use super::moment::{Moment, Window};
 use super::place::Place;
 use super::sessions::listing::{Listing, Session, Sought};
+use super::told;
 use crate::config::Config;
 use crate::recorder::read::Reader;
 
@@ -140,9 +141,9 @@ fn search(
             words if words.is_empty() => String::new(),
             words => format!(" of {}", escape::line(&words.join(", "))),
         };
-        tell(&format!("not found in {looked} sessions{of}"));
+        told::tell(&format!("not found in {looked} sessions{of}"));
     } else if found == args.limit {
-        tell(&format!("stopped at {found} hits; --limit shows more"));
+        told::tell(&format!("stopped at {found} hits; --limit shows more"));
     }
     Ok(found)
 }
@@ -268,12 +269,4 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "how much was looked through is for the person, and not for what reads the hits"
-)]
-fn tell(text: &str) {
-    eprintln!("interceptor: {text}");
 }

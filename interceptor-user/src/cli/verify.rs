@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::event::opened_ms;
 use interceptor_engine::evidence::finding::{Finding, Place, What};
 use interceptor_engine::evidence::ledger::{Expected, Ledger};
@@ -159,11 +158,7 @@ impl Verifier {
             .filter(|session| since.is_none_or(|since| opened_ms(*session) >= since))
             .filter(|session| self.agent.is_none() || self.of_agent.contains(session))
             .collect();
-        // Drawn on a terminal only, and never into what is piped on.
-        let bar = ProgressBar::new(sessions.len() as u64).with_style(
-            ProgressStyle::with_template("{bar:40} {pos}/{len} sessions, {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let bar = super::told::sessions_bar(sessions.len());
         for session in sessions {
             let outcome = self.session(session)?;
             self.report.add(outcome);

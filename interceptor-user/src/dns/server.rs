@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
@@ -23,6 +23,7 @@ use crate::config::Target;
 use crate::flow::House;
 use crate::flow::serve::{self, Flow};
 use crate::handover;
+use crate::host::lock;
 use crate::kernel;
 use crate::net::Socket;
 
@@ -183,10 +184,6 @@ impl Resolver {
         };
         Some(Arc::clone(askers.entry(cgroup).or_insert_with(made)))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Session {

@@ -27,7 +27,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use interceptor_policy::Remembered;
@@ -40,6 +40,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::agents::{ExecutableKey, Runs};
 use crate::approval::Facts;
 use crate::flow::House;
+use crate::host::lock;
 use crate::net::listen::Handed;
 use crate::service::Service;
 
@@ -330,10 +331,6 @@ impl Sockets {
             .map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)))
             .collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a user may hand over, or be handed to: root, and the daemon's own.

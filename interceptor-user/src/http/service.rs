@@ -8,7 +8,7 @@
 //! stays with the agent that it was meant for.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::body::Fed;
 use super::service_io::{Asked, ServiceIo};
 use super::{H2, HTTP_1_1};
+use crate::host::lock;
 use crate::net::{Dialer, Origin};
 use crate::tls::upstream::{self as handshake, Ask, UpstreamTlsError};
 use crate::tls::{LegTls, Stream};
@@ -386,10 +387,6 @@ fn asks_for_certificate(error: &hyper::Error) -> bool {
         source = one.source();
     }
     false
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

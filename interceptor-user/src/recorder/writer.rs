@@ -5,8 +5,8 @@
 //! nobody but the CPU.
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use interceptor_engine::event::Event;
@@ -21,6 +21,7 @@ use super::spool::Spool;
 use super::tally::{Seen, Tally};
 use super::trouble::{Trouble, What};
 use super::{Alert, Status};
+use crate::host::lock;
 
 /// How long events gather before they are written: long enough for a batch, too short
 /// for a person to see.
@@ -75,10 +76,6 @@ impl Told {
     pub(super) fn redis_is(&self, fault: Option<String>) {
         *lock(&self.redis_fault) = fault;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The writer.

@@ -32,6 +32,7 @@ use interceptor_engine::replay::{Pace, Raw, Timeline};
 
 use self::show::{Only, Show, Writer};
 use super::place::Place;
+use super::told;
 use super::{Global, Misused};
 use crate::config::Config;
 use crate::recorder::read::{Pages, Reader, StreamEntry};
@@ -292,7 +293,7 @@ fn play(
             if whole && let Err(broken) = check.event(&raw.stored(&session)) {
                 whole = false;
                 show.pause()?;
-                warn(&broken.to_string());
+                told::tell(&broken.to_string());
             }
             match raw.read() {
                 Ok(mut entry) => {
@@ -300,13 +301,13 @@ fn play(
                     if let Some(error) = show.unseal(&mut entry) {
                         whole = false;
                         show.pause()?;
-                        warn(&format!("event {}: {error}", entry.seq));
+                        told::tell(&format!("event {}: {error}", entry.seq));
                     }
                     show.entry(&entry)?;
                 }
                 Err(error) => {
                     whole = false;
-                    warn(&error.to_string());
+                    told::tell(&error.to_string());
                 }
             }
         }
@@ -345,12 +346,4 @@ fn begin<'a>(
         }
     }
     Ok((Check::default(), reader.session(session)))
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "a broken recording is told beside what is shown of it"
-)]
-fn warn(text: &str) {
-    eprintln!("interceptor: {text}");
 }

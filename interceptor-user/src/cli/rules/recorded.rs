@@ -1,7 +1,6 @@
 //! Recorded sessions, one after the other, with a progress display.
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use interceptor_engine::replay::{Entry, Raw};
 
 use super::super::Global;
@@ -29,11 +28,7 @@ pub(super) fn each_entry(
     let config = Config::load(global.config.as_deref())?;
     let mut reader = which.place.open(&config)?;
     let sessions = reader.sessions_since(which.since.map(|since| since.0))?;
-    // Drawn on a terminal only, and never into what is piped on.
-    let bar = ProgressBar::new(sessions.len() as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} sessions, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = super::super::told::sessions_bar(sessions.len());
     for session in &sessions {
         let mut pages = reader.session(session);
         while let Some(entry) = pages.next_entry()? {

@@ -8,6 +8,7 @@ use interceptor_engine::replay::{escape, table::cut};
 use super::super::Misused;
 use super::super::moment::Window;
 use super::super::search::{Bar, first_hit};
+use super::super::told;
 use super::listing::{Listing, Session, Sought, any};
 use crate::recorder::read::Reader;
 
@@ -149,7 +150,7 @@ pub(super) fn show(
     drop(bar);
     if shown == 0 && list.limit > 0 {
         let asked = escape::line(&list.words()).into_owned();
-        tell(&match (looked, asked.is_empty()) {
+        told::tell(&match (looked, asked.is_empty()) {
             (0, true) => "no session is recorded here".to_owned(),
             (0, false) => format!("no session is recorded here that could fit: {asked}"),
             (looked, _) => format!("none of {looked} sessions fits: {asked}"),
@@ -185,12 +186,4 @@ fn row(session: &Session, out: &mut impl Write) -> io::Result<()> {
         field(session.worst(), 10),
     );
     writeln!(out, "{}", line.trim_end())
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "that nothing fits is for the person, and not for what reads the list"
-)]
-fn tell(text: &str) {
-    eprintln!("interceptor: {text}");
 }
