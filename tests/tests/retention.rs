@@ -17,6 +17,7 @@ mod talker;
 use std::time::Duration;
 
 use anyhow::Result;
+use interceptor_tests::cluster::Cluster;
 use interceptor_tests::daemon::{Daemon, SOON};
 use interceptor_tests::eventually;
 use interceptor_tests::place::Place;
@@ -103,6 +104,43 @@ async fn by_age_with_an_archive_and_by_one_interceptor_of_two() -> Result<()> {
         })
     })?;
     second.never_panicked()
+}
+
+/// A session's stream, what tells of it and the lease are on different nodes then.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_into_an_archive_and_back() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let store = Store::at(Some(cluster.url()))?;
+    let (recorder, task) = store.recorder(64 << 20)?;
+    let closed = together(&recorder, 9, 20, Duration::ZERO).await;
+    let mut talker = Talker::new();
+    say(&recorder, talker.open()).await;
+    task.close(Duration::from_secs(30)).await?;
+    let archive = store.place.path("archive");
+    let retention = json!({ "age": "1s", "every": "1s", "archive_to": archive });
+    let place = Place::new()?;
+    let daemon = daemon(&place, &store, &retention)?;
+    tokio::task::block_in_place(|| -> Result<()> {
+        eventually("all closed sessions to go", SOON, || {
+            Ok(left(&store, &closed)? == 0)
+        })
+    })?;
+    assert_eq!(
+        store.session(&talker.id())?.len(),
+        1,
+        "an open session stays"
+    );
+    assert_eq!(removed(&store, "age")?, 9, "each is removed once");
+    let listed = daemon.ask(&["archive", "check"])?;
+    assert!(listed.contains("9 sessions, 0 of them no good"), "{listed}");
+    let verified = daemon.ask(&["verify", "--all", "--json"])?;
+    let verified: Value = serde_json::from_str(&verified)?;
+    assert_eq!(verified["right"], true, "{verified}");
+    // By hand, once nobody removes it again.
+    daemon.server().stop()?;
+    daemon.ask(&["archive", "restore", &closed[0]])?;
+    assert_eq!(store.session(&closed[0])?.len(), 22);
+    daemon.never_panicked()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,9 +251,53 @@ async fn through_a_fault(
         let fault = recorder.status().last_fault.unwrap_or_default();
         Ok(fault.contains(expected))
     })?;
+    assert!(
+        recorder.status().last_fault.is_some(),
+        "and a metric has it"
+    );
     redis.run(right)?;
+    told_once_over(redis, expected)?;
     task.close(SOON).await?;
     all_there_once(redis, &sessions, 100)
+}
+
+/// When it is over, an alert says what it was.
+fn told_once_over(redis: &Store, expected: &str) -> Result<()> {
+    eventually("an alert", SOON, || {
+        let alerts = redis.stream("alerts")?;
+        Ok(alerts.iter().any(|alert| {
+            let meta = alert.get("meta").map(String::as_str).unwrap_or_default();
+            alert["kind"] == "recorder" && meta.contains(expected)
+        }))
+    })
+}
+
+/// A password that somebody sets while connections are there, and takes away again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_asks_for_a_password_is_told_and_loses_nothing() -> Result<()> {
+    let store = Store::start()?;
+    let (recorder, task) = store.recorder(64 << 20)?;
+    let mut sessions = together(&recorder, 2, 100, Duration::ZERO).await;
+    eventually("the first events to arrive", SOON, || {
+        Ok(recorder.status().queued_bytes == 0)
+    })?;
+    let url = format!("redis://:pw@127.0.0.1:{}", store.port);
+    let ask = |words: &[&str]| -> Result<()> {
+        let mut connection = redis::Client::open(url.as_str())?.get_connection()?;
+        let (first, rest) = words.split_first().context("no word")?;
+        Ok(redis::cmd(first).arg(rest).exec(&mut connection)?)
+    };
+    store.run(&["CONFIG", "SET", "requirepass", "pw"])?;
+    ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])?;
+    sessions.extend(together(&recorder, 2, 100, Duration::ZERO).await);
+    eventually("NOAUTH", SOON, || {
+        let fault = recorder.status().last_fault.unwrap_or_default();
+        Ok(fault.contains("NOAUTH"))
+    })?;
+    ask(&["CONFIG", "SET", "requirepass", ""])?;
+    told_once_over(&store, "NOAUTH")?;
+    task.close(SOON).await?;
+    all_there_once(&store, &sessions, 100)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,6 +373,7 @@ async fn a_key_of_the_wrong_type_is_told_and_only_what_failed_is_done_again() ->
         Ok(fault.contains("WRONGTYPE"))
     })?;
     store.run(&["DEL", "interceptor:alerts"])?;
+    told_once_over(&store, "WRONGTYPE")?;
     task.close(SOON).await?;
     all_there_once(&store, &sessions, 100)
 }
