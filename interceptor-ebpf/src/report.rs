@@ -17,6 +17,9 @@ use crate::maps::{REFUSALS, REPORTED, Reported, count, cover};
 const PER_SECOND: u32 = 32;
 const SECOND: u64 = 1_000_000_000;
 
+// What is shown of a packet is bounded by a mask.
+const _: () = assert!(DETAIL.is_power_of_two());
+
 /// Where something was going.
 #[derive(Clone, Copy)]
 pub struct Destination {
@@ -139,10 +142,12 @@ pub fn report(
                 } else {
                     length
                 };
+                // Linux 6.1 learns nothing from a comparison with zero. So zero becomes more
+                // than there is, which is not loaded; volatile, or the compiler compares.
+                let shown = (&raw const shown).read_volatile();
+                let shown = (shown.wrapping_sub(1) & (DETAIL as u32 - 1)) + 1;
                 (*record).length = length;
-                if shown > 0
-                    && bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*record).detail).cast(), shown)
-                        == 0
+                if bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*record).detail).cast(), shown) == 0
                 {
                     (*record).detail_length = shown;
                 }
