@@ -562,8 +562,10 @@ mod tests {
     #[test]
     fn what_could_never_name_anything_is_refused_at_once() {
         for selector in [
-            Selector::Container("web".to_owned()),
-            Selector::Container("0123456789a".to_owned()),
+            Selector::Container("-web".to_owned()),
+            Selector::Container("a/b".to_owned()),
+            Selector::Container("label==x".to_owned()),
+            Selector::Pod("web".to_owned()),
             Selector::Unit("a/b".to_owned()),
             Selector::Unit(String::new()),
             Selector::Pid(1),

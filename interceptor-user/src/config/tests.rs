@@ -396,6 +396,7 @@ fn agents_are_found_in_one_way_each() {
     - { name: deploy-bot, unit: deploy-bot.service, labels: { team: platform } }
     - { name: coder, user: coder }
     - { name: sandbox, container: 0123456789abcdef }
+    - { name: boxes, container: \"label=agent\" }
     - { name: job, cgroup: /batch.slice/job }
 ",
     )
@@ -412,6 +413,7 @@ fn agents_are_found_in_one_way_each() {
             "deploy-bot unit deploy-bot.service",
             "coder user coder",
             "sandbox container 0123456789abcdef",
+            "boxes container label=agent",
             "job cgroup /batch.slice/job",
         ]
     );
@@ -422,8 +424,9 @@ fn agents_are_found_in_one_way_each() {
         ("[{ name: a, unit: b }, { name: c, unit: b }]", "two agents"),
         ("[{ name: a b, unit: b }]", "no name"),
         ("[{ name: .a, unit: b }]", "dot"),
-        ("[{ name: a, container: web }]", "docker inspect"),
-        ("[{ name: a, container: \"label=agent\" }]", "12 of its 64"),
+        ("[{ name: a, container: a/b }]", "12 of its 64"),
+        ("[{ name: a, container: \"label=\" }]", "12 of its 64"),
+        ("[{ name: a, pod: web }]", "kubectl"),
         ("[{ name: a, cgroup: job }]", "begins with `/`"),
         ("[{ name: a, unit: b, labels: { \"\": x } }]", "label"),
         ("[{ name: a, unti: b }]", "unit"),
