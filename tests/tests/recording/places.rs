@@ -191,6 +191,10 @@ async fn behind_sentinels_the_next_master_has_everything_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_asked_along_with_what_they_should_have() -> Result<()> {
     let cluster = Cluster::start()?;
+    // What it took to see that it is up does not count.
+    for node in &cluster.nodes {
+        node.ask(&["CONFIG", "RESETSTAT"])?;
+    }
     let store = Store::at(Some(cluster.url()))?;
     let (_, task) = store.recorder(1 << 20)?;
     let (recorder, next) = store.recorder(1 << 20)?;
