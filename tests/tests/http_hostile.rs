@@ -187,7 +187,12 @@ fn a_connection_that_the_service_closed_is_made_again() -> Result<()> {
     let web = Web::before(&server, RULES)?;
     web.test(|web| {
         let url = |n: u32| format!("http://127.0.0.1:{}/{n}", server.port);
-        let done = web.curl("patient", &[&url(1), &url(2), &url(3)])?.ok()?;
+        // Not before the proxy has seen the end of the connection before.
+        let rate = ["--rate", "5/s"];
+        let urls = [url(1), url(2), url(3)];
+        let words = rate.into_iter().chain(urls.iter().map(String::as_str));
+        let words: Vec<&str> = words.collect();
+        let done = web.curl("patient", &words)?.ok()?;
         assert_eq!(
             done.stdout.matches("HTTP/1.1 200").count(),
             3,
