@@ -63,7 +63,7 @@ fn sessions_go_on_and_no_connect_is_refused_while_daemons_change() -> Result<()>
             "under the first\nand still\nafter the rule\nunder the third\n"
         );
         assert!(done.stderr.contains("no-updates"), "{}", done.stderr);
-        assert!(!world.postgres.saw("4242"));
+        assert!(!world.postgres.saw("cents = 4242"));
         let ended = first.ends(SOON)?;
         assert!(ended.success(), "{ended}");
         assert_eq!(draining(world)?, 0);
