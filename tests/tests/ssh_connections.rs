@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::agent::{Finished, Running};
 use interceptor_tests::daemon::SOON;
 use interceptor_tests::eventually;
-use interceptor_tests::sshd::{Plan, Shared, Shell, with_credentials};
+use interceptor_tests::place::Place;
+use interceptor_tests::sshd::{Plan, Shared, Shell, Sshd, with_credentials};
 use interceptor_tests::tmux::Tmux;
+use serde_json::{Value, json};
 
 const RULES: &str = r#"
 version: 1
@@ -43,10 +45,17 @@ const MORE_RULES: &str = r#"
 "#;
 
 /// It asks for signs of life every second, and for new keys after each megabyte.
+/// Runs share connections here, and have a display outside: sockets that are not their own.
+fn with_sockets_of_others(sshd: &Sshd, place: &Place) -> Result<Value> {
+    let mut config = with_credentials(sshd, place)?;
+    config["intercept"] = json!({ "unix": { "default": "record" } });
+    Ok(config)
+}
+
 static SHELL: Shared = Shared::with(
     Plan {
         rules: RULES,
-        config: with_credentials,
+        config: with_sockets_of_others,
     },
     "ClientAliveInterval 1\nClientAliveCountMax 2\nRekeyLimit 1M\nLogLevel DEBUG1\n\
      X11Forwarding yes\nX11UseLocalhost yes\n",

@@ -69,7 +69,8 @@ fn sessions_are_listed_by_whatever_is_asked_of_them() -> Result<()> {
         (&["--open"], &[4]),
         (&["--since", "7d"], &[4, 3, 2, 1]),
         (&["--since", "7d", "--until", "30m"], &[3, 2, 1]),
-        (&["--until", &date(DAY)], &[2, 1, 0]),
+        // A day that was over when the last two began, whatever the time is now.
+        (&["--until", &date(DAY + 120 * MINUTE)], &[2, 1, 0]),
         (
             &["--since", &date(3 * DAY), "--until", &date(3 * DAY)],
             &[1],

@@ -61,7 +61,11 @@ impl Segment {
                 continue;
             };
             let file = File::open(&path)?;
-            let size = file.metadata()?.len();
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            let size = metadata.len();
             found.push(Self {
                 first,
                 size,
