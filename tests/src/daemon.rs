@@ -258,7 +258,7 @@ fn write_rules(folder: &Path, rules: &str) -> Result<()> {
 }
 
 /// Lays `over` over `base`: objects key by key, all else replaced.
-pub(crate) fn merge(base: &mut Value, over: &Value) {
+pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {

@@ -48,7 +48,8 @@ const MORE_RULES: &str = r#"
 /// Runs share connections here, and have a display outside: sockets that are not their own.
 fn with_sockets_of_others(sshd: &Sshd, place: &Place) -> Result<Value> {
     let mut config = with_credentials(sshd, place)?;
-    config["intercept"] = json!({ "unix": { "default": "record" } });
+    let record = json!({ "intercept": { "unix": { "default": "record" } } });
+    interceptor_tests::daemon::merge(&mut config, &record);
     Ok(config)
 }
 
