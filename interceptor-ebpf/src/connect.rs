@@ -168,37 +168,36 @@ fn spread(ctx: &SockAddrContext, kind: Kind) {
     let address = u32::from_be_bytes([127, 0, 0, 2])
         .wrapping_add(which)
         .to_be();
-    let sock_addr = ctx.sock_addr.cast();
-    // SAFETY: the address lies on the stack, as long as is said. Port 0 leaves the choice to
-    // `connect`, which knows the destination.
-    unsafe {
-        if kind == Kind::V4 {
-            let mut source = Source4 {
+    // Port 0 leaves the choice to `connect`, which knows the destination.
+    if kind == Kind::V4 {
+        bind(
+            ctx,
+            Source4 {
                 family: AF_INET,
                 port: 0,
                 address,
                 zero: [0; 8],
-            };
-            bpf_bind(
-                sock_addr,
-                (&raw mut source).cast(),
-                size_of::<Source4>() as i32,
-            );
-        } else {
-            let mut source = Source6 {
+            },
+        );
+    } else {
+        bind(
+            ctx,
+            Source6 {
                 family: AF_INET6,
                 port: 0,
                 flow: 0,
                 address: [0, 0, 0xffffu32.to_be(), address],
                 scope: 0,
-            };
-            bpf_bind(
-                sock_addr,
-                (&raw mut source).cast(),
-                size_of::<Source6>() as i32,
-            );
-        }
+            },
+        );
     }
+}
+
+#[inline(always)]
+fn bind<T>(ctx: &SockAddrContext, mut source: T) {
+    let length = size_of::<T>() as i32;
+    // SAFETY: the address lies on the stack, as long as is said.
+    unsafe { bpf_bind(ctx.sock_addr.cast(), (&raw mut source).cast(), length) };
 }
 
 /// `sockaddr_in`.

@@ -122,15 +122,21 @@ impl Place {
         }
     }
 
-    /// Goes on to the next bucket; whether there is one.
+    /// The next socket; 0 where a bucket ended and there is another, and nothing where
+    /// there is no other.
     #[inline(always)]
-    fn next_bucket(&mut self) -> bool {
-        // Volatile, or the compiler counts for itself; of a number that it knows the
-        // verifier follows every value.
-        // SAFETY: a number of our own.
-        self.bucket = unsafe { (&raw const self.bucket).read_volatile() } + 8;
-        self.node = read::<u64>(self.bucket);
-        self.bucket < self.last
+    fn next(&mut self, layout: &UnixLayout) -> Option<u64> {
+        if self.node == 0 {
+            // Volatile, or the compiler counts for itself; of a number that it knows the
+            // verifier follows every value.
+            // SAFETY: a number of our own.
+            self.bucket = unsafe { (&raw const self.bucket).read_volatile() } + 8;
+            self.node = read::<u64>(self.bucket);
+            return (self.bucket < self.last).then_some(0);
+        }
+        let socket = self.node - u64::from(layout.node);
+        self.node = read::<u64>(self.node);
+        Some(socket)
     }
 }
 
@@ -158,14 +164,12 @@ fn has_name(
     let mut steps = Counting(MaybeUninit::uninit());
     steps.begin(MOST);
     while steps.goes_on() {
-        if place.node == 0 {
-            if place.next_bucket() {
-                continue;
-            }
+        let Some(other) = place.next(layout) else {
             break;
+        };
+        if other == 0 {
+            continue;
         }
-        let other = place.node - u64::from(layout.node);
-        place.node = read::<u64>(place.node);
         // Of nothing everything is zero, which is no name's length. One question of it all:
         // each one doubles what the verifier looks at.
         let address = word(other, layout.name);
@@ -213,14 +217,12 @@ fn has_file(
             }
             continue;
         }
-        if place.node == 0 {
-            if place.next_bucket() {
-                continue;
-            }
+        let Some(other) = place.next(layout) else {
             break;
+        };
+        if other == 0 {
+            continue;
         }
-        let other = place.node - u64::from(layout.node);
-        place.node = read::<u64>(place.node);
         if cgroup_of(layout, other) != own {
             continue;
         }
