@@ -355,11 +355,6 @@ pub(super) fn containers(root: &Path) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// Whether a cgroup may be attached, whoever named it.
-pub(super) fn may_be(root: &Path, path: &Path) -> Result<(), SelectError> {
-    held(root, path)
-}
-
 /// The cgroups with a name, made by root; what is below one is part of it.
 fn find(root: &Path, is: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -383,7 +378,7 @@ fn find(root: &Path, is: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {
 
 /// Whether the processes of a cgroup are kept in it: who may write to a cgroup above can
 /// move them to any other below that.
-fn held(root: &Path, path: &Path) -> Result<(), SelectError> {
+pub(super) fn held(root: &Path, path: &Path) -> Result<(), SelectError> {
     let above = path
         .ancestors()
         .skip(1)

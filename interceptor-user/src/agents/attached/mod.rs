@@ -189,7 +189,7 @@ impl Attachments {
             Selector::Container(text) if Sought::parse(text).is_some() => {
                 let paths = self.engines.cgroups(root, text)?;
                 for path in &paths {
-                    selector::may_be(root, path)?;
+                    selector::held(root, path)?;
                 }
                 Ok(Some(paths))
             }

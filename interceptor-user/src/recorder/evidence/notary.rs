@@ -44,16 +44,14 @@ impl Notary {
         // The daemon signs by the name that it was started with.
         let stated = last_statement(&folder).ok().flatten();
         let host = stated.map_or(last.host, |stated| stated.host);
-        let mut signer = Signer::open(state_dir, &host, NEVER, |writer| writer.is_none())?;
-        // What a command before this one signed, and was interrupted.
-        let unsaid = signer.unsent(Instant::now()).into_iter().map(|signed| {
-            let pairs = vec![("event".to_owned(), "heads".to_owned())];
-            Unsaid { signed, pairs }
-        });
-        Ok(Self {
-            unsaid: unsaid.collect(),
+        let signer = Signer::open(state_dir, &host, NEVER, |writer| writer.is_none())?;
+        let mut notary = Self {
             signer,
-        })
+            unsaid: Vec::new(),
+        };
+        // What a command before this one signed, and was interrupted.
+        notary.take_unsent();
+        Ok(notary)
     }
 
     /// Signs `lines`, and says them in an entry of `sessions` that also has `pairs`.
@@ -75,16 +73,22 @@ impl Notary {
         }
         let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
         let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let key = self.signer.unsent(Instant::now()).into_iter();
-        self.unsaid.extend(key.map(|signed| Unsaid {
-            signed,
-            pairs: vec![("event".to_owned(), "heads".to_owned())],
-        }));
+        // A new key is introduced before it signs.
+        self.take_unsent();
         self.unsaid.push(Unsaid {
             signed: self.signer.say(lines),
             pairs: pairs.collect(),
         });
         self.say_all(reader)
+    }
+
+    /// What the signer has to say by itself, which is about heads and keys.
+    fn take_unsent(&mut self) {
+        let unsent = self.signer.unsent(Instant::now()).into_iter();
+        self.unsaid.extend(unsent.map(|signed| Unsaid {
+            signed,
+            pairs: vec![("event".to_owned(), "heads".to_owned())],
+        }));
     }
 
     fn say_all(&mut self, reader: &mut Reader) -> Result<(), ReadError> {
