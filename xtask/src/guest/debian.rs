@@ -145,35 +145,20 @@ fn boot_file(base: &Path, prefix: &str) -> Result<PathBuf> {
 
 /// A disk with the file system, the program, and what the first process starts.
 fn disk(folder: &Path, base: &Path, binary: &Path) -> Result<PathBuf> {
-    let tree = folder.join("tree");
-    if tree.exists() {
-        fs::remove_dir_all(&tree)?;
+    let root = folder.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
     }
+    let mut copy = Command::new("cp");
+    shell::run_quietly(copy.args(["-a", "--reflink=auto"]).arg(base).arg(&root))?;
+    let tree = root.join("vagrant");
     fs::create_dir_all(tree.join("dist"))?;
     for part in TREE {
         let from = shell::root().join(part);
         shell::run_quietly(Command::new("cp").arg("-a").arg(from).arg(&tree))?;
     }
-    let strip = ["-o"];
     let program = tree.join("dist/interceptor");
-    shell::run_quietly(Command::new("strip").args(strip).arg(program).arg(binary))?;
-
-    let root = folder.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
-    shell::run_quietly(
-        Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(base)
-            .arg(&root),
-    )?;
-    shell::run_quietly(
-        Command::new("cp")
-            .arg("-a")
-            .arg(&tree)
-            .arg(root.join("vagrant")),
-    )?;
+    shell::run_quietly(Command::new("strip").arg("-o").arg(program).arg(binary))?;
     let units = root.join("etc/systemd/system");
     fs::write(
         units.join("guest.target"),

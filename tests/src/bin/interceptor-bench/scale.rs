@@ -5,11 +5,10 @@
 //! and nothing else: its origin, its process, its session on record, two sockets.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -275,26 +274,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let settle = |_| settle(&field.redis);
     let name = "connects";
     if options.wants(name) {
-        let roads = [Road::Direct, Road::Redirected];
-        let took = Mutex::new([Vec::new(), Vec::new()]);
         report.measure(
             (name, "a second"),
             options.rounds() * 3,
-            &roads,
-            |road| {
-                let one = field.measure(road, "connect", CONNECTS)?;
-                if let Ok([direct, redirected]) = took.lock().as_deref_mut() {
-                    match road {
-                        Road::Redirected => redirected.push(one),
-                        _ => direct.push(one),
-                    }
-                }
-                Ok(1e6 / one)
-            },
+            &[Road::Direct, Road::Redirected],
+            |road| Ok(1e6 / field.measure(road, "connect", CONNECTS)?),
             settle,
         )?;
-        let took = took.into_inner().unwrap_or_default();
-        if let [Some(direct), Some(redirected)] = [median(&took[0]), median(&took[1])] {
+        let micros = |road| Some(1e6 / report.median_of(name, road)?);
+        if let (Some(direct), Some(redirected)) = (micros(Road::Direct), micros(Road::Redirected)) {
             lines.push(format!(
                 "connect(): {direct:.1} µs direct, {redirected:.1} µs redirected: {:+.1} µs",
                 redirected - direct
@@ -339,12 +327,12 @@ fn held(field: &Field, count: u32) -> Result<String> {
     let before = resident(field.pid()?)?;
     let mut client = field
         .client(Road::Redirected, "open", count)?
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()?;
-    let mut said = std::io::BufReader::new(client.stdout.take().context("no output")?);
+    let mut said = BufReader::new(client.stdout.take().context("no output")?);
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line)?;
+    said.read_line(&mut line)?;
     let seconds: f64 = line
         .trim()
         .parse()
@@ -354,7 +342,7 @@ fn held(field: &Field, count: u32) -> Result<String> {
     let mut input = client.stdin.take().context("no input")?;
     input.write_all(b"\n")?;
     line.clear();
-    std::io::BufRead::read_line(&mut said, &mut line)?;
+    said.read_line(&mut line)?;
     ensure!(line.trim() == "used", "not every flow was there still");
     let used = used.elapsed().as_secs_f64();
     drop(input);
