@@ -210,6 +210,21 @@ impl Running {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    /// Waits until the command itself runs: `interceptor exec` has its answer, and has
+    /// become it. What is in the list of agents may still wait for that answer, and has
+    /// it no more when the daemon ends.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn has_begun(&self) -> Result<()> {
+        let link = format!("/proc/{}/exe", self.pid());
+        let own = daemon::program()?;
+        crate::eventually("the agent's command", daemon::SOON, || {
+            let runs = std::fs::read_link(&link).context("the agent has ended")?;
+            Ok(runs.file_name() != own.file_name())
+        })
+    }
+
     /// Writes to its standard input. That it no longer reads is no error: what it
     /// came to says more.
     ///

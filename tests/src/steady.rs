@@ -58,9 +58,7 @@ pub fn looper(world: &World, at: &str) -> Result<Running> {
         .agent("looper")
         .start(&["/usr/bin/python3", "-c", LOOPER, at])?;
     // What follows replaces the daemon that it asks to be placed.
-    eventually("its run", SOON, || {
-        Ok(world.daemon.ask(&["agents"])?.contains("looper"))
-    })?;
+    looper.has_begun()?;
     Ok(looper)
 }
 

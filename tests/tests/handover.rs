@@ -121,9 +121,7 @@ fn a_socket_that_is_a_target_is_reached_while_daemons_change_and_after_one_died(
             world
                 .agent("stubborn")
                 .start(&["sh", "-c", &format!("read _; {again}"), &at])?;
-        eventually("its run", SOON, || {
-            Ok(world.daemon.ask(&["agents"])?.contains("stubborn"))
-        })?;
+        agent.has_begun()?;
         let address = SocketAddr::from_abstract_name(door(world)?)?;
         world.daemon.kill()?;
         let squatter = UnixListener::bind_addr(&address)?;

@@ -37,8 +37,16 @@ pub struct Confined {
 /// [`Unreachable`], [`Confined`], or what the daemon says.
 pub fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<T> {
     let mut answer = String::new();
-    for _ in 0..TRIES {
-        answer = one(socket, request)?;
+    for tried in 0..TRIES {
+        answer = match one(socket, request) {
+            // It was placed, and the daemon ended before it could say so.
+            Err(error) if tried > 0 && error.is::<Confined>() => {
+                return Err(
+                    error.context("the daemon ended before it had answered; run the command again")
+                );
+            }
+            asked => asked?,
+        };
         // One that was just replaced closes without a word; the next one answers.
         if !answer.is_empty() {
             break;
