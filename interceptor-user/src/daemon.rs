@@ -25,13 +25,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
 
-use crate::agents::Runs;
 use crate::agents::attached::{Attachments, Want, watch};
 use crate::agents::engines::Engines;
+use crate::agents::{Look, Runs};
 use crate::approval::signature::Key;
 use crate::approval::store::Mirror;
 use crate::approval::{self, Desk};
 use crate::archive::retention::{Figures, Keeper};
+use crate::beside::Beside;
 use crate::config::{Config, TargetTable};
 use crate::flow::House;
 use crate::flow::listener::{self, Redirected};
@@ -41,6 +42,7 @@ use crate::handover::take::Taking;
 use crate::handover::{self, Life, State};
 use crate::keeper;
 use crate::kernel::{self, Kernel, Refusal, Refusals};
+use crate::looker::{self, Looker};
 use crate::pg::catalog::Catalogs;
 use crate::pg::front::Front;
 use crate::recorder::{Adopted, Alert, Host, Place, Recorder, RecorderTask, url_to_read};
@@ -74,6 +76,7 @@ pub struct Begun {
     rules: RulesInForce,
     kernel: Option<Kernel>,
     keeper: Arc<keeper::Keeper>,
+    looker: Arc<Looker>,
 }
 
 /// Reads the rules, loads the kernel programs, and gives up what is not needed from there
@@ -102,6 +105,16 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
         capabilities: config.sandbox.capabilities,
         seccomp: config.sandbox.seccomp,
     })?);
+    let looker = Arc::new(Looker::start(&looker::Plan {
+        cgroups: kernel.as_ref().map(|kernel| {
+            (
+                kernel.cgroup_root().to_owned(),
+                kernel.agents_cgroup().to_owned(),
+            )
+        }),
+        capabilities: config.sandbox.capabilities,
+        seccomp: config.sandbox.seccomp,
+    })?);
     sandbox::enter(&config.sandbox);
     Ok(Begun {
         config,
@@ -110,6 +123,7 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
         rules,
         kernel,
         keeper,
+        looker,
     })
 }
 
@@ -125,6 +139,7 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
         rules,
         kernel,
         keeper,
+        looker,
     } = begun;
     let hostname = crate::host::name();
     let (recorder, recorder_task) = tokio::task::block_in_place(|| {
@@ -142,7 +157,12 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
     })?;
     let watchdog = taking.as_ref().and_then(|taking| taking.offer.watchdog);
     let service = Service::new(link, watchdog).context("watching the main process")?;
-    let from = (kernel, taking, keeper, service);
+    let beside = Beside::watch(&[
+        ("keeper of the keys", keeper.pid()),
+        ("looker", looker.pid()),
+    ])
+    .context("watching the processes beside the daemon")?;
+    let from = (kernel, taking, keeper, looker, service);
     let up = up(config, rules, recorder, hostname, started, from).await;
     let house = match up {
         Ok(house) => house,
@@ -159,9 +179,13 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
     house
         .life
         .while_serving(async move { life.service.keep_well().await });
-    match wait_for_the_end(&house, next).await? {
+    match wait_for_the_end(&house, next, &beside).await? {
         End::Told => down(&house, recorder_task).await,
-        End::HandedOver => drain(&house, recorder_task).await,
+        End::HandedOver => drain(&house, recorder_task, &beside).await,
+        End::Alone(who) => {
+            down(&house, recorder_task).await?;
+            anyhow::bail!("the {who} ended, without which no agent can be served");
+        }
     }
 }
 
@@ -207,10 +231,11 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
-    (kernel, taking, keeper, service): (
+    (kernel, taking, keeper, looker, service): (
         Option<Kernel>,
         Option<Taking>,
         Arc<keeper::Keeper>,
+        Arc<Looker>,
         Service,
     ),
 ) -> anyhow::Result<Arc<House>> {
@@ -245,7 +270,11 @@ async fn up(
         None => State::default(),
     };
     let runs = match &kernel {
-        Some(kernel) => Some(Arc::new(Runs::open(kernel, &config.runtime_dir)?)),
+        Some(kernel) => Some(Arc::new(Runs::open(
+            kernel,
+            &config.runtime_dir,
+            Look::There(Arc::clone(&looker)),
+        )?)),
         None => None,
     };
     if let Some(runs) = &runs {
@@ -312,6 +341,7 @@ async fn up(
         trust,
         attachments,
         keeper: keeper.locked(),
+        looker: looker.looked(),
         retention: retention(&house)?,
     };
     if let Some(address) = house.config.admin.metrics {
@@ -406,9 +436,15 @@ enum End {
     Told,
     /// Another one does.
     HandedOver,
+    /// A process is gone that it cannot do without, and may not start anew.
+    Alone(&'static str),
 }
 
-async fn wait_for_the_end(house: &House, mut next: oneshot::Receiver<u32>) -> anyhow::Result<End> {
+async fn wait_for_the_end(
+    house: &House,
+    mut next: oneshot::Receiver<u32>,
+    beside: &Beside,
+) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -446,6 +482,17 @@ async fn wait_for_the_end(house: &House, mut next: oneshot::Receiver<u32>) -> an
                 }
                 until = patience.map(|waits| tokio::time::Instant::now() + waits);
             }
+            who = beside.gone() => {
+                error!("the {who} ended: this daemon ends, and has to be started anew");
+                house.recorder.alert(Alert {
+                    severity: Severity::High,
+                    kind: "daemon",
+                    line: format!("the {who} ended, and the daemon with it"),
+                    meta: json!({"ended": who}).to_string(),
+                });
+                service.stopping();
+                return Ok(End::Alone(who));
+            }
             Ok(_) = &mut next => return Ok(End::HandedOver),
         }
     }
@@ -455,7 +502,7 @@ async fn wait_for_the_end(house: &House, mut next: oneshot::Receiver<u32>) -> an
 }
 
 /// Keeps the sessions that are left, until the last one ends or the time is over.
-async fn drain(house: &Arc<House>, recorder: RecorderTask) -> anyhow::Result<()> {
+async fn drain(house: &Arc<House>, recorder: RecorderTask, beside: &Beside) -> anyhow::Result<()> {
     let until = Instant::now() + house.config.drain;
     let answering = handover::drain::serve(house, until)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -469,6 +516,10 @@ async fn drain(house: &Arc<House>, recorder: RecorderTask) -> anyhow::Result<()>
             () = house.life.ended() => break Some("the daemon is ending"),
             () = tokio::time::sleep_until(until.into()) => {
                 break Some("the time for sessions of a daemon that was replaced is over");
+            }
+            who = beside.gone() => {
+                error!("the {who} ended: sessions that are left end, too");
+                break Some("the daemon is ending");
             }
             _ = hangup.recv() => reload(house),
             _ = clock.tick() => if house.life.is_idle() && house.flows.is_empty() {

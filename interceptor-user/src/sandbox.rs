@@ -21,17 +21,12 @@ use tracing::warn;
 use crate::config::Sandbox;
 
 /// What the daemon works with, and for what.
-const KEPT: [Capability; 6] = [
+const KEPT: [Capability; 3] = [
     // Origins, listeners' marks, hooks of units that come later.
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     // Listeners below 1024.
     Capability::CAP_NET_BIND_SERVICE,
-    // What agents of other users run.
-    Capability::CAP_SYS_PTRACE,
-    Capability::CAP_DAC_READ_SEARCH,
-    // Moving processes back into cgroups that belong to a user.
-    Capability::CAP_DAC_OVERRIDE,
 ];
 
 /// System calls that no part of the daemon makes, and that whoever had taken it over would.
@@ -134,7 +129,7 @@ impl InForce {
 /// reason not to start.
 pub fn enter(config: &Sandbox) {
     if config.capabilities
-        && let Err(error) = drop_capabilities()
+        && let Err(error) = drop_capabilities(&KEPT)
     {
         warn!("capabilities that are not needed stay: {error:#}");
     }
@@ -173,9 +168,14 @@ pub fn in_force() -> InForce {
     }
 }
 
-fn drop_capabilities() -> anyhow::Result<()> {
+/// Gives up all capabilities but these, for good.
+pub(crate) fn drop_capabilities(kept: &[Capability]) -> anyhow::Result<()> {
     let has = caps::read(None, CapSet::Permitted).context("reading capabilities")?;
-    let kept: CapsHashSet = KEPT.into_iter().filter(|one| has.contains(one)).collect();
+    let kept: CapsHashSet = kept
+        .iter()
+        .copied()
+        .filter(|one| has.contains(one))
+        .collect();
     // First those that what it starts could have, since that takes one that goes too.
     if has.contains(&Capability::CAP_SETPCAP) {
         let bounding = caps::read(None, CapSet::Bounding).context("reading the bounding set")?;
@@ -190,7 +190,8 @@ fn drop_capabilities() -> anyhow::Result<()> {
     nix::sys::prctl::set_no_new_privs().context("setting no_new_privs")
 }
 
-fn filter() -> anyhow::Result<()> {
+/// Refuses the calls that no part of the program makes.
+pub(crate) fn filter() -> anyhow::Result<()> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in DENIED {
         rules.insert(*call, Vec::new());

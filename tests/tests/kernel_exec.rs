@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::{daemon, eventually, needs};
-use interceptor_user::agents::Runs;
+use interceptor_user::agents::{Look, Runs};
 use interceptor_user::config::UnixDefault;
 use interceptor_user::kernel::{self, Kernel, Options, cgroup};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -68,7 +68,11 @@ impl House {
             unix: UnixDefault::Allow,
         };
         let kernel = Arc::new(Kernel::load(&options)?);
-        let runs = Arc::new(Runs::open(&kernel, &options.runtime_dir)?);
+        let runs = Arc::new(Runs::open(
+            &kernel,
+            &options.runtime_dir,
+            Look::here(&kernel),
+        )?);
         let socket = options.runtime_dir.join("admin.sock");
         let listener = UnixListener::bind(&socket)?;
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))?;
@@ -266,7 +270,7 @@ fn an_agents_connection_is_known_by_run_label_and_executable() {
         let (stream, _) = listener.accept()?;
         let origin = house.kernel.origin(stream.as_fd())?.context("an origin")?;
         assert_eq!(origin.pid, child.id(), "exec stood between");
-        let identity = house.runs.identify(&origin);
+        let identity = house.runs.identify(&origin)?;
         let principal = &identity.principal;
         assert_eq!(principal.agent, "tester");
         assert_eq!(principal.labels["team"], "data");
@@ -403,7 +407,8 @@ fn a_run_survives_its_daemon_and_is_known_to_the_next_one() {
     with_kernel(|| {
         let house = House::new(Manner::Honest)?;
         let run = house.runs.begin("tester", BTreeMap::new(), 0)?;
-        let next = Runs::open(&house.kernel, &house.options.runtime_dir)?;
+        let look = Look::here(&house.kernel);
+        let next = Runs::open(&house.kernel, &house.options.runtime_dir, look)?;
         assert_eq!(next.list(), std::slice::from_ref(&run));
         assert!(matches!(
             kernel::remove(&house.options),

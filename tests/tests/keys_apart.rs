@@ -160,24 +160,40 @@ fn the_keeper_has_no_capability_no_file_and_few_system_calls() -> Result<()> {
     })
 }
 
-#[test]
-fn without_the_keeper_nothing_is_opened_and_the_rest_goes_on() -> Result<()> {
+/// One of the processes beside the daemon ends, and the daemon with it, in order.
+fn ends_with(which: &str, called: &str) -> Result<()> {
     alone(|web| {
-        let pid = Pid::from_raw(number(&status(web)?, "/keeper/pid")?);
+        let pid = Pid::from_raw(number(&status(web)?, which)?);
         kill(pid, Signal::SIGTERM)?;
         web.curl("before", &[&url(web, "/before")])?.ok()?;
         kill(pid, Signal::SIGKILL)?;
-        // A name that no certificate was made for yet.
-        let port = web.nginx.port_tls;
-        let resolve = format!("other.test:{port}:127.0.0.1");
-        let other = format!("https://other.test:{port}/gone");
-        let done = web.curl("gone", &["--insecure", "--resolve", &resolve, &other])?;
-        ensure!(!done.status.success(), "{}", done.stdout);
-        ensure!(!web.nginx.saw("/gone")?);
-        let plain = format!("http://localhost:{}/plain", web.nginx.port);
-        web.curl("plain", &[&plain])?.ok()?;
+        let log = {
+            let mut server = web.daemon.server();
+            let ended = server.ends(Duration::from_secs(20))?;
+            // So that whatever started it starts it anew.
+            assert_eq!(ended.code(), Some(1));
+            server.log()
+        };
+        ensure!(log.contains(&format!("the {called} ended")), "{log}");
+        ensure!(log.contains("ended; what is pinned"), "in order: {log}");
+        let port = web.nginx.port;
+        let plain = format!("http://localhost:{port}/alone");
+        ensure!(!web.curl("alone", &[&plain])?.status.success());
+        ensure!(!web.nginx.saw("/alone")?);
+        web.daemon.restart()?;
+        web.curl("after", &[&url(web, "/after")])?.ok()?;
         Ok(())
     })
+}
+
+#[test]
+fn without_the_keeper_the_daemon_ends_in_order_and_agents_are_refused() -> Result<()> {
+    ends_with("/keeper/pid", "keeper of the keys")
+}
+
+#[test]
+fn without_the_looker_the_daemon_ends_in_order_and_agents_are_refused() -> Result<()> {
+    ends_with("/looker/pid", "looker")
 }
 
 #[test]

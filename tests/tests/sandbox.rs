@@ -30,12 +30,15 @@ fn pid(world: &World) -> i32 {
 }
 
 /// Those of the documentation: `docs/operations.md`.
-const KEPT: [(&str, u32); 6] = [
+const KEPT: [(&str, u32); 3] = [
     ("CAP_BPF", 39),
-    ("CAP_DAC_OVERRIDE", 1),
-    ("CAP_DAC_READ_SEARCH", 2),
     ("CAP_NET_ADMIN", 12),
     ("CAP_NET_BIND_SERVICE", 10),
+];
+/// Of the looker: also those.
+const LOOKERS: [(&str, u32); 3] = [
+    ("CAP_DAC_OVERRIDE", 1),
+    ("CAP_DAC_READ_SEARCH", 2),
     ("CAP_SYS_PTRACE", 19),
 ];
 
@@ -61,6 +64,25 @@ fn no_thread_of_the_daemon_has_more_than_is_documented() -> Result<()> {
         let names: Vec<&str> = KEPT.iter().map(|(name, _)| *name).collect();
         assert_eq!(status["sandbox"]["capabilities"], json!(names));
         assert_eq!(status["sandbox"]["seccomp"], true);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_looker_has_what_looking_takes_and_the_daemon_has_not() -> Result<()> {
+    WORLD.test(|world| {
+        let status: Value = serde_json::from_str(&world.daemon.ask(&["status", "--json"])?)?;
+        let pid = status.pointer("/looker/pid").and_then(Value::as_i64);
+        let said = std::fs::read_to_string(format!("/proc/{}/status", pid.context("no looker")?))?;
+        let mask = LOOKERS.iter().fold(0_u64, |mask, (_, bit)| mask | 1 << bit);
+        for field in ["CapEff:", "CapPrm:", "CapBnd:"] {
+            let has = said.lines().find_map(|line| line.strip_prefix(field));
+            let has = u64::from_str_radix(has.context("no such field")?.trim(), 16)?;
+            assert_eq!(has & !mask, 0, "{field} {has:x}");
+        }
+        ensure!(said.contains("NoNewPrivs:\t1") && said.contains("Seccomp:\t2"));
+        let names: Vec<&str> = LOOKERS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(status["looker"]["capabilities"], json!(names));
         Ok(())
     })
 }

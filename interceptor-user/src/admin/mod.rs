@@ -29,6 +29,7 @@ use crate::agents::selector::Selector;
 use crate::approval::Facts;
 use crate::handover::drain::Draining;
 use crate::keeper::Locked;
+use crate::looker::Looked;
 use crate::sandbox::InForce;
 
 /// What can be asked.
@@ -134,6 +135,9 @@ pub struct Status {
     /// What the keeper of its keys has given up.
     #[serde(default)]
     pub keeper: Option<Locked>,
+    /// What its looker has given up.
+    #[serde(default)]
+    pub looker: Option<Looked>,
     /// Daemons before this one that still have sessions.
     pub draining: Vec<Draining>,
     /// Agents' runs under way.

@@ -20,6 +20,7 @@ use crate::archive::retention::Figures;
 use crate::flow::House;
 use crate::handover::drain;
 use crate::keeper::Locked;
+use crate::looker::Looked;
 use crate::net::listen;
 use crate::tls::authority::Trust;
 
@@ -41,6 +42,8 @@ pub struct Daemon {
     pub attachments: Option<Arc<Attachments>>,
     /// What the keeper of the keys has given up.
     pub keeper: Locked,
+    /// What the looker has given up.
+    pub looker: Looked,
     /// What retention did.
     pub retention: Arc<Figures>,
 }
@@ -294,6 +297,7 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         draining,
         sandbox: crate::sandbox::in_force(),
         keeper: Some(daemon.keeper.clone()),
+        looker: Some(daemon.looker.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         main_pid: Some(house.life.service.main_pid()),

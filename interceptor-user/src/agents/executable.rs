@@ -69,20 +69,20 @@ impl Executables {
     }
 
     /// What was made, for the next daemon.
-    pub(crate) fn hand_over(&self) -> Vec<(Key, Arc<str>)> {
+    pub(crate) fn hand_over(&self) -> Vec<(Key, String)> {
         let known = lock(&self.known);
         // One that is being made is made again.
         let made = known
             .iter()
-            .filter_map(|(key, made)| Some((*key, made.try_lock().ok()?.clone()?)));
+            .filter_map(|(key, made)| Some((*key, made.try_lock().ok()?.as_deref()?.to_owned())));
         made.collect()
     }
 
     /// What the daemon before made.
-    pub(crate) fn take_over(&self, made: Vec<(Key, Arc<str>)>) {
+    pub(crate) fn take_over(&self, made: Vec<(Key, String)>) {
         let made = made.into_iter().take(KEPT);
         lock(&self.known)
-            .extend(made.map(|(key, digest)| (key, Arc::new(Mutex::new(Some(digest))))));
+            .extend(made.map(|(key, digest)| (key, Arc::new(Mutex::new(Some(digest.into()))))));
     }
 }
 

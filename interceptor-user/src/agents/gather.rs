@@ -75,29 +75,29 @@ fn listed(sockets: &[OpenSocket]) -> String {
 
 /// What is moved, and who must not be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    /// The cgroup2 mount.
-    pub(super) root: &'a Path,
+pub(crate) struct Wanted {
     /// The process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// Who asks; it would be under interception itself.
-    pub(super) asker: u32,
+    pub(crate) asker: u32,
     /// Whether sockets that stay outside are accepted.
-    pub(super) allow_open_sockets: bool,
+    pub(crate) allow_open_sockets: bool,
 }
 
-/// Moves them into `to`, which has nobody in it yet; says which sockets stay outside.
+/// Moves them into `to`, which has nobody in it yet; says which sockets stay outside. `root`
+/// is the cgroup2 mount.
 ///
 /// # Errors
 /// When it cannot be done whole; then nothing is moved.
 pub(super) fn gather(
+    root: &Path,
     to: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &Wanted,
     is_held: impl Fn(&Path) -> bool,
 ) -> Result<Vec<OpenSocket>, GatherError> {
     cgroup::freeze(to, true)?;
     let mut moved = HashMap::new();
-    let done = move_all(to, wanted, &is_held, &mut moved).and_then(|()| {
+    let done = move_all(root, to, wanted, &is_held, &mut moved).and_then(|()| {
         let open: Vec<OpenSocket> = cgroup::processes(to)
             .into_iter()
             .flat_map(sockets::open)
@@ -110,15 +110,16 @@ pub(super) fn gather(
     });
     if done.is_err() {
         let home = moved.get(&wanted.pid).cloned();
-        put_back(to, &moved, home.as_deref().unwrap_or(wanted.root));
+        put_back(to, &moved, home.as_deref().unwrap_or(root));
     }
     cgroup::freeze(to, false)?;
     done
 }
 
 fn move_all(
+    root: &Path,
     to: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &Wanted,
     is_held: &impl Fn(&Path) -> bool,
     moved: &mut HashMap<u32, PathBuf>,
 ) -> Result<(), GatherError> {
@@ -134,12 +135,13 @@ fn move_all(
             let Ok(at) = cgroup::of_process(one) else {
                 continue;
             };
-            let at = wanted.root.join(at.trim_start_matches('/'));
+            let at = root.join(at.trim_start_matches('/'));
             // What is dead cannot be moved, and its parent, which has stopped, leaves it lying.
             if at == to || process::is_dead(one) {
                 continue;
             }
-            if one == std::process::id() {
+            // The looker does this, which is the daemon's child.
+            if one == std::process::id() || one == std::os::unix::process::parent_id() {
                 return refuse(one, "it is this daemon");
             }
             if one == wanted.asker {

@@ -21,6 +21,7 @@ pub mod engines;
 mod executable;
 pub mod gather;
 pub mod launch;
+mod look;
 mod names;
 mod peer;
 mod place;
@@ -41,14 +42,18 @@ use interceptor_policy::Principal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use self::executable::Executables;
 pub(crate) use self::executable::Key as ExecutableKey;
+pub(crate) use self::gather::Wanted;
+pub use self::look::{Here, Look};
 pub(crate) use self::names::check_labels;
 use self::names::check_name;
 pub use self::names::name_of_command;
 pub use self::peer::Peer;
+pub(crate) use self::process::Seen;
 use self::selector::Selector;
+pub use self::sockets::OpenSocket;
 use crate::kernel::{Kernel, KernelError, Origin, cgroup};
+use crate::looker::LookError;
 
 /// How long a run may stay without its first process.
 const STARTING: Duration = Duration::from_secs(30);
@@ -154,6 +159,9 @@ pub enum AgentsError {
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] KernelError),
+    /// It was not looked at a process, or it was not moved.
+    #[error(transparent)]
+    Look(#[from] LookError),
     /// What is remembered of runs.
     #[error("{doing} {}: {source}", path.display())]
     File {
@@ -187,7 +195,7 @@ pub struct Runs {
     known: Mutex<HashMap<u64, Known>>,
     /// The cgroup of its run, of each counted cgroup that is below one; see `coverage`.
     tops: Mutex<HashMap<u64, u64>>,
-    pub(crate) executables: Executables,
+    pub(crate) look: Look,
 }
 
 #[derive(Clone, Debug)]
@@ -204,12 +212,13 @@ impl Runs {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(kernel: &Kernel, runtime_dir: &Path) -> Result<Self, AgentsError> {
+    pub fn open(kernel: &Kernel, runtime_dir: &Path, look: Look) -> Result<Self, AgentsError> {
         Self::at(
             kernel.agents_cgroup(),
             kernel.cgroup_root(),
             runtime_dir,
             &kernel.attached(),
+            look,
         )
     }
 
@@ -218,6 +227,7 @@ impl Runs {
         cgroup_root: &Path,
         runtime_dir: &Path,
         attached: &BTreeSet<u64>,
+        look: Look,
     ) -> Result<Self, AgentsError> {
         let folder = runtime_dir.join("runs");
         fs::DirBuilder::new()
@@ -230,7 +240,7 @@ impl Runs {
             cgroup_root: cgroup_root.to_owned(),
             known: Mutex::new(HashMap::new()),
             tops: Mutex::new(HashMap::new()),
-            executables: Executables::default(),
+            look,
             folder,
         };
         runs.recall(attached)?;
@@ -406,7 +416,7 @@ impl Runs {
     /// # Errors
     /// When the kernel does not.
     pub fn place(&self, run: &Run, pid: u32) -> Result<(), AgentsError> {
-        cgroup::place(&run.cgroup, pid)?;
+        self.look.place(&run.cgroup, pid)?;
         self.placed(run);
         Ok(())
     }
@@ -442,10 +452,13 @@ impl Runs {
     /// Who is behind an origin. Reads `/proc` and may hash an executable once, so
     /// call it where blocking is allowed. A process that is gone still yields what
     /// the kernel said.
-    #[must_use]
-    pub fn identify(&self, origin: &Origin) -> Identity {
+    ///
+    /// # Errors
+    /// When it cannot be looked: nobody is taken for somebody else.
+    pub fn identify(&self, origin: &Origin) -> Result<Identity, LookError> {
         let run = self.of_cgroup(origin.cgroup_id);
-        let found = process::look_at(origin, &self.cgroup_root, &self.executables);
+        let seen = self.look.see(origin.pid, origin.cgroup_id)?;
+        let found = process::known(origin, seen);
         let cgroup = match (&run, &found.cgroup) {
             (_, Some(cgroup)) => Some(cgroup.clone()),
             (Some(run), None) => run
@@ -489,18 +502,20 @@ impl Runs {
                 .map(|run| run.labels.clone())
                 .unwrap_or_default(),
         };
-        Identity {
+        Ok(Identity {
             principal,
             cgroup: run.as_ref().map(|run| run.cgroup_id),
             run: run.map(|run| run.id),
             process: Arc::new(serde_json::Value::Object(process)),
-        }
+        })
     }
 
     /// Who is behind a connection over a Unix socket, as the kernel says of its other end.
     /// Blocks as [`Runs::identify`] does.
-    #[must_use]
-    pub fn identify_peer(&self, peer: &Peer) -> Identity {
+    ///
+    /// # Errors
+    /// As [`Runs::identify`].
+    pub fn identify_peer(&self, peer: &Peer) -> Result<Identity, LookError> {
         let pid = peer.pid;
         let cgroup_id = cgroup::of_process(pid)
             .and_then(|path| cgroup::id(&self.cgroup_root.join(path.trim_start_matches('/'))));
@@ -514,9 +529,9 @@ impl Runs {
             comm: comm.trim_end().replace(char::is_control, "\u{fffd}"),
             cgroup_id: cgroup_id.unwrap_or_default(),
         };
-        let identity = self.identify(&origin);
+        let identity = self.identify(&origin)?;
         if peer.is_there() {
-            return identity;
+            return Ok(identity);
         }
         // What was read may be of another process, to which the number went.
         origin.comm.clear();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Group, SysconfVar, Uid, User, sysconf};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::command_line::recordable;
@@ -35,8 +36,79 @@ pub(super) struct Found {
     pub(super) json: Map<String, Value>,
 }
 
-/// Looks at the process that an origin names.
-pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executables) -> Found {
+/// What was seen of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Seen {
+    /// It is not there any more.
+    Gone,
+    /// It is in another cgroup.
+    Elsewhere,
+    /// It is there.
+    There(Box<There>),
+}
+
+/// What was seen of a process that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct There {
+    cgroup: String,
+    exe: Option<String>,
+    exe_sha256: Option<String>,
+    command_line: Option<String>,
+    /// Supplementary groups.
+    groups: Vec<u32>,
+    started_ms: Option<u64>,
+    start_ticks: u64,
+    parents: Vec<Parent>,
+}
+
+/// One of a process's parents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Parent {
+    pid: u32,
+    comm: String,
+    exe: Option<String>,
+    start_ticks: u64,
+}
+
+/// Looks at a process that is said to be in this cgroup.
+pub(super) fn see(pid: u32, cgroup_id: u64, root: &Path, executables: &Executables) -> Seen {
+    let Some(stat) = Stat::of(pid) else {
+        return Seen::Gone;
+    };
+    let Ok(cgroup) = cgroup::of_process(pid) else {
+        return Seen::Gone;
+    };
+    let id = cgroup::id(&root.join(cgroup.trim_start_matches('/')));
+    if !id.is_ok_and(|id| id == cgroup_id) {
+        return Seen::Elsewhere;
+    }
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let exe = proc.join("exe");
+    let there = There {
+        cgroup,
+        exe: fs::read_link(&exe)
+            .ok()
+            .map(|path| path.to_string_lossy().into_owned()),
+        exe_sha256: executables
+            .sha256(&exe)
+            .ok()
+            .map(|digest| (*digest).to_owned()),
+        command_line: command_line(&proc),
+        groups: groups(&proc),
+        started_ms: started(stat.start),
+        start_ticks: stat.start,
+        parents: parents(stat.parent),
+    };
+    // The same process still, or nothing of the above is about the one that connected.
+    match Stat::of(pid) {
+        Some(now) if now.start == stat.start => Seen::There(Box::new(there)),
+        _ => Seen::Gone,
+    }
+}
+
+/// What is known of the process that an origin names, of which this was seen.
+pub(super) fn known(origin: &Origin, seen: Seen) -> Found {
     let mut found = Found {
         user: user(origin.uid),
         group: group(origin.gid),
@@ -52,53 +124,47 @@ pub(super) fn look_at(origin: &Origin, cgroup_root: &Path, executables: &Executa
             json.insert(key.to_owned(), name.clone().into());
         }
     }
-    let Some(stat) = Stat::of(origin.pid) else {
-        json.insert("gone".to_owned(), true.into());
-        return found;
+    let there = match seen {
+        Seen::There(there) => *there,
+        Seen::Gone => {
+            json.insert("gone".to_owned(), true.into());
+            return found;
+        }
+        Seen::Elsewhere => {
+            json.insert("elsewhere".to_owned(), true.into());
+            return found;
+        }
     };
-    let Ok(path) = cgroup::of_process(origin.pid) else {
-        json.insert("gone".to_owned(), true.into());
-        return found;
-    };
-    let id = cgroup::id(&cgroup_root.join(path.trim_start_matches('/')));
-    if !id.is_ok_and(|id| id == origin.cgroup_id) {
-        json.insert("elsewhere".to_owned(), true.into());
-        return found;
-    }
-    found.cgroup = Some(path);
-
-    let proc = PathBuf::from(format!("/proc/{}", origin.pid));
-    found.command_line = command_line(&proc);
-    found.groups = groups(&proc);
-    let exe = proc.join("exe");
-    found.exe = fs::read_link(&exe)
-        .ok()
-        .map(|path| path.to_string_lossy().into_owned());
-    let digest = executables.sha256(&exe);
-
-    // The same process still, or nothing of the above is about the one that connected.
-    if Stat::of(origin.pid).is_none_or(|now| now.start != stat.start) {
-        found.exe = None;
-        found.command_line = None;
-        found.groups = Vec::new();
-        found.cgroup = None;
-        json.insert("gone".to_owned(), true.into());
-        return found;
-    }
-    if let Some(exe) = &found.exe {
+    if let Some(exe) = &there.exe {
         json.insert("exe".to_owned(), exe.clone().into());
     }
-    if let Ok(digest) = digest {
-        json.insert("exe_sha256".to_owned(), (*digest).into());
+    if let Some(digest) = there.exe_sha256 {
+        json.insert("exe_sha256".to_owned(), digest.into());
     }
-    if let Some(line) = &found.command_line {
+    if let Some(line) = &there.command_line {
         json.insert("command_line".to_owned(), recordable(line).into());
     }
-    if let Some(started) = started(stat.start) {
+    if let Some(started) = there.started_ms {
         json.insert("started_ms".to_owned(), started.into());
     }
-    json.insert("start_ticks".to_owned(), stat.start.into());
-    json.insert("parents".to_owned(), parents(stat.parent).into());
+    json.insert("start_ticks".to_owned(), there.start_ticks.into());
+    let parents = there.parents.into_iter().map(|parent| {
+        json!({
+            "pid": parent.pid,
+            "comm": parent.comm,
+            "exe": parent.exe,
+            "start_ticks": parent.start_ticks,
+        })
+    });
+    json.insert("parents".to_owned(), parents.collect());
+    found.groups = there
+        .groups
+        .into_iter()
+        .map(|gid| group(gid).unwrap_or_else(|| gid.to_string()))
+        .collect();
+    found.exe = there.exe;
+    found.command_line = there.command_line;
+    found.cgroup = Some(there.cgroup);
     found
 }
 
@@ -162,7 +228,7 @@ pub(super) fn is_kernel_thread(pid: u32) -> bool {
 }
 
 /// The chain of parents, nearest first.
-fn parents(first: u32) -> Vec<Value> {
+fn parents(first: u32) -> Vec<Parent> {
     let mut chain = Vec::new();
     let mut pid = first;
     while pid != 0 && chain.len() < MOST_PARENTS {
@@ -170,12 +236,12 @@ fn parents(first: u32) -> Vec<Value> {
         let exe = fs::read_link(format!("/proc/{pid}/exe"))
             .ok()
             .map(|path| path.to_string_lossy().into_owned());
-        chain.push(json!({
-            "pid": pid,
-            "comm": stat.comm,
-            "exe": exe,
-            "start_ticks": stat.start,
-        }));
+        chain.push(Parent {
+            pid,
+            comm: stat.comm,
+            exe,
+            start_ticks: stat.start,
+        });
         pid = stat.parent;
     }
     chain
@@ -228,9 +294,8 @@ fn user(uid: u32) -> Option<String> {
         .map(|user| user.name)
 }
 
-/// Names of the process's supplementary groups (`proc_pid_status(5)`); those
-/// without a name go by their number.
-fn groups(proc: &Path) -> Vec<String> {
+/// The process's supplementary groups (`proc_pid_status(5)`).
+fn groups(proc: &Path) -> Vec<u32> {
     let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
     status
         .lines()
@@ -239,7 +304,6 @@ fn groups(proc: &Path) -> Vec<String> {
         .split_whitespace()
         .filter_map(|gid| gid.parse().ok())
         .take(MOST_GROUPS)
-        .map(|gid: u32| group(gid).unwrap_or_else(|| gid.to_string()))
         .collect()
 }
 
@@ -266,11 +330,16 @@ mod tests {
         }
     }
 
+    fn look_at(origin: &Origin, root: &Path) -> Found {
+        let seen = see(origin.pid, origin.cgroup_id, root, &Executables::default());
+        known(origin, seen)
+    }
+
     #[test]
     fn a_living_process_is_known_by_executable_command_line_and_parents() {
         let origin = origin_of_this_test();
         let root = cgroup::root().unwrap();
-        let found = look_at(&origin, &root, &Executables::default());
+        let found = look_at(&origin, &root);
         let own = std::env::current_exe().unwrap();
         assert_eq!(found.exe.as_deref(), own.to_str());
         assert!(found.command_line.unwrap().contains("interceptor"));
@@ -287,7 +356,7 @@ mod tests {
         let mut origin = origin_of_this_test();
         origin.cgroup_id ^= 1 << 40;
         let root = cgroup::root().unwrap();
-        let found = look_at(&origin, &root, &Executables::default());
+        let found = look_at(&origin, &root);
         assert_eq!(found.exe, None);
         assert_eq!(found.command_line, None);
         assert_eq!(found.json["elsewhere"], true);

@@ -5,7 +5,8 @@ fn runs(place: &Path) -> Runs {
     let root = place.join("root");
     let agents = root.join("agents");
     fs::create_dir_all(&agents).unwrap();
-    Runs::at(&agents, &root, &place.join("run"), &BTreeSet::new()).unwrap()
+    let look = Look::Here(Arc::new(Here::new(root.clone(), agents.clone())));
+    Runs::at(&agents, &root, &place.join("run"), &BTreeSet::new(), look).unwrap()
 }
 
 fn origin(cgroup_id: u64) -> Origin {
@@ -25,7 +26,7 @@ fn a_process_that_is_gone_is_still_who_the_kernel_said() {
     let runs = runs(place.path());
     let labels = BTreeMap::from([("team".to_owned(), "data".to_owned())]);
     let run = runs.begin("deploy-bot", labels.clone(), 1000).unwrap();
-    let identity = runs.identify(&origin(run.cgroup_id));
+    let identity = runs.identify(&origin(run.cgroup_id)).unwrap();
     assert_eq!(identity.principal.agent, "deploy-bot");
     assert_eq!(identity.principal.labels, labels);
     assert_eq!(identity.principal.uid, 65_534);
@@ -41,7 +42,7 @@ fn a_process_that_is_gone_is_still_who_the_kernel_said() {
 #[test]
 fn a_socket_of_no_known_run_is_nobodys() {
     let place = tempfile::tempdir().unwrap();
-    let identity = runs(place.path()).identify(&origin(1));
+    let identity = runs(place.path()).identify(&origin(1)).unwrap();
     assert_eq!(identity.principal.agent, UNKNOWN);
     assert_eq!(identity.run, None);
 }

@@ -28,8 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::keeper;
 use crate::recorder::{KEEP, keep_until_alone};
+use crate::{keeper, looker};
 
 /// A control point in the path of every connection an agent makes.
 #[derive(Debug, Parser)]
@@ -90,6 +90,9 @@ pub enum Command {
     /// Keeps the keys that agents trust (the daemon starts this)
     #[command(name = keeper::KEEP, hide = true)]
     KeepKeys,
+    /// Looks at agents (the daemon starts this)
+    #[command(name = looker::LOOK, hide = true)]
+    Look,
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
@@ -126,6 +129,12 @@ pub fn main() -> ExitCode {
         Command::KeepKeys => {
             crate::telemetry::start();
             keeper::serve()
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
+        Command::Look => {
+            crate::telemetry::start();
+            looker::serve()
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(Into::into)
         }

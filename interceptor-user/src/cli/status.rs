@@ -63,6 +63,13 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
                 .map_or_else(|| "unknown".to_owned(), |keeper| keeper.line()),
         ),
         (
+            "looker",
+            status.looker.map_or_else(
+                || "unknown".to_owned(),
+                |looker| format!("pid {}, {}", looker.pid, looker.in_force.line()),
+            ),
+        ),
+        (
             "spool",
             format!(
                 "{} of {} bytes on disk{}",

@@ -271,6 +271,8 @@ async fn who(house: &Arc<House>, origin: kernel::Origin) -> Option<Flow> {
     let (address, pid) = (origin.address, origin.pid);
     let identity = tokio::task::spawn_blocking(move || runs.identify(&origin))
         .await
+        .ok()?
+        .inspect_err(|error| warn!(pid, %error, "a question of nobody who could be looked at"))
         .ok()?;
     Some(Flow::new(house, identity, pid, address.into()))
 }

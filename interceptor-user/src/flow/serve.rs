@@ -395,6 +395,8 @@ async fn who_and_where(
             // Reads /proc, and an executable's bytes once.
             let identity = tokio::task::spawn_blocking(move || runs.identify(&origin))
                 .await
+                .ok()?
+                .inspect_err(|error| warn!(pid, %address, %error, "a connection of nobody who could be looked at: closed"))
                 .ok()?;
             // Every cgroup with the hooks is a run's. One that is gone already, below a
             // run's, cannot be told from another's: nobody's rules would be asked.

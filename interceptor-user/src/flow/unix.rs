@@ -277,7 +277,14 @@ async fn accepted(house: Arc<House>, unix: UnixStream, socket: UnixSocket, targe
     };
     let (pid, uid) = (peer.pid, peer.uid);
     let identity = tokio::task::spawn_blocking(move || runs.identify_peer(&peer)).await;
-    let Ok(identity) = identity else { return };
+    let identity = match identity {
+        Ok(Ok(identity)) => identity,
+        Ok(Err(error)) => {
+            warn!(pid, %error, "a connection of nobody who could be looked at: closed");
+            return;
+        }
+        Err(_) => return,
+    };
     if identity.run.is_none() {
         let line = format!(
             "a connection to the proxy for {socket} of no agent (pid {pid}, uid {uid}) was closed"

@@ -21,10 +21,11 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::{OURS, WRITE_PATIENCE, admit, wire};
+use super::{OURS, WRITE_PATIENCE, admit};
 use crate::approval::Facts;
 use crate::flow::House;
 use crate::net::{Host, Origin, listen};
+use crate::wire;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(12);

@@ -15,9 +15,10 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::{Hello, OURS, Offer, PROTOCOL, State, admit, monotonic, wire};
+use super::{Hello, OURS, Offer, PROTOCOL, State, admit, monotonic};
 use crate::flow::House;
 use crate::net::listen;
+use crate::wire;
 
 /// How long the next daemon may take to be ready: it may have a Redis to wait for.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -156,7 +157,7 @@ fn state(house: &House) -> State {
         executables: house
             .runs
             .as_ref()
-            .map(|runs| runs.executables.hand_over())
+            .and_then(|runs| runs.look.digests().ok())
             .unwrap_or_default(),
     }
 }

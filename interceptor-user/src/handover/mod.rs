@@ -17,7 +17,6 @@
 pub mod drain;
 pub mod give;
 pub mod take;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,8 +25,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use interceptor_policy::Remembered;
@@ -36,6 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::warn;
 
 use crate::agents::{ExecutableKey, Runs};
 use crate::approval::Facts;
@@ -117,14 +117,16 @@ pub struct State {
     pub held: Vec<String>,
     /// Digests of executables.
     #[serde(default)]
-    executables: Vec<(ExecutableKey, Arc<str>)>,
+    executables: Vec<(ExecutableKey, String)>,
 }
 
 impl State {
     /// Gives the digests of executables to who needs them.
     pub fn take_executables(&mut self, runs: &Runs) {
-        runs.executables
-            .take_over(std::mem::take(&mut self.executables));
+        let made = std::mem::take(&mut self.executables);
+        if let Err(error) = runs.look.take_digests(made) {
+            warn!(%error, "digests of executables are made again");
+        }
     }
 }
 

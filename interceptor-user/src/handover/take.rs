@@ -11,9 +11,8 @@ use anyhow::Context as _;
 use nix::sys::socket::{getsockopt, sockopt};
 use tracing::info;
 
-use super::{
-    Hello, Offer, PROTOCOL, Sockets, State, WRITE_PATIENCE, may, monotonic, socket_path, wire,
-};
+use super::{Hello, Offer, PROTOCOL, Sockets, State, WRITE_PATIENCE, may, monotonic, socket_path};
+use crate::wire;
 
 /// How long the old daemon may take to answer, and then to stop.
 const PATIENCE: Duration = Duration::from_secs(30);

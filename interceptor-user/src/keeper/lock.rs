@@ -85,14 +85,14 @@ const ALLOWED: &[libc::c_long] = &[
 ];
 
 /// Before the first secret: nothing inherited, nobody who looks, and an end with the daemon.
-pub(super) fn alone() {
+pub(crate) fn alone() {
     // SAFETY: nothing in this process has a descriptor above those three yet.
     let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        warn!(%error, "the keeper's memory can be dumped");
+        warn!(%error, "the memory of a process beside the daemon can be dumped");
     }
     if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
-        warn!(%error, "the keeper may outlive a daemon whose socket somebody else has");
+        warn!(%error, "a process beside the daemon may outlive one whose socket somebody else has");
     }
     // It ends behind the daemon's last session, whoever is told to end before.
     for one in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

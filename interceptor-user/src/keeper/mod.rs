@@ -12,8 +12,9 @@
 //! to files; see `docs/threat-model.md`.
 //!
 //! Questions and answers are JSON, one a packet, over a `SOCK_SEQPACKET` pair. The keeper
-//! ends with the daemon: when nobody has the other end. It is never started anew; without
-//! it no certificate is issued.
+//! ends with the daemon: when nobody has the other end. By then the daemon may not start
+//! another one, which would need the rights that it gave up; so when the keeper ends first,
+//! the daemon ends, too, in order and on record, for whatever started it to start it anew.
 
 mod lock;
 mod serve;
@@ -35,6 +36,7 @@ use russh::keys::{Certificate, PublicKey};
 use rustls::pki_types::CertificateDer;
 
 pub use lock::Locked;
+pub(crate) use lock::alone;
 pub(crate) use serve::serve;
 pub use wire::Plan;
 use wire::{Answer, Hello, LONGEST, Question, Request};
@@ -129,6 +131,12 @@ impl Keeper {
             pid: self.child.id(),
             ..self.hello.locked.clone()
         }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The local authority's certificate.

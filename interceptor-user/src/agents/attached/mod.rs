@@ -321,7 +321,7 @@ impl Attachments {
         }
         let mut warnings = Vec::new();
         for run in paths.iter().filter_map(|path| self.runs.at_path(path)) {
-            foreign_networks(&run, &mut warnings);
+            self.foreign_networks(&run, &mut warnings);
         }
         if paths.len() > 1 {
             warnings.push(format!(
@@ -336,6 +336,22 @@ impl Attachments {
             );
         }
         Ok((attached(run, warnings), changes))
+    }
+
+    /// What is said of processes to whose network the daemon does not listen.
+    fn foreign_networks(&self, run: &Run, warnings: &mut Vec<String>) {
+        let elsewhere = match self.runs.look.foreign(&run.cgroup) {
+            Ok(count) => count,
+            Err(error) => {
+                warnings.push(format!("its processes' networks are not known: {error}"));
+                return;
+            }
+        };
+        if elsewhere > 0 {
+            warnings.push(format!(
+                "{elsewhere} of its processes have a network namespace of their own, where this daemon does not listen: their connects are refused"
+            ));
+        }
     }
 
     /// An operator's shell that comes under interception could not ask for its release. A
@@ -482,19 +498,4 @@ fn how(run: &Run) -> String {
     run.selected
         .as_ref()
         .map_or_else(|| "exec".to_owned(), |selected| selected.by.to_string())
-}
-
-/// The proxy listens on the host's loopback; in another network namespace nobody does.
-fn foreign_networks(run: &Run, warnings: &mut Vec<String>) {
-    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    let own = network("self");
-    let elsewhere = cgroup::processes(&run.cgroup)
-        .into_iter()
-        .filter(|pid| network(&pid.to_string()).is_some_and(|net| Some(net) != own))
-        .count();
-    if elsewhere > 0 {
-        warnings.push(format!(
-            "{elsewhere} of its processes have a network namespace of their own, where this daemon does not listen: their connects are refused"
-        ));
-    }
 }

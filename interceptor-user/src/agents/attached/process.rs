@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 use tracing::warn;
 
-use super::{Attached, Attachments, Change, Want, attached, foreign_networks};
-use crate::agents::Selected;
-use crate::agents::gather::{self, Wanted};
+use super::{Attached, Attachments, Change, Want, attached};
+use crate::agents::{Selected, Wanted};
 use crate::kernel::cgroup;
 
 impl Attachments {
@@ -34,15 +32,15 @@ impl Attachments {
             .runs
             .begin_as(&want.agent, labels, want.requested_by, Some(selected))?;
         let wanted = Wanted {
-            root,
             pid,
             asker,
             allow_open_sockets,
         };
-        let is_held = |path: &Path| {
-            path.starts_with(self.kernel.agents_cgroup()) || self.runs.at_path(path).is_some()
-        };
-        let open = match gather::gather(&run.cgroup, &wanted, is_held) {
+        let held = self.runs.list().into_iter().map(|run| run.cgroup);
+        let held = held
+            .chain([self.kernel.agents_cgroup().to_owned()])
+            .collect();
+        let open = match self.runs.look.gather(&run.cgroup, wanted, held) {
             Ok(open) => open,
             Err(error) => {
                 self.runs.forget(&run);
@@ -62,7 +60,7 @@ impl Attachments {
                 "a process of it runs as root, which can move itself out of any cgroup".to_owned(),
             );
         }
-        foreign_networks(&run, &mut warnings);
+        self.foreign_networks(&run, &mut warnings);
         Ok((attached(run.clone(), warnings), Some(Change::Attached(run))))
     }
 }

@@ -1,6 +1,5 @@
 //! Detaching.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +7,6 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{Attachments, Want};
 use crate::agents::Run;
-use crate::agents::gather;
 use crate::agents::selector::Selector;
 use crate::kernel::cgroup;
 
@@ -112,10 +110,7 @@ impl Attachments {
         let home = from
             .filter(|from| from.is_dir())
             .unwrap_or_else(|| self.kernel.cgroup_root().to_owned());
-        // Stopped, or what forks meanwhile is never out whole; they go on where they arrive.
-        cgroup::freeze(&run.cgroup, true)?;
-        gather::put_back(&run.cgroup, &HashMap::new(), &home);
-        cgroup::freeze(&run.cgroup, false)?;
+        self.runs.look.release(&run.cgroup, &home)?;
         ensure!(
             cgroup::processes(&run.cgroup).is_empty(),
             "some processes of agent {:?} could not be moved to {}",

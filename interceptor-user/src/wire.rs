@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 const LONGEST: u32 = 1 << 30;
 
 /// Sends one message.
-pub(super) fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Result<()> {
+pub(crate) fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len())
         .ok()
@@ -27,11 +27,19 @@ pub(super) fn send<T: Serialize>(stream: &mut UnixStream, message: &T) -> io::Re
 }
 
 /// Waits for one message.
-pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+pub(crate) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+    receive_within(stream, LONGEST)
+}
+
+/// Waits for one message of at most so many bytes.
+pub(crate) fn receive_within<T: DeserializeOwned>(
+    stream: &mut UnixStream,
+    longest: u32,
+) -> io::Result<T> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
-    if length > LONGEST {
+    if length > longest {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut text = Vec::new();
@@ -40,7 +48,7 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Resul
 }
 
 /// Sends one descriptor.
-pub(super) fn send_descriptor(stream: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
+pub(crate) fn send_descriptor(stream: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
     let descriptors = [descriptor.as_raw_fd()];
     sendmsg::<()>(
         stream.as_raw_fd(),
@@ -53,7 +61,7 @@ pub(super) fn send_descriptor(stream: &UnixStream, descriptor: &OwnedFd) -> io::
 }
 
 /// Waits for one descriptor.
-pub(super) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
+pub(crate) fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0];
     let mut room = nix::cmsg_space!(std::os::fd::RawFd);
     let mut parts = [IoSliceMut::new(&mut byte)];
