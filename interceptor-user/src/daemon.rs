@@ -734,7 +734,12 @@ async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
     loop {
         match refusals.next().await {
             Ok(refusal) => {
-                let alert = bypass(&house, &refusal);
+                // A call or two to the kernel's table of sockets; nothing is waited for.
+                let ended = house
+                    .kernel
+                    .as_ref()
+                    .and_then(|kernel| kernel.end_dropped(&refusal));
+                let alert = bypass(&house, &refusal, ended.is_some());
                 match refusal.reason.is_refusal() {
                     true => warn!("{}", alert.line),
                     false => info!("{}", alert.line),
@@ -749,7 +754,7 @@ async fn report_refusals(house: Arc<House>, mut refusals: Refusals) {
     }
 }
 
-fn bypass(house: &House, refusal: &Refusal) -> Alert {
+fn bypass(house: &House, refusal: &Refusal, ended: bool) -> Alert {
     let count = u64::from(refusal.suppressed).saturating_add(1);
     let run = house
         .runs
@@ -781,7 +786,15 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
     };
     let is_refusal = refusal.reason.is_refusal();
     let did = if is_refusal { "refused" } else { "passed" };
-    let line = format!("{did} {who}: {protocol}{to}: {}", refusal.reason.name());
+    let and = if ended {
+        ", and its connection ended"
+    } else {
+        ""
+    };
+    let line = format!(
+        "{did} {who}: {protocol}{to}: {}{and}",
+        refusal.reason.name()
+    );
     Alert {
         severity: match is_refusal {
             true => Severity::Medium,
@@ -801,6 +814,7 @@ fn bypass(house: &House, refusal: &Refusal) -> Alert {
             "unix": refusal.unix,
             "option": refusal.option,
             "packet": packet,
+            "ended": ended,
             "cgroup_id": refusal.cgroup_id,
             "suppressed": refusal.suppressed,
         })

@@ -12,13 +12,15 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::daemon::{Daemon, SOON};
+use interceptor_tests::hooks::Hooks;
 use interceptor_tests::place::Place;
 use interceptor_tests::postgres::Postgres;
 use interceptor_tests::world::{Plan, Shared, World, alone, target};
@@ -225,6 +227,15 @@ fn a_running_service_is_attached_survives_two_daemons_and_is_let_go() -> Result<
         ))?;
         let (old, _) = raw.accept()?;
         assert_eq!(line(&old)?, "one");
+        // And one that waits for an answer.
+        let over = world.place.path("over");
+        std::fs::write(&over, "")?;
+        std::fs::set_permissions(&over, std::fs::Permissions::from_mode(0o666))?;
+        shell.ok(&format!(
+            "(exec 6<>/dev/tcp/127.0.0.1/{raw_port}; cat <&6; echo $? >{}) >/dev/null 2>&1 &",
+            over.display()
+        ))?;
+        let (waits, _) = raw.accept()?;
         assert!(world.records()?.sessions()?.is_empty(), "it was recorded");
 
         let said = world.daemon.ask(&[
@@ -237,7 +248,19 @@ fn a_running_service_is_attached_survives_two_daemons_and_is_let_go() -> Result<
             "team=data",
         ])?;
         assert!(said.contains(&path), "{said}");
-        assert!(said.contains("cut off"), "{said}");
+        assert!(said.contains("cut off (2 were ended)"), "{said}");
+        eventually("the end of the wait for an answer", SOON, || {
+            Ok(std::fs::read_to_string(&over)?.trim() == "1")
+        })?;
+        let on_record = format!(r#""to":"{}""#, raw.local_addr()?);
+        eventually("the ended connections to be on record", SOON, || {
+            let alerts = world.records()?.stream("interceptor:alerts")?;
+            Ok(alerts
+                .iter()
+                .flat_map(|fields| fields.values())
+                .map(|value| String::from_utf8_lossy(value))
+                .any(|value| value.contains("open-socket") && value.contains(&on_record)))
+        })?;
 
         // New connections are redirected, judged and recorded under its name.
         assert_eq!(shell.ok(&psql(world, "SELECT 'proxied'"))?, "proxied");
@@ -261,12 +284,13 @@ fn a_running_service_is_attached_survives_two_daemons_and_is_let_go() -> Result<
         shell.fails(&udp)?;
         datagrams.set_read_timeout(Some(A_MOMENT))?;
         assert!(datagrams.recv(&mut datagram).is_err(), "UDP left");
-        shell.ok("echo two >&5")?;
-        old.set_read_timeout(Some(A_MOMENT))?;
-        assert!(
-            (&old).read(&mut [0; 8]).is_err(),
-            "the old connection goes on"
-        );
+        let complaint = shell.fails("echo two >&5")?;
+        assert!(complaint.contains("abort"), "{complaint}");
+        for old in [&old, &waits] {
+            old.set_read_timeout(Some(A_MOMENT))?;
+            let mut old = old;
+            assert!(old.read(&mut [0; 8]).is_err(), "an old connection goes on");
+        }
         eventually("the refusals to be counted", SOON, || {
             Ok(facts(&world.daemon, "bot")?["refused"].as_u64() > Some(0))
         })?;
@@ -670,6 +694,32 @@ fn what_cgroups_below_an_agents_did_is_its_own_after_they_are_gone() -> Result<(
                 let text = text.join(" ");
                 text.contains("coverage") && text.contains("\"connect-kind\":4")
             }))
+        })
+    })
+}
+
+#[test]
+fn a_connection_that_only_egress_sees_ends_at_once_and_does_not_wait() -> Result<()> {
+    alone(&Plan::default(), |world| {
+        let raw = TcpListener::bind("127.0.0.1:0")?;
+        let hooks = Hooks::of(&world.place.path("run"));
+        let out = hooks.take_out(["connect_v4"])?;
+        let connect = format!("exec 5<>/dev/tcp/{}", raw.local_addr()?).replace(':', "/");
+        let began = Instant::now();
+        let done = world.agent("unseen").run(&["/bin/bash", "-c", &connect])?;
+        drop(out);
+        assert!(done.stderr.contains("abort"), "{done:?}");
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert_eq!(heard(&raw)?, None, "it went out");
+        // Who ends sockets does not end a server of the same address.
+        TcpStream::connect(raw.local_addr()?)?;
+        eventually("the drop to be on record", SOON, || {
+            let alerts = world.records()?.stream("interceptor:alerts")?;
+            Ok(alerts
+                .iter()
+                .flat_map(|fields| fields.values())
+                .map(|value| String::from_utf8_lossy(value))
+                .any(|value| value.contains("egress, and its connection ended")))
         })
     })
 }

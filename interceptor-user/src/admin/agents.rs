@@ -6,14 +6,18 @@ use anyhow::Context as _;
 use interceptor_policy::verdict::Severity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Request;
 use super::permission::Own;
 use crate::agents::Run;
 use crate::agents::attached::{AgentFacts, Attachments, Change, Want};
 use crate::flow::House;
+use crate::kernel::OpenTcp;
 use crate::recorder::Alert;
+
+/// How many connections are named on record.
+const NAMED: usize = 16;
 
 /// The answer to [`Request::Agents`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,6 +96,7 @@ pub(super) fn answer(
 /// Says in the log and on record that somebody came under interception, or left it.
 pub fn tell(house: &House, change: &Change) {
     let (run, severity, what) = match change {
+        Change::Ended(run, open) => return tell_ended(house, run, open),
         Change::Attached(run) => (run, Severity::Info, "is under interception"),
         Change::Detached(run) => (run, Severity::Medium, "is under interception no more"),
         Change::Over(run) => (run, Severity::Info, "is over: its cgroup is gone"),
@@ -127,4 +132,35 @@ pub fn tell(house: &House, change: &Change) {
     if is_over {
         crate::daemon::tell_coverage(house, run);
     }
+}
+
+/// Says that connections were ended which a run had open when it came under interception.
+fn tell_ended(house: &House, run: &Run, open: &[OpenTcp]) {
+    let count = open.len();
+    if let Some(runs) = &house.runs {
+        runs.refused(run.cgroup_id, u64::try_from(count).unwrap_or(u64::MAX));
+    }
+    let line = format!(
+        "ended {count} connections that agent {} had open before",
+        run.agent
+    );
+    warn!(run = %run.id, "{line}");
+    let named = open
+        .iter()
+        .take(NAMED)
+        .map(|one| json!({ "from": one.local().to_string(), "to": one.remote().to_string() }));
+    house.recorder.alert(Alert {
+        severity: Severity::Medium,
+        kind: "bypass",
+        line,
+        meta: json!({
+            "reason": "open-socket",
+            "agent": run.agent,
+            "run": run.id,
+            "cgroup_id": run.cgroup_id,
+            "count": count,
+            "connections": named.collect::<Vec<_>>(),
+        })
+        .to_string(),
+    });
 }

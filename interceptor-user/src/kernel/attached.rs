@@ -17,18 +17,18 @@ use tracing::{debug, warn};
 
 use super::attach::{HOOKS, Hook, UNIX_HOOKS, attach};
 use super::sys::{self, AttachType};
-use super::{Kernel, KernelError, cgroup};
+use super::{Kernel, KernelError, OpenTcp, cgroup, open};
 
 const PREFIX: &str = "links-";
 
 impl Kernel {
-    /// Brings the hooks into force at a cgroup that is there; says its id. Where they stand
-    /// already they stay.
+    /// Brings the hooks into force at a cgroup that is there; says which connections it had
+    /// open, and has no more. Where the hooks stand already they stay.
     ///
     /// # Errors
     /// When the cgroup may not be attached, or the kernel does not attach. Nothing stands
     /// there then that did not before.
-    pub fn attach_to(&self, path: &Path) -> Result<u64, KernelError> {
+    pub fn attach_to(&self, path: &Path) -> Result<Vec<OpenTcp>, KernelError> {
         let id = self.may_attach(path)?;
         let dir = File::open(path).map_err(KernelError::io("opening", path))?;
         let links = self.folder.join(format!("{PREFIX}{id}"));
@@ -38,14 +38,16 @@ impl Kernel {
                 .iter()
                 .all(|(hook, _)| hook.stands(&links, id))
         {
-            return Ok(id);
+            return Ok(Vec::new());
         }
         self.check_alone_at(path)?;
+        // Before, since from then on there are such as may be.
+        let open = self.open_tcp(path);
         let done = stand(&self.programs, &dir, path, id, &links);
         if done.is_err() {
             let _ = take_out(&links);
         }
-        done.map(|()| id)
+        done.map(|()| open::end_all(open))
     }
 
     /// Takes the hooks at a cgroup out of force; whether they stood there.

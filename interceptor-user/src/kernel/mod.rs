@@ -19,6 +19,7 @@ pub mod cgroup;
 mod coverage;
 pub mod health;
 mod layout;
+mod open;
 pub mod packet;
 mod pins;
 mod refusals;
@@ -45,6 +46,7 @@ use interceptor_common::{
 use crate::config::UnixDefault;
 
 pub use self::coverage::Covered;
+pub use self::open::OpenTcp;
 pub use self::packet::Packet;
 pub use self::refusals::{Refusal, Refusals};
 

@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use super::engines::{Engines, Sought};
 use super::selector::{self, Selector};
 use super::{Run, Runs, Selected};
-use crate::kernel::{Kernel, cgroup};
+use crate::kernel::{Kernel, OpenTcp, cgroup};
 
 pub use want::{AgentFacts, Attached, Change, Want};
 pub use watch::watch;
@@ -197,7 +197,7 @@ impl Attachments {
         }
     }
 
-    fn bring_one(&self, want: &Want, at: Option<&Path>) -> anyhow::Result<Option<Change>> {
+    fn bring_one(&self, want: &Want, at: Option<&Path>) -> anyhow::Result<Vec<Change>> {
         let known = self.others().into_iter().find(|run| {
             run.selected
                 .as_ref()
@@ -223,9 +223,8 @@ impl Attachments {
                 && run.labels == want.labels
                 && run.selected.as_ref() == Some(&selected)
         });
-        if same {
-            self.kernel.attach_to(&path)?;
-            return Ok(None);
+        if let (true, Some(run)) = (same, &known) {
+            return Ok(ended(run, self.kernel.attach_to(&path)?));
         }
         if let Some(run) = &known {
             // Another name for what is under interception already: no moment without.
@@ -243,11 +242,16 @@ impl Attachments {
         let run = self
             .runs
             .adopt(&want.agent, labels, want.requested_by, &path, selected)?;
-        if let Err(error) = self.kernel.attach_to(&path) {
-            self.runs.forget(&run);
-            return Err(error.into());
-        }
-        Ok(Some(Change::Attached(run)))
+        let open = match self.kernel.attach_to(&path) {
+            Ok(open) => open,
+            Err(error) => {
+                self.runs.forget(&run);
+                return Err(error.into());
+            }
+        };
+        let mut changes = ended(&run, open);
+        changes.insert(0, Change::Attached(run));
+        Ok(changes)
     }
 
     /// Does what `attach` asks. `asker` is the process that does.
@@ -330,10 +334,14 @@ impl Attachments {
             ));
         }
         if !changes.is_empty() {
-            warnings.push(
-                "connections that its processes had open are cut off, and so is whoever was connected to a server of theirs"
-                    .to_owned(),
-            );
+            let ended = changes.iter().map(|change| match change {
+                Change::Ended(_, open) => open.len(),
+                _ => 0,
+            });
+            warnings.push(format!(
+                "connections that its processes had open are cut off ({} were ended), and so is whoever was connected to a server of theirs",
+                ended.sum::<usize>()
+            ));
         }
         Ok((attached(run, warnings), changes))
     }
@@ -498,4 +506,12 @@ fn how(run: &Run) -> String {
     run.selected
         .as_ref()
         .map_or_else(|| "exec".to_owned(), |selected| selected.by.to_string())
+}
+
+/// Connections that a run had open, where it had any.
+fn ended(run: &Run, open: Vec<OpenTcp>) -> Vec<Change> {
+    match open.is_empty() {
+        true => Vec::new(),
+        false => vec![Change::Ended(run.clone(), open)],
+    }
 }

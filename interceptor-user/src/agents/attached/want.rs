@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agents::Run;
 use crate::agents::selector::Selector;
+use crate::kernel::OpenTcp;
 
 /// An agent that is wanted under interception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,4 +79,6 @@ pub enum Change {
     Detached(Run),
     /// A cgroup that was under interception is gone.
     Over(Run),
+    /// Connections that it had open when it came under interception were ended.
+    Ended(Run, Vec<OpenTcp>),
 }
