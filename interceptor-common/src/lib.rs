@@ -23,6 +23,9 @@ pub const AF_INET6: u16 = 10;
 pub const FLAG_STORED: u32 = 1;
 /// Set in [`OriginRecord::flags`] of a socket that an agent's listener accepted.
 pub const FLAG_PASSIVE: u32 = 2;
+/// Set in [`OriginRecord::flags`] of a socket that goes where it was going, since nobody
+/// listened.
+pub const FLAG_DIRECT: u32 = 4;
 
 /// Value that marks a listening socket as the proxy's.
 pub const LISTENER_MARK: u64 = 0x696e_7465_7263_6570;
@@ -177,12 +180,25 @@ pub struct OriginRecord {
     pub uid: u32,
     /// Effective group id, in the host's user namespace.
     pub gid: u32,
-    /// [`FLAG_STORED`], [`FLAG_PASSIVE`].
+    /// [`FLAG_STORED`], [`FLAG_PASSIVE`], [`FLAG_DIRECT`].
     pub flags: u32,
     /// The destination's port.
     pub port: u16,
     /// [`AF_INET`] or [`AF_INET6`]; 0 as long as nothing was connected.
     pub family: u16,
+    /// With [`FLAG_DIRECT`]: the [`WhenDown::era`] that it belongs to.
+    pub era: u32,
+}
+
+/// What holds while nobody listens. Written from user space only, by who listens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WhenDown {
+    /// The network namespace in which connects go direct then, by its cookie; 0 for none.
+    pub netns: u64,
+    /// Another one with each daemon: what went direct before it began ends with the one
+    /// before.
+    pub era: u32,
     /// Not used; zero.
     pub reserved: u32,
 }
@@ -338,6 +354,19 @@ pub const COVERED_UNIX: usize = 18;
 /// Connects and datagrams to Unix sockets at which the same cgroup listens.
 pub const COVERED_SAME: usize = 19;
 
+/// Connects, and questions for names, of one cgroup that went direct while nobody listened,
+/// on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Direct {
+    /// How many.
+    pub count: u64,
+    /// The first one, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub since: u64,
+    /// The last one.
+    pub until: u64,
+}
+
 /// How much of a packet is shown, or of a Unix socket's name.
 pub const DETAIL: usize = 128;
 
@@ -384,11 +413,20 @@ const _: () = assert!(core::mem::size_of::<FlowKey>() == 48);
 const _: () = assert!(core::mem::size_of::<RefusalRecord>() == 208);
 const _: () = assert!(core::mem::size_of::<QueryKey>() == 24);
 const _: () = assert!(core::mem::size_of::<UnixEntry>() == 120);
+const _: () = assert!(core::mem::size_of::<Direct>() == 24);
+const _: () = assert!(core::mem::size_of::<WhenDown>() == 16);
+const _: () = assert!(core::mem::size_of::<Direct>() <= core::mem::size_of::<Coverage>());
 const _: () = assert!(Reason::ALL.len() <= COVERED_REDIRECTED);
 
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Settings {}
+// SAFETY: `repr(C)` without padding, and any bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Direct {}
+// SAFETY: `repr(C)` without padding, and any bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for WhenDown {}
 // SAFETY: `repr(C)` without padding, and any bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for OriginRecord {}

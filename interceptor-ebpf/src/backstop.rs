@@ -22,6 +22,7 @@ use interceptor_common::{
 use crate::{
     PASS, REFUSE,
     connect::LOOPBACK_INDEX,
+    down,
     maps::{QUERIES, cover, origin_of, proxy_port},
     report::{self, Destination, Detail, Who},
 };
@@ -76,6 +77,14 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn may_leave(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
+    // SAFETY: a full socket, checked by `full_socket`.
+    if let Some(record) = unsafe { origin_of(sk.cast()) }
+        && (packet.plain_tcp || packet.plain_udp)
+        // SAFETY: the storage lives as long as the socket.
+        && down::is_between(unsafe { &*record }, packet.family, &packet.destination, packet.destination_port)
+    {
+        return true;
+    }
     // SAFETY: a field of the context.
     if unsafe { (*skb).ifindex } != LOOPBACK_INDEX {
         return false;
@@ -133,6 +142,14 @@ fn may_ask(packet: &Packet, sk: *mut bpf_sock) -> bool {
 
 #[inline(always)]
 fn may_arrive(skb: *mut __sk_buff, packet: &Packet, sk: *mut bpf_sock) -> bool {
+    // SAFETY: a full socket, checked by `full_socket`.
+    if let Some(record) = unsafe { origin_of(sk.cast()) }
+        && (packet.plain_tcp || packet.plain_udp)
+        // SAFETY: the storage lives as long as the socket.
+        && down::is_between(unsafe { &*record }, packet.family, &packet.source, packet.source_port)
+    {
+        return true;
+    }
     // SAFETY: a field of the context.
     if unsafe { (*skb).ifindex } != LOOPBACK_INDEX {
         return false;

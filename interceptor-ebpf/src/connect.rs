@@ -20,12 +20,12 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use interceptor_common::{
-    AF_INET, AF_INET6, COUNTER_REDIRECTED, COVERED_REDIRECTED, DNS_PORT, LISTENER_MARK,
-    OriginRecord, Reason,
+    AF_INET, AF_INET6, COUNTER_REDIRECTED, COVERED_REDIRECTED, DNS_PORT, FLAG_DIRECT,
+    LISTENER_MARK, OriginRecord, Reason,
 };
 
 use crate::{
-    PASS, REFUSE,
+    PASS, REFUSE, down,
     maps::{count, cover, listener_mark, origin_of, origin_or_new, proxy_port},
     report::{self, Destination},
 };
@@ -118,15 +118,12 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     if device != 0 && device != LOOPBACK_INDEX {
         return refuse(ctx, Reason::DeviceBound, &to);
     }
-    let Some(port) = proxy_port() else {
-        return refuse(ctx, Reason::NoListener, &to);
-    };
-    if to.port == port && is_proxy(&to.address, kind) {
+    // 0 is nobody's: none, and no destination.
+    let port = proxy_port().unwrap_or(0);
+    if port != 0 && to.port == port && is_proxy(&to.address, kind) {
         return refuse(ctx, Reason::Loop, &to);
     }
-    if !listens(ctx, kind, port, stream) {
-        return refuse(ctx, Reason::NoListener, &to);
-    }
+    let listens = port != 0 && listens(ctx, kind, port, stream);
     // SAFETY: a full socket, since the hook got it.
     let Some(record) = (unsafe { origin_or_new(sk.cast()) }) else {
         return refuse(ctx, Reason::NoStorage, &to);
@@ -134,6 +131,19 @@ fn redirect(ctx: &SockAddrContext, to: Destination, kind: Kind) -> i32 {
     // SAFETY: the storage lives as long as the socket, which `connect` holds locked.
     let record = unsafe { &mut *record };
     note(record, &to);
+    if !listens {
+        // Where it listens, and not for this family, the daemon is there.
+        let era = match listens_here(ctx) {
+            true => None,
+            false => down::may_go(ctx, record.cgroup_id),
+        };
+        let Some(era) = era else {
+            return refuse(ctx, Reason::NoListener, &to);
+        };
+        record.era = era;
+        record.flags = FLAG_DIRECT;
+        return PASS;
+    }
     // SAFETY: as above.
     unsafe { rewrite(sock_addr, kind, port) };
     if stream {
@@ -158,7 +168,10 @@ fn spread(ctx: &SockAddrContext, kind: Kind) {
         } else {
             (*sk).src_ip6[3]
         };
-        (*ctx.sock_addr).type_ == SOCK_STREAM && source == 0
+        // What goes direct goes out by the host's own address.
+        let direct =
+            origin_of(sk.cast::<c_void>()).is_some_and(|record| (*record).flags & FLAG_DIRECT != 0);
+        (*ctx.sock_addr).type_ == SOCK_STREAM && source == 0 && !direct
     };
     if !is_free {
         return;

@@ -24,6 +24,7 @@
 
 mod backstop;
 mod connect;
+mod down;
 mod listener;
 mod maps;
 mod names;

@@ -10,8 +10,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use interceptor_common::{
-    COUNTERS as COUNTER_SLOTS, COVERED_REDIRECTED, Coverage, FlowKey, OriginRecord, QueryKey,
-    Reason, RefusalRecord, Settings, UnixEntry, UnixLayout, UnixName,
+    COUNTERS as COUNTER_SLOTS, COVERED_REDIRECTED, Coverage, Direct, FlowKey, OriginRecord,
+    QueryKey, Reason, RefusalRecord, Settings, UnixEntry, UnixLayout, UnixName, WhenDown,
 };
 
 /// What user space decided. One entry.
@@ -71,6 +71,16 @@ pub static COVERAGE: PerCpuHashMap<u64, Coverage, 16384, { BPF_F_NO_PREALLOC as 
 /// has no room for it.
 #[btf_map]
 pub static NOTHING_YET: Array<Coverage, 1> = Array::new();
+
+/// What holds while nobody listens: nothing, as long as user space does not say.
+#[btf_map]
+pub static WHEN_DOWN: Array<WhenDown, 1> = Array::new();
+
+/// What went direct of each cgroup, until a daemon has told it. Refuses when full, and the
+/// connect with it.
+#[btf_map]
+pub static WENT_DIRECT: PerCpuHashMap<u64, Direct, 4096, { BPF_F_NO_PREALLOC as usize }> =
+    PerCpuHashMap::new();
 
 /// Counters, a slot a reason and those named `COUNTER_*`.
 #[btf_map]

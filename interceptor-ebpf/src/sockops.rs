@@ -15,7 +15,8 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use interceptor_common::{
-    AF_INET, AF_INET6, COUNTER_ACCEPTED, FLAG_PASSIVE, FLAG_STORED, FlowKey, Reason, UPSTREAM_MARK,
+    AF_INET, AF_INET6, COUNTER_ACCEPTED, FLAG_DIRECT, FLAG_PASSIVE, FLAG_STORED, FlowKey, Reason,
+    UPSTREAM_MARK,
 };
 
 use crate::{
@@ -70,7 +71,7 @@ fn store(ctx: &SockOpsContext) {
     };
     // SAFETY: the storage lives as long as the socket, which is locked.
     let record = unsafe { &mut *record };
-    if record.family == 0 {
+    if record.family == 0 || record.flags & FLAG_DIRECT != 0 {
         return;
     }
     let key = key(ctx, false);

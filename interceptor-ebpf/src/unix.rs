@@ -26,7 +26,7 @@ use interceptor_common::{
 use crate::{
     PASS, REFUSE,
     connect::{SOCK_STREAM, listens_here},
-    listener,
+    down, listener,
     maps::{UNIX_SOCKETS, count, cover, unix_default},
     report::{self, Destination, Detail, Who},
 };
@@ -180,7 +180,11 @@ fn judge(
                 return no;
             }
             if !listens_here(ctx) {
-                return Outcome::refused(Reason::NoListener);
+                // SAFETY: no arguments.
+                return match down::may_go(ctx, unsafe { bpf_get_current_cgroup_id() }) {
+                    Some(_) => Outcome::passed(UNCOUNTED),
+                    None => Outcome::refused(Reason::NoListener),
+                };
             }
             Outcome::passed(COVERED_UNIX)
         }

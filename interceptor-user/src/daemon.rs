@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use interceptor_common::ABI;
 use interceptor_engine::pg::sql::Classifier;
 use interceptor_policy::verdict::Severity;
-use interceptor_policy::{MaskKey, Memory};
+use interceptor_policy::{DefaultVerdict, MaskKey, Memory};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
@@ -314,6 +314,7 @@ async fn up(
     tokio::task::block_in_place(|| house.recorder.place().look_up());
     let mut port = None;
     let mut attachments = None;
+    let mut went_direct = 0;
     if let Some(kernel) = &house.kernel {
         let sockets = crate::flow::unix::Redirected::bind(kernel, &house)?;
         let redirected = Redirected::bind(kernel, &house.life.sockets)?;
@@ -323,6 +324,12 @@ async fn up(
             // the programs of the daemon before as they were.
             kernel.enforce()?;
         }
+        if house.config.intercept.when_down == DefaultVerdict::Allow {
+            warn!(
+                "agents connect directly, unjudged and unrecorded, while no daemon is there: `intercept.when_down: allow`"
+            );
+        }
+        went_direct = crate::flow::direct::tell(&house);
         redirected.accept(&house);
         sockets.accept(&house);
         tokio::spawn(crate::dns::Resolver::sweep(Arc::clone(&house)));
@@ -340,6 +347,7 @@ async fn up(
         port,
         trust,
         attachments,
+        went_direct,
         keeper: keeper.locked(),
         looker: looker.looked(),
         retention: retention(&house)?,

@@ -66,6 +66,7 @@ impl House {
             runtime_dir: folder.path().join("run"),
             max_flows: 64,
             unix: UnixDefault::Allow,
+            goes_direct: false,
         };
         let kernel = Arc::new(Kernel::load(&options)?);
         let runs = Arc::new(Runs::open(

@@ -162,6 +162,10 @@ pub struct Status {
     pub recorder_fault: Option<String>,
     /// Port that agents' connects are redirected to; `None` without interception.
     pub port: Option<u16>,
+    /// Whether agents' connects go direct while no daemon is there.
+    pub when_down_allows: bool,
+    /// How many did before this daemon was there.
+    pub went_direct: u64,
     /// Connects that the kernel redirected since the programs were first loaded.
     pub redirected: u64,
     /// What the agents that there are did, as the kernel counts it.

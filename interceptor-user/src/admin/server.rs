@@ -23,6 +23,7 @@ use crate::keeper::Locked;
 use crate::looker::Looked;
 use crate::net::listen;
 use crate::tls::authority::Trust;
+use interceptor_policy::DefaultVerdict;
 
 /// Longest request.
 const REQUEST_LIMIT: u64 = 64 << 10;
@@ -44,6 +45,8 @@ pub struct Daemon {
     pub keeper: Locked,
     /// What the looker has given up.
     pub looker: Looked,
+    /// Connects that went direct while there was no daemon before this one.
+    pub went_direct: u64,
     /// What retention did.
     pub retention: Arc<Figures>,
 }
@@ -316,6 +319,8 @@ fn status(house: &House, daemon: &Daemon) -> Status {
         missing_events: recorder.missing,
         recorder_fault: recorder.last_fault,
         port: daemon.port,
+        when_down_allows: house.config.intercept.when_down == DefaultVerdict::Allow,
+        went_direct: daemon.went_direct,
         redirected: counters.redirected,
         coverage: house
             .kernel

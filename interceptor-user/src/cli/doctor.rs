@@ -10,6 +10,8 @@ use serde_json::json;
 use super::Global;
 use crate::admin::{self, Request, Status};
 use crate::agents::attached::forget_all;
+use interceptor_policy::DefaultVerdict;
+
 use crate::config::Config;
 use crate::kernel::health::{Finding, State, look};
 use crate::kernel::{Options, remove};
@@ -99,6 +101,13 @@ fn examine(global: &Global) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "is understood")];
     if config.intercept.kernel {
         findings.extend(look(&Options::from_config(&config)));
+        if config.intercept.when_down == DefaultVerdict::Allow {
+            findings.push(Finding::warn(
+                "when down",
+                "agents connect directly, unjudged and unrecorded, while no daemon is there (`intercept.when_down: allow`)",
+                "leave it out of the configuration to have them refused",
+            ));
+        }
     } else {
         findings.push(Finding::warn(
             "kernel",

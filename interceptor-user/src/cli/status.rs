@@ -95,6 +95,19 @@ pub(super) fn run(global: &Global, _args: Args) -> anyhow::Result<ExitCode> {
     for (name, value) in rows {
         writeln!(out, "{name:<8} {value}")?;
     }
+    if status.when_down_allows {
+        writeln!(
+            out,
+            "warning  agents connect directly, unjudged, while no daemon is there (`intercept.when_down: allow`)"
+        )?;
+    }
+    if status.went_direct > 0 {
+        writeln!(
+            out,
+            "warning  {} connects went direct before this daemon was there: see the alerts of the kind `direct`",
+            status.went_direct
+        )?;
+    }
     for one in draining {
         writeln!(
             out,

@@ -166,15 +166,6 @@ impl Check<'_, '_> {
     }
 
     fn intercept(&mut self, raw: written::Intercept, fallback: Intercept) -> Intercept {
-        if let Some(when_down) = &raw.when_down
-            && matches!(when_down.value, written::DefaultVerdict::Allow)
-        {
-            self.error(
-                when_down.referenced,
-                "`when_down: allow` is not supported yet",
-                "agents are always cut off while the daemon is not there: `when_down: block`",
-            );
-        }
         let cgroup = match &raw.cgroup {
             Some(cgroup) => self.name(cgroup, "a cgroup"),
             None => fallback.cgroup,
@@ -186,6 +177,7 @@ impl Check<'_, '_> {
             exec: self.exec(raw.exec),
             cgroup,
             default: raw.default.map_or(fallback.default, verdict),
+            when_down: raw.when_down.map_or(fallback.when_down, verdict),
             uninspected: match raw.uninspected {
                 Some(written::Uninspected::Allow) => Uninspected::Allow,
                 Some(written::Uninspected::Record) => Uninspected::Record,

@@ -125,6 +125,8 @@ pub struct Intercept {
     pub default: DefaultVerdict,
     /// What is done with what cannot be read.
     pub uninspected: Uninspected,
+    /// What is done with agents' connects while no daemon is there.
+    pub when_down: DefaultVerdict,
     /// What is done with Unix sockets.
     pub unix: Unix,
 }
@@ -576,6 +578,7 @@ impl Default for Config {
                 exec: None,
                 default: DefaultVerdict::Block,
                 uninspected: Uninspected::Block,
+                when_down: DefaultVerdict::Block,
                 unix: Unix::default(),
             },
             targets: Vec::new(),

@@ -223,10 +223,6 @@ fn what_is_not_done_yet_is_refused_by_name() {
     let target = |rest: &str| format!("targets: [{{ name: t, host: h, {rest} }}]");
     let texts = [
         (
-            "intercept: { when_down: allow }".to_owned(),
-            "when_down: allow",
-        ),
-        (
             "admin: { console: \"127.0.0.1:7070\" }".to_owned(),
             "admin: console",
         ),

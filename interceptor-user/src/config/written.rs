@@ -79,7 +79,7 @@ pub(super) struct Intercept {
     pub(super) exec: Exec,
     pub(super) default: Option<DefaultVerdict>,
     pub(super) uninspected: Option<Uninspected>,
-    pub(super) when_down: Option<Spanned<DefaultVerdict>>,
+    pub(super) when_down: Option<DefaultVerdict>,
     #[serde(default)]
     pub(super) unix: Unix,
 }

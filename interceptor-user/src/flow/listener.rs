@@ -131,6 +131,7 @@ impl Redirected {
             kernel.adopt_listener(socket.as_fd())?;
         }
         kernel.set_port(port)?;
+        kernel.set_when_down(v4.as_fd())?;
         Ok(Self {
             port,
             v4,

@@ -6,6 +6,7 @@
 //! for HTTP [`crate::http`]). [`rules`] are the
 //! rules in force, [`registry`] the flows under way.
 
+pub mod direct;
 pub mod http;
 pub mod listener;
 pub mod opaque;

@@ -29,7 +29,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 ));
 
 /// Maps that outlive the daemon.
-const MAPS: [&str; 13] = [
+const MAPS: [&str; 15] = [
     "SETTINGS",
     "ORIGINS",
     "LISTENERS",
@@ -43,6 +43,8 @@ const MAPS: [&str; 13] = [
     "UNIX_LAYOUT",
     "UNIX_ROOM",
     "NOTHING_YET",
+    "WHEN_DOWN",
+    "WENT_DIRECT",
 ];
 
 /// One hook at the agents' cgroup.
@@ -98,6 +100,7 @@ pub(super) fn prepare(options: &Options, handed: Option<Handed>) -> Result<Kerne
     if !pins::shares_mounts_with_init() {
         return Err(KernelError::PrivateMounts);
     }
+    let taken = handed.is_some();
     let same_layout = handed.as_ref().is_some_and(|handed| handed.same_layout);
     let (lock, born_in) = match handed {
         Some(handed) => (handed.lock, Some(handed.listeners_cgroup)),
@@ -164,6 +167,9 @@ pub(super) fn prepare(options: &Options, handed: Option<Handed>) -> Result<Kerne
         counters: map(&mut ebpf, "COUNTERS")?,
         unix_sockets: Mutex::new(map(&mut ebpf, "UNIX_SOCKETS")?),
         coverage: Mutex::new(map(&mut ebpf, "COVERAGE")?),
+        when_down: Mutex::new(map(&mut ebpf, "WHEN_DOWN")?),
+        went_direct: Mutex::new(map(&mut ebpf, "WENT_DIRECT")?),
+        goes_direct: options.goes_direct,
         unix_default: options.unix,
         without_unix,
         refusals: Mutex::new(Some(
@@ -182,6 +188,10 @@ pub(super) fn prepare(options: &Options, handed: Option<Handed>) -> Result<Kerne
     if !same_layout {
         // Nobody listens yet; an older daemon's port may be somebody else's by now.
         kernel.set_port(0)?;
+    }
+    if !taken && !options.goes_direct {
+        // What the daemon before allowed ends now, and not when this one listens.
+        kernel.put_when_down(0)?;
     }
     Ok(kernel)
 }

@@ -17,6 +17,7 @@ mod attach;
 mod attached;
 pub mod cgroup;
 mod coverage;
+mod down;
 pub mod health;
 mod layout;
 mod open;
@@ -39,11 +40,12 @@ use aya::maps::{
 pub use interceptor_common::Reason;
 use interceptor_common::{
     ABI, AF_INET, AF_INET6, COUNTER_ACCEPTED, COUNTER_LOST, COUNTER_REDIRECTED, COUNTER_SUPPRESSED,
-    Coverage, LISTENER_MARK, OriginRecord, QueryKey, Settings, UNIX_ALLOW, UNIX_BLOCK, UNIX_RECORD,
-    UNIX_SAME, UnixEntry, UnixName,
+    Coverage, Direct, LISTENER_MARK, OriginRecord, QueryKey, Settings, UNIX_ALLOW, UNIX_BLOCK,
+    UNIX_RECORD, UNIX_SAME, UnixEntry, UnixName, WhenDown,
 };
 
 use crate::config::UnixDefault;
+use interceptor_policy::DefaultVerdict;
 
 pub use self::coverage::Covered;
 pub use self::open::OpenTcp;
@@ -82,6 +84,8 @@ pub struct Options {
     pub max_flows: u32,
     /// What is done with a Unix socket that is not listed.
     pub unix: UnixDefault,
+    /// Whether connects go direct while no daemon is there.
+    pub goes_direct: bool,
 }
 
 impl Options {
@@ -93,6 +97,7 @@ impl Options {
             runtime_dir: config.runtime_dir.clone(),
             max_flows: 65_536,
             unix: config.intercept.unix.default,
+            goes_direct: config.intercept.when_down == DefaultVerdict::Allow,
         }
     }
 }
@@ -288,6 +293,10 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, u64>,
     unix_sockets: Mutex<HashMap<MapData, UnixName, UnixEntry>>,
     coverage: Mutex<PerCpuHashMap<MapData, u64, Coverage>>,
+    when_down: Mutex<Array<MapData, WhenDown>>,
+    went_direct: Mutex<PerCpuHashMap<MapData, u64, Direct>>,
+    /// Whether connects go direct while no daemon is there.
+    goes_direct: bool,
     unix_default: UnixDefault,
     /// Why the programs for Unix sockets are not in force, where they are not.
     without_unix: Option<String>,

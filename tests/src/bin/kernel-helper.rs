@@ -35,6 +35,7 @@ fn proxy(cgroup: &str, folder: &str) -> Result<()> {
         runtime_dir: folder.into(),
         max_flows: 1024,
         unix: UnixDefault::Allow,
+        goes_direct: false,
     })?);
     let v4 = TcpListener::bind("127.0.0.1:0")?;
     let port = v4.local_addr()?.port();
