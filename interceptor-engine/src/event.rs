@@ -5,6 +5,8 @@ use std::sync::Arc;
 use interceptor_policy::verdict::Severity;
 use uuid::Uuid;
 
+pub use crate::sealed::Sealed;
+
 /// Version of the schema, written into every opening event's `meta`.
 pub const SCHEMA: u32 = 1;
 
@@ -102,60 +104,10 @@ pub struct Event {
     pub data: Vec<u8>,
     /// A JSON object, or empty.
     pub meta: String,
-    /// `data` as it was before masking, where that is to be sealed.
+    /// What masks changed of it, as it was, where that is to be sealed.
     pub sealed: Sealed,
     /// Set when the event also goes to `alerts`.
     pub alert: Option<Severity>,
-}
-
-/// An event's bytes before masking, for whoever holds the key that they are sealed to.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Sealed {
-    /// Nothing was hidden, or nothing of it is kept.
-    #[default]
-    Nothing,
-    /// As they were. The recorder seals them before anything else; they are never
-    /// written.
-    Plain(Vec<u8>),
-    /// Encrypted.
-    Sealed(Vec<u8>),
-}
-
-impl Sealed {
-    /// Encrypts what is plain; without a way to, it is dropped.
-    pub fn seal(&mut self, seal: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
-        if let Self::Plain(plain) = self {
-            *self = seal(plain).map_or(Self::Nothing, Self::Sealed);
-        }
-    }
-
-    /// What may be written: what is encrypted.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Sealed(bytes) => bytes,
-            Self::Nothing | Self::Plain(_) => &[],
-        }
-    }
-
-    fn weight(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Plain(bytes) | Self::Sealed(bytes) => bytes.len(),
-        }
-    }
-}
-
-impl std::fmt::Debug for Sealed {
-    /// Never the bytes: events may be shown where a fault is told.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self {
-            Self::Nothing => return f.write_str("Nothing"),
-            Self::Plain(_) => "Plain",
-            Self::Sealed(_) => "Sealed",
-        };
-        write!(f, "{name}({} bytes)", self.weight())
-    }
 }
 
 /// When a session opened, in milliseconds since 1970: the first 48 bits of its UUIDv7.

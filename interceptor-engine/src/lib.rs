@@ -17,6 +17,7 @@ pub mod packed;
 pub mod pg;
 pub mod replay;
 pub mod review;
+pub mod sealed;
 pub mod secret_name;
 pub mod session;
 pub mod ssh;

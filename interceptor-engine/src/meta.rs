@@ -12,8 +12,8 @@ pub(crate) struct Meta {
     text: Vec<u8>,
 }
 
-/// A list that is JSON text already.
-#[derive(Clone, Debug)]
+/// A value that is JSON text already.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written(String);
 
 impl Meta {
@@ -52,6 +52,11 @@ impl Meta {
 }
 
 impl Written {
+    /// JSON as it came from whoever wrote it.
+    pub(crate) fn json(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Writes one, to be put into an object later.
     pub(crate) fn list<T: Serialize>(items: impl Iterator<Item = T>) -> Self {
         let mut buffer = Vec::with_capacity(256);

@@ -2,6 +2,17 @@
 
 use std::borrow::Cow;
 
+/// Whether a field or parameter of this name authenticates by itself: with HTTP's own
+/// fields for that, or with a password. Its value is not sealed either.
+#[must_use]
+pub fn authenticates(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["authorization", "proxy-authorization"].contains(&&*name)
+        || ["password", "passwd"]
+            .iter()
+            .any(|part| name.contains(part))
+}
+
 /// Whether a field of this name, or a parameter of a query or form, holds what
 /// lets one in: its value is never recorded.
 #[must_use]

@@ -4,7 +4,12 @@
 //! configured that it is sealed to; it is given up with that part when a mask hid
 //! something in it, and forgotten otherwise.
 
+use std::borrow::Cow;
+
+use serde::Serialize;
+
 use crate::event::Sealed;
+use crate::meta::{Meta, Written};
 
 /// Bytes beside those of the next part, unmasked.
 #[derive(Default)]
@@ -67,6 +72,66 @@ impl Unmasked {
         if !more || bytes.is_empty() {
             return Sealed::Nothing;
         }
-        Sealed::Plain(bytes)
+        Sealed::data(bytes)
+    }
+}
+
+/// An event's line and `meta`, as far as they are not what they were.
+pub(crate) struct Head {
+    is_on: bool,
+    line: Option<String>,
+    meta: Option<Meta>,
+}
+
+impl Head {
+    pub(crate) fn new(is_on: bool) -> Self {
+        Self {
+            is_on,
+            line: None,
+            meta: None,
+        }
+    }
+
+    /// Whether anything is kept: what came need not be written where it is not.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// The event's line.
+    pub(crate) fn line(&mut self, recorded: &str, came: impl FnOnce() -> String) {
+        if self.is_on {
+            self.line = Some(came()).filter(|came| came != recorded);
+        }
+    }
+
+    /// A member of its `meta`.
+    pub(crate) fn put<T>(&mut self, name: &str, recorded: &T, came: &T)
+    where
+        T: Serialize + PartialEq + ?Sized,
+    {
+        if self.is_on && recorded != came {
+            self.meta.get_or_insert_with(Meta::new).put(name, came);
+        }
+    }
+
+    /// A text that masks were given, and what they made of it.
+    pub(crate) fn put_text(&mut self, name: &str, recorded: &Cow<'_, str>, came: &str) {
+        if matches!(recorded, Cow::Owned(_)) {
+            self.put(name, &**recorded, came);
+        }
+    }
+
+    /// A member that was written before; `came` is there where it is kept.
+    pub(crate) fn put_written(&mut self, name: &str, recorded: &Written, came: Option<&Written>) {
+        if let Some(came) = came.filter(|came| self.is_on && *came != recorded) {
+            self.meta
+                .get_or_insert_with(Meta::new)
+                .put_written(name, came);
+        }
+    }
+
+    /// Beside what is to be sealed of the event's bytes.
+    pub(crate) fn beside(self, sealed: Sealed) -> Sealed {
+        sealed.with_head(self.line, self.meta.map(Meta::finish))
     }
 }

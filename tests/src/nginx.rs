@@ -65,6 +65,7 @@ impl Nginx {
             location /files/ { alias FILES/; default_type application/octet-stream;
                                types { application/json json; } }
             location /empty { return 204; }
+            location /cookie { add_header Set-Cookie "id=of-the-service"; return 204; }
             location /moved { add_header Alt-Svc 'h3=":443"'; return 302 /; }
             location /upload { client_max_body_size 0; proxy_request_buffering off;
                                proxy_http_version 1.1; proxy_pass http://127.0.0.1:PORT/sink; }

@@ -8,6 +8,7 @@ use interceptor_tests::needs;
 use interceptor_tests::peers::Peers;
 use interceptor_tests::place::Place;
 use interceptor_tests::records::Records;
+use interceptor_tests::tmux::Tmux;
 use interceptor_tests::world::{Plan, Shared, one_target};
 use interceptor_tests::{sshd, web};
 use serde_json::{Value, json};
@@ -155,6 +156,40 @@ fn statements_and_copied_rows_are_there_for_who_has_the_key_and_passwords_for_no
     })
 }
 
+#[test]
+fn parameters_are_there_for_who_has_the_key() -> Result<()> {
+    WORLD.test(|world| {
+        let program = "import psycopg, sys\n\
+                       with psycopg.connect(sys.argv[1]) as shop:\n    \
+                       row = shop.execute('SELECT length(%s)', [sys.argv[2] + '@example.org'])\n    \
+                       print(row.fetchone()[0])\n";
+        let place = format!("host=127.0.0.1 port={} user=agent dbname=postgres", world.postgres.port);
+        let agent = world.agent("binder");
+        let done = agent.python(&world.place, program, &[&place, "ada"])?.ok()?;
+        assert_eq!(done.stdout, "15\n");
+        let mut records = world.records()?;
+        let (session, _) = records.only_session_of("binder")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["command"]);
+        let (daemon, place) = (&world.daemon, &world.place);
+        shown_with_the_key_alone(daemon, place, &mut records, &session, "ada@example.org")
+    })
+}
+
+/// The agent gets an error without the value that the server quotes.
+#[test]
+fn errors_are_there_for_who_has_the_key() -> Result<()> {
+    WORLD.test(|world| {
+        let script = "SELECT ('of eve'||chr(64)||'example.org')::int;\n";
+        let done = world.agent("failer").psql(world.postgres.port, script)?;
+        ensure!(!done.stderr.contains("eve@"), "{}", done.stderr);
+        let mut records = world.records()?;
+        let (session, _) = records.only_session_of("failer")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["error"]);
+        let (daemon, place) = (&world.daemon, &world.place);
+        shown_with_the_key_alone(daemon, place, &mut records, &session, "eve@example.org")
+    })
+}
+
 /// The chain covers it.
 #[test]
 fn a_change_of_what_is_sealed_is_found() -> Result<()> {
@@ -245,6 +280,68 @@ fn bodies_of_requests_are_there_for_who_has_the_key() -> Result<()> {
             shown_with_the_key_alone(&web.daemon, &web.place, &mut records, &session, value)?;
         }
         Ok(())
+    })
+}
+
+/// With the key, `value` is nowhere either.
+fn shown_to_nobody(daemon: &Daemon, place: &Place, session: &str, value: &str) -> Result<()> {
+    let right = key(place, IDENTITY)?;
+    let right = right.to_str().context("a path that is no text")?;
+    for format in ["text", "json"] {
+        let arguments = ["--format", format, "--unseal", right];
+        let shown = daemon.ask(&[&["replay", session, "--instant"][..], &arguments].concat())?;
+        ensure!(!shown.contains(value), "{shown}");
+    }
+    Ok(())
+}
+
+#[test]
+fn fields_and_addresses_are_there_for_who_has_the_key_and_what_authenticates_for_nobody()
+-> Result<()> {
+    WEB.test(|web| {
+        let lines = format!(
+            "url = \"http://127.0.0.1:{}/cookie?token=of-the-agent&password=word-one&card={CARD}\"\n\
+             header = \"Cookie: id=the-agent-s\"\n\
+             header = \"X-Note: of ada@example.org\"\n\
+             header = \"Authorization: Bearer word-two\"\n",
+            web.nginx.port
+        );
+        let file = web.place.file("fields", &lines)?;
+        let file = file.to_str().context("a path that is no text")?;
+        web.curl("caller", &["-K", file])?.ok()?;
+        let mut records = web.records()?;
+        let (session, _) = records.only_session_of("caller")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["command", "result"]);
+        for value in [CARD, "of-the-agent", "the-agent-s", "of-the-service"] {
+            shown_with_the_key_alone(&web.daemon, &web.place, &mut records, &session, value)?;
+        }
+        for value in ["word-one", "word-two"] {
+            assert_eq!(records.keys_that_hold(value.as_bytes())?, [""; 0]);
+            shown_to_nobody(&web.daemon, &web.place, &session, value)?;
+        }
+        Ok(())
+    })
+}
+
+/// What is long is compressed before it is sealed, and `age` alone opens it.
+#[test]
+fn what_is_long_is_sealed_compressed() -> Result<()> {
+    WEB.test(|web| {
+        let body = format!("card {CARD}{}", ", the same words".repeat(3000));
+        let file = web.place.file("long", &body)?;
+        let file = format!("@{}", file.display());
+        let url = format!("http://127.0.0.1:{}/upload", web.nginx.port);
+        web.curl("writer", &["--data-binary", &file, &url])?.ok()?;
+        let mut records = web.records()?;
+        let (session, _) = records.only_session_of("writer")?;
+        let stream = records.stream(&format!("interceptor:session:{{{session}}}"))?;
+        let sealed: usize = stream
+            .iter()
+            .filter_map(|entry| entry.get("sealed"))
+            .map(|sealed| sealed.len())
+            .sum();
+        ensure!(sealed > 0 && sealed < body.len() / 10, "{sealed}");
+        shown_with_the_key_alone(&web.daemon, &web.place, &mut records, &session, CARD)
     })
 }
 
@@ -347,5 +444,48 @@ fn masked_input_of_commands_is_there_for_who_has_the_key() -> Result<()> {
         assert_eq!(sealed_kinds(&mut records, &session)?, ["input"]);
         let (daemon, place) = (&shell.daemon, &shell.place);
         shown_with_the_key_alone(daemon, place, &mut records, &session, "ada@example.org")
+    })
+}
+
+#[test]
+fn lines_of_commands_are_there_for_who_has_the_key() -> Result<()> {
+    SHELL.test(|shell| {
+        // Not among the words of ssh, which are on record as the agent's process.
+        let file = format!("RemoteCommand : {CARD}\n");
+        let file = shell.place.file("ssh_config", &file)?;
+        let file = file.to_str().context("a path that is no text")?;
+        let words = shell.words(&["-F", file], &[]);
+        shell.agent("commander").run(&words)?.ok()?;
+        let mut records = shell.records()?;
+        let (session, _) = records.only_session_of("commander")?;
+        assert_eq!(sealed_kinds(&mut records, &session)?, ["command"]);
+        let (daemon, place) = (&shell.daemon, &shell.place);
+        shown_with_the_key_alone(daemon, place, &mut records, &session, CARD)
+    })
+}
+
+/// What is typed shows in the output, and as a line; a password does neither.
+#[test]
+fn a_terminal_is_there_for_who_has_the_key_and_a_password_that_is_typed_for_nobody() -> Result<()> {
+    SHELL.test(|shell| {
+        let desk = Tmux::shell(shell, "sitter")?;
+        desk.runs(&format!("echo {CARD}"), "[redacted]")?;
+        desk.runs("printf 'paid %s\\n' 55555555''55554444", "paid [redacted]")?;
+        desk.enters("read -rsp 'Password: ' word; echo taken")?;
+        desk.shows("Password:")?;
+        desk.enters("word-three")?;
+        desk.shows("Password: taken")?;
+        desk.leaves(0)?;
+        let mut records = shell.records()?;
+        let (session, _) = records.only_session_of("sitter")?;
+        let kinds = sealed_kinds(&mut records, &session)?;
+        ensure!(kinds.contains(&"command".to_owned()), "{kinds:?}");
+        ensure!(kinds.contains(&"output".to_owned()), "{kinds:?}");
+        let (daemon, place) = (&shell.daemon, &shell.place);
+        for value in [CARD, "5555555555554444"] {
+            shown_with_the_key_alone(daemon, place, &mut records, &session, value)?;
+        }
+        assert_eq!(records.keys_that_hold(b"word-three")?, [""; 0]);
+        shown_to_nobody(daemon, place, &session, "word-three")
     })
 }

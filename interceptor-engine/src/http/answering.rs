@@ -17,7 +17,7 @@ use super::grpc::{self, Hider, Messages};
 use super::head;
 use super::masking::{self, Kind, Masker, Masking};
 use super::outbox::{Act, Failure, Outbox};
-use super::record::Answer;
+use super::record::{Answer, sealable_headers};
 use super::session::Shared;
 use super::stream::{self, Last, Parts, Stream};
 use crate::event::{self, FlowTime, Sealed};
@@ -327,6 +327,7 @@ impl Exchange {
             if !stream.trailers_kept {
                 stream::drop_of_bytes(trailers);
             }
+            let came = sealable_headers(trailers, shared);
             if let Some(masks) = &self.masks {
                 let hidden = masks.of(Direction::Response);
                 self.masked += masking::fields(hidden, trailers, &shared.key);
@@ -337,6 +338,7 @@ impl Exchange {
             let recorded = self.recordable_headers(trailers, shared);
             if let Some(answer) = &mut self.answer {
                 answer.trailers = Some(recorded);
+                answer.came_trailers = came;
             }
         }
         self.end_stream(now, *stream, false, shared, out);

@@ -22,6 +22,7 @@ use super::head;
 use super::hold::Held;
 use super::masking::{self, Came, Fault, Masker, Masking};
 use super::outbox::{Act, Outbox};
+use super::record::sealable_headers;
 use super::session::Shared;
 use super::stream;
 use super::tap::{Asked, Tap};
@@ -319,6 +320,14 @@ impl Exchange {
         if matches!(judgement.verdict, Verdict::Hold(_)) {
             self.tags_held.clone_from(&judgement.tags);
         }
+        // Where no mask is of a field, what a body's masks change of the head hides nothing.
+        let of_fields = judgement
+            .masks
+            .as_deref()
+            .is_some_and(|masks| masks.of(Direction::Request).headers().next().is_some());
+        let came = of_fields
+            .then(|| sealable_headers(&kept.head.headers, shared))
+            .flatten();
         let masked = match judgement.verdict {
             Verdict::Allow(_) | Verdict::Hold(_) => self.mask_request(&mut kept, shared),
             _ => Ok(None),
@@ -329,7 +338,7 @@ impl Exchange {
                 message: (*why).into(),
             });
         }
-        self.record_command(now, &kept.head, &judgement, shared, out);
+        self.record_command(now, (&kept.head, came), &judgement, shared, out);
         if self.record >= RecordLevel::Commands && !(kept.whole && kept.body.is_empty()) {
             if head::is_grpc(self.request.content_type.as_deref()) {
                 let form = self.grpc_form(&kept.head.headers, Direction::Request, shared);

@@ -24,7 +24,8 @@ use super::session::Shared;
 use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
 use crate::meta::{Meta, Written};
 use crate::pg::mask::mask_text;
-use crate::secret_name::is_secret_name;
+use crate::secret_name::{authenticates, is_secret_name};
+use crate::unmasked::Head;
 
 /// What stands in a credential's place.
 const HIDDEN: &str = "[credential]";
@@ -40,11 +41,15 @@ pub(super) struct Answer {
     pub(super) version: &'static str,
     /// As they are recorded.
     pub(super) headers: Written,
+    /// As the service sent them, where that is sealed.
+    pub(super) came_headers: Option<Written>,
     /// Microseconds from the request's forwarding to this head.
     pub(super) first_byte: u64,
     pub(super) content_type: Option<Arc<str>>,
     /// As they are recorded.
     pub(super) trailers: Option<Written>,
+    /// As the service sent them, where that is sealed.
+    pub(super) came_trailers: Option<Written>,
     /// The messages, where it is gRPC's.
     pub(super) messages: Option<Messages>,
     /// The messages as the service sent them, where that is sealed.
@@ -66,8 +71,10 @@ impl Answer {
             status: head.status.as_u16(),
             version: version(head.version),
             headers: exchange.recordable_headers(&head.headers, shared),
+            came_headers: sealable_headers(&head.headers, shared),
             first_byte: now.0.saturating_sub(sent.0),
             trailers: None,
+            came_trailers: None,
             messages: super::head::is_grpc(media.as_deref()).then(Messages::default),
             came: None,
             content_type: media,
@@ -132,34 +139,43 @@ impl Exchange {
         Written::list(pairs)
     }
 
-    fn recordable_query(&self, shared: &Shared) -> Written {
+    /// The same of the query, and as the agent sent it, where that is sealed.
+    fn recordable_query(&self, shared: &Shared) -> (Written, Option<Written>) {
         let pairs = self.request.query.iter().map(|(name, value)| {
             (
                 self.recordable(name, shared),
                 self.recordable_value(name, value, shared),
             )
         });
-        Written::list(pairs)
+        let recorded = Written::list(pairs);
+        let came = shared.journal.seals().then(|| {
+            let query = self.request.query.iter();
+            Written::list(query.map(|(name, value)| (name, sealable_value(name, value))))
+        });
+        (recorded, came)
     }
 
     /// The command's line: `GET https://host/path`.
-    fn line(&self, shared: &Shared) -> String {
+    fn line(&self, shared: &Shared, head: &mut Head) -> String {
         if self.record < RecordLevel::Commands {
             return format!("{} {}", self.method, self.request.host);
         }
         let text = format!("{} {}", self.method, self.url);
-        one_line(&self.recordable(&text, shared))
+        let line = one_line(&self.recordable(&text, shared));
+        head.line(&line, || one_line(&text));
+        line
     }
 
     /// Puts the request's head and its verdict on record.
     pub(super) fn record_command(
         &mut self,
         now: FlowTime,
-        head: &request::Parts,
+        (head, came): (&request::Parts, Option<Written>),
         judgement: &Judgement,
         shared: &mut Shared,
         out: &mut Outbox,
     ) {
+        let mut unmasked = Head::new(shared.journal.seals());
         let (verdict, refusal) = match &judgement.verdict {
             Verdict::Allow(_) => ("allow", None),
             Verdict::Hold(_) => ("hold", None),
@@ -178,13 +194,22 @@ impl Exchange {
         meta.put("rules", &names(&judgement.applied));
         meta.put("rules_digest", &shared.scope.rules().digest());
         if self.record >= RecordLevel::Commands {
-            meta.put("url", &self.recordable(&self.url, shared));
+            let url = self.recordable(&self.url, shared);
+            unmasked.put_text("url", &url, &self.url);
+            meta.put("url", &url);
             let path = self.request.paths.first().map_or("/", |path| &**path);
-            meta.put("path", &self.recordable(path, shared));
+            let recorded = self.recordable(path, shared);
+            unmasked.put_text("path", &recorded, path);
+            meta.put("path", &recorded);
             if !self.request.query.is_empty() {
-                meta.put_written("query", &self.recordable_query(shared));
+                let (query, came) = self.recordable_query(shared);
+                unmasked.put_written("query", &query, came.as_ref());
+                meta.put_written("query", &query);
             }
-            meta.put_written("headers", &self.recordable_headers(&head.headers, shared));
+            let headers = self.recordable_headers(&head.headers, shared);
+            let came = came.or_else(|| sealable_headers(&head.headers, shared));
+            unmasked.put_written("headers", &headers, came.as_ref());
+            meta.put_written("headers", &headers);
         }
         if let Some(kind) = &self.request.content_type {
             meta.put("content_type", &**kind);
@@ -232,10 +257,11 @@ impl Exchange {
         if !judgement.tags.is_empty() {
             meta.put("leaves", &names(&judgement.tags));
         }
-        let line = self.line(shared);
+        let line = self.line(shared, &mut unmasked);
         let event = shared
             .journal
             .event(now, Kind::Command, Some(self.number), line);
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
         out.events.push(event.with_meta(meta.finish()));
         if let Some(refusal) = refusal {
             let refusal = refusal.clone();
@@ -361,7 +387,7 @@ impl Exchange {
                     let data = self.recordable(&text, shared).into_owned();
                     let came = came.unwrap_or(&text);
                     if shared.journal.seals() && came != data {
-                        sealed = Sealed::Plain(came.as_bytes().to_vec());
+                        sealed = Sealed::data(came.as_bytes().to_vec());
                     }
                     data.into_bytes()
                 }
@@ -423,7 +449,9 @@ impl Exchange {
         let mut meta = Meta::new();
         meta.put("status", &answer.status);
         meta.put("version", &answer.version);
+        let mut unmasked = Head::new(shared.journal.seals());
         if self.record >= RecordLevel::Commands {
+            unmasked.put_written("headers", &answer.headers, answer.came_headers.as_ref());
             meta.put_written("headers", &answer.headers);
         }
         if let Some(kind) = &answer.content_type {
@@ -437,6 +465,7 @@ impl Exchange {
         if self.record >= RecordLevel::Commands
             && let Some(trailers) = answer.trailers
         {
+            unmasked.put_written("trailers", &trailers, answer.came_trailers.as_ref());
             meta.put_written("trailers", &trailers);
         }
         if let Some(messages) = answer.messages {
@@ -454,7 +483,8 @@ impl Exchange {
         let event = shared
             .journal
             .event(now, Kind::Result, Some(self.number), line);
-        let event = event.with_meta(meta.finish()).with_sealed(sealed);
+        let event = event.with_meta(meta.finish());
+        let event = event.with_sealed(unmasked.beside(sealed));
         out.events.push(match last {
             Some(bytes) => event.with_data(bytes),
             None => event,
@@ -471,17 +501,21 @@ impl Exchange {
     ) {
         let message = reason.message();
         let line = format!("{} {message}", reason.status());
+        let url = self.recordable(&self.url, shared);
+        let mut unmasked = Head::new(shared.journal.seals());
+        unmasked.put_text("url", &url, &self.url);
         let meta = json!({
             "severity": "ERROR",
             "code": reason.status().to_string(),
             "message": &*message,
             "method": self.method.as_str(),
-            "url": self.recordable(&self.url, shared),
+            "url": url,
         });
         let event = shared
             .journal
             .event(now, Kind::Error, Some(self.number), one_line(&line));
         let event = event.with_meta(meta.to_string());
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
         // What an agent does wrong is worth a look; a service that fails is not.
         out.events.push(match reason {
             Reason::Malformed(..) | Reason::Rule(_) => event.with_alert(Severity::Low),
@@ -532,6 +566,34 @@ impl Exchange {
         cut(&mut text, SHOWN_LIMIT);
         text
     }
+}
+
+/// Names and values as they came, where that is sealed.
+pub(super) fn sealable_headers(headers: &HeaderMap, shared: &Shared) -> Option<Written> {
+    shared.journal.seals().then(|| {
+        let pairs = headers.iter().map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let text = match shared.injected.contains(name) {
+                // Those are the operator's, and the agent never had them.
+                true => HIDDEN.to_owned(),
+                false => sealable_value(name.as_str(), &text).into_owned(),
+            };
+            (name.as_str(), text)
+        });
+        Written::list(pairs)
+    })
+}
+
+/// A value under a name, as it may be sealed.
+fn sealable_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
+    if authenticates(name) {
+        return HIDDEN.into();
+    }
+    let mut value = Cow::Borrowed(value);
+    if value.len() > FIELD_LIMIT {
+        cut(value.to_mut(), FIELD_LIMIT);
+    }
+    value
 }
 
 pub(super) fn names(of: &[Arc<str>]) -> Vec<&str> {

@@ -16,11 +16,12 @@ use super::exchange::Exchange;
 use super::grpc::Messages;
 use super::masking::Came;
 use super::outbox::Outbox;
-use super::record::{cut, one_line};
+use super::record::{cut, one_line, sealable_headers};
 use super::session::Shared;
 use super::stream::Parts;
 use crate::event::{FlowTime, Kind, Sealed};
 use crate::meta::Meta;
+use crate::unmasked::Head;
 
 /// Bytes of one message of a model's call on record.
 const MESSAGE_LIMIT: usize = 8 << 10;
@@ -195,31 +196,40 @@ impl Exchange {
             tool_calls.len(),
             tools.len()
         );
+        let mut unmasked = Head::new(shared.journal.seals());
         let mut meta = json!({"api": api, "model": model, "stream": stream, "tools": tools});
         if self.record >= RecordLevel::Commands {
-            let text = |text: &str| {
-                let mut text = self.recordable(text, shared).into_owned();
-                cut(&mut text, MESSAGE_LIMIT);
-                text
+            let with = |text: &dyn Fn(&str) -> String| {
+                let mut meta = meta.clone();
+                let messages = messages
+                    .iter()
+                    .map(|message| json!({"role": message.role, "text": text(&message.text)}));
+                let calls = tool_calls
+                    .iter()
+                    .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}));
+                if let Value::Object(meta) = &mut meta {
+                    meta.insert("messages".to_owned(), messages.collect());
+                    meta.insert("tool_calls".to_owned(), calls.collect());
+                }
+                meta
             };
-            let messages: Vec<Value> = messages
-                .iter()
-                .map(|message| json!({"role": message.role, "text": text(&message.text)}))
-                .collect();
-            let calls: Vec<Value> = tool_calls
-                .iter()
-                .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
-                .collect();
-            if let Value::Object(meta) = &mut meta {
-                meta.insert("messages".to_owned(), Value::Array(messages));
-                meta.insert("tool_calls".to_owned(), Value::Array(calls));
+            let recorded = with(&|text| self.told(text, shared));
+            if unmasked.is_on() {
+                unmasked.put("model_call", &recorded, &with(&shortened));
             }
+            meta = recorded;
         }
         let meta = json!({"model_call": meta});
         let event = shared
             .journal
             .event(now, Kind::Note, Some(self.number), one_line(&line));
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
         out.events.push(event.with_meta(meta.to_string()));
+    }
+
+    /// A text of a model's call, as it may stand on record.
+    fn told(&self, text: &str, shared: &Shared) -> String {
+        shortened(&self.recordable(text, shared))
     }
 
     /// What a model answered, once the agent has all of it.
@@ -239,30 +249,34 @@ impl Exchange {
         let Some(said) = reader.finish(kind == Some("text/event-stream")) else {
             return;
         };
-        let text = |text: &str| {
-            let mut text = self.recordable(text, shared).into_owned();
-            cut(&mut text, MESSAGE_LIMIT);
-            text
+        let with = |text: &dyn Fn(&str) -> String| {
+            let calls: Vec<Value> = said
+                .tool_calls
+                .iter()
+                .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
+                .collect();
+            json!({
+                "api": said.api,
+                "model": said.model,
+                "text": text(&said.text),
+                "tool_calls": calls,
+            })
         };
-        let calls: Vec<Value> = said
-            .tool_calls
-            .iter()
-            .map(|call| json!({"name": call.name, "arguments": text(&call.arguments)}))
-            .collect();
+        let answer = with(&|text| self.told(text, shared));
+        let mut unmasked = Head::new(shared.journal.seals());
+        if unmasked.is_on() {
+            unmasked.put("model_answer", &answer, &with(&shortened));
+        }
         let names: Vec<&str> = said.tool_calls.iter().map(|call| &*call.name).collect();
         let line = match names.as_slice() {
             [] => "the model answers".to_owned(),
             names => format!("the model calls {}", names.join(", ")),
         };
-        let meta = json!({"model_answer": {
-            "api": said.api,
-            "model": said.model,
-            "text": text(&said.text),
-            "tool_calls": calls,
-        }});
+        let meta = json!({"model_answer": answer});
         let event = shared
             .journal
             .event(now, Kind::Note, Some(self.number), one_line(&line));
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
         out.events.push(event.with_meta(meta.to_string()));
     }
 
@@ -280,6 +294,7 @@ impl Exchange {
         for name in super::head::NOT_IN_TRAILERS.iter().chain(&shared.injected) {
             trailers.remove(name);
         }
+        let came = sealable_headers(&trailers, shared);
         if let Some(masks) = self.masks.clone() {
             let hidden = masks.of(Direction::Request);
             self.masked += super::masking::fields(hidden, &mut trailers, &shared.key);
@@ -287,14 +302,25 @@ impl Exchange {
         if self.record >= RecordLevel::Commands {
             let line = format!("{} trailers of the request", trailers.len());
             let mut meta = Meta::new();
-            meta.put_written("trailers", &self.recordable_headers(&trailers, shared));
+            let recorded = self.recordable_headers(&trailers, shared);
+            let mut unmasked = Head::new(shared.journal.seals());
+            unmasked.put_written("trailers", &recorded, came.as_ref());
+            meta.put_written("trailers", &recorded);
             let event = shared
                 .journal
                 .event(now, Kind::Input, Some(self.number), line);
+            let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
             out.events.push(event.with_meta(meta.finish()));
         }
         Some(trailers)
     }
+}
+
+/// A text of a model's call, as long as one is recorded.
+fn shortened(text: &str) -> String {
+    let mut text = text.to_owned();
+    cut(&mut text, MESSAGE_LIMIT);
+    text
 }
 
 #[allow(

@@ -408,7 +408,7 @@ impl Exchange {
             None => payload.to_vec(),
         };
         let sealed = if shared.journal.seals() && !long && data != came {
-            Sealed::Plain(came.to_vec())
+            Sealed::data(came.to_vec())
         } else {
             Sealed::Nothing
         };

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::chain::{Fields, Stored, number};
 use crate::event::FlowTime;
 use crate::packed;
+use crate::sealed::{Opened, Unknown};
 
 /// The fields as the stream has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +44,12 @@ pub struct Entry {
     pub data: Vec<u8>,
     /// What the protocol's parser saw; null where there is none.
     pub meta: Value,
-    /// `data` before masking, sealed; empty where nothing was hidden.
+    /// What masks changed of it, sealed; empty where nothing was hidden.
     pub sealed: Vec<u8>,
-    /// `data` is what was sealed, and not what the agent got.
+    /// What was sealed stands in the place of what was recorded.
     pub is_unmasked: bool,
+    /// The members of `meta` that were sealed.
+    pub unmasked: Vec<String>,
     /// The chain's value, as it stands there.
     pub chain: String,
 }
@@ -170,12 +173,35 @@ impl Raw {
             data,
             sealed: self.sealed,
             is_unmasked: false,
+            unmasked: Vec::new(),
             chain: text(self.chain),
         })
     }
 }
 
 impl Entry {
+    /// Puts what was sealed in the place of what was recorded.
+    ///
+    /// # Errors
+    /// When no recorder wrote it.
+    pub fn unmask(&mut self, plain: &[u8]) -> Result<(), Unknown> {
+        let Opened { line, meta, data } = Opened::read(plain)?;
+        if let Some(line) = line {
+            self.line = line;
+        }
+        if let Some(data) = data {
+            self.data = data;
+        }
+        self.unmasked = meta.keys().cloned().collect();
+        match &mut self.meta {
+            Value::Object(own) => own.extend(meta),
+            own if !meta.is_empty() => *own = Value::Object(meta),
+            _ => {}
+        }
+        self.is_unmasked = true;
+        Ok(())
+    }
+
     /// A text in `meta`, where there is one.
     #[must_use]
     pub fn meta_text(&self, name: &str) -> Option<&str> {

@@ -1,7 +1,9 @@
 //! A replay for a person.
 
-use super::escape;
-use super::timeline::{Item, What};
+use serde_json::Value;
+
+use super::timeline::{Item, What, flat};
+use super::{Entry, escape};
 use crate::event::FlowTime;
 
 /// Where the text goes.
@@ -170,6 +172,22 @@ pub fn render(item: &Item, style: Style) -> String {
     out.out
 }
 
+/// The mark above an entry in which what was sealed is shown, with what of it a person is
+/// not shown otherwise; ends with a line end.
+#[must_use]
+pub fn unmasked(entry: &Entry, style: Style) -> String {
+    let out = String::from("── UNMASKED: below stands what is hidden in the recording ──\n");
+    let mut page = Page { out, style };
+    // Those are shown whole.
+    if !matches!(entry.kind.as_str(), "command" | "error") {
+        for name in &entry.unmasked {
+            let value = entry.meta.get(name).unwrap_or(&Value::Null);
+            page.member(name, value);
+        }
+    }
+    page.out
+}
+
 struct Page {
     out: String,
     style: Style,
@@ -204,7 +222,28 @@ impl Page {
         }
     }
 
-    /// A line that belongs to what stands above.
+    /// A member of `meta`, each of its texts in a line: `headers.cookie: …`.
+    fn member(&mut self, name: &str, value: &Value) {
+        match value {
+            Value::Object(inner) => {
+                for (inner, value) in inner {
+                    self.member(&format!("{name}.{inner}"), value);
+                }
+            }
+            Value::Array(values) => {
+                for value in values {
+                    match value.as_array().map(Vec::as_slice) {
+                        Some([Value::String(inner), value]) => {
+                            self.member(&format!("{name}.{inner}"), value);
+                        }
+                        _ => self.member(name, value),
+                    }
+                }
+            }
+            value => self.aside(YELLOW, &format!("{name}: {}", flat(value))),
+        }
+    }
+
     /// A body, or a part of one.
     fn body(&mut self, text: &str) {
         for line in text.split('\n') {
@@ -212,6 +251,7 @@ impl Page {
         }
     }
 
+    /// A line that belongs to what stands above.
     fn aside(&mut self, colour: &str, text: &str) {
         self.out.push_str(&" ".repeat(INDENT));
         self.paint(colour, text);

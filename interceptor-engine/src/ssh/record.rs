@@ -4,7 +4,7 @@
 //! times; others are gathered to parts. Files of the file transfer protocol go on
 //! record by size and hash, not by content.
 
-use interceptor_policy::operation::ssh::{SshKind, SshRequest};
+use interceptor_policy::operation::ssh::{SshKind, SshLine, SshRequest};
 use interceptor_policy::verdict::Severity;
 use interceptor_policy::{Judgement, RecordLevel};
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use super::channel::{Channel, Exit, INPUT};
 use super::outbox::Outbox;
 use super::session::Shared;
 use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
+use crate::unmasked::Head;
 
 /// Bytes that make one event.
 const PART: usize = 64 << 10;
@@ -161,23 +162,20 @@ impl Channel {
         let refused = matches!(verdict, "block" | "kill");
         let in_full = record >= RecordLevel::Commands || refused;
         let shown = |text: &str| hide(text, judged, shared);
+        let mut unmasked = Head::new(shared.journal.seals());
         if in_full {
             if let Some(line) = &request.line {
-                let mut text = shown(&line.text);
-                cut(&mut text);
+                let text = cut(shown(&line.text));
+                let programs = programs(line, &shown);
+                if unmasked.is_on() {
+                    unmasked.put("command", &text, &cut(line.text.to_string()));
+                    let came = self::programs(line, &str::to_owned);
+                    unmasked.put("programs", &programs, &came);
+                }
                 put("command", json!(text));
                 put("sure", json!(line.sure));
                 put("opaque", json!(line.is_opaque()));
-                let programs = line.programs.iter().take(64).map(|program| {
-                    let arguments = program.arguments.iter().take(64);
-                    let arguments = arguments.map(|argument| argument.as_deref().map(shown));
-                    json!({
-                        "path": program.path.as_deref(),
-                        "arguments": arguments.collect::<Vec<_>>(),
-                        "stdin": program.stdin.name(),
-                    })
-                });
-                put("programs", Value::Array(programs.collect()));
+                put("programs", programs);
             }
             if let Some(operation) = &request.sftp {
                 let names = operation.operations.iter().map(|one| json!(one.name()));
@@ -212,13 +210,17 @@ impl Channel {
             }
         }
         let line = if in_full {
-            one_line(&shown(&told(request)))
+            let told = told(request);
+            let line = one_line(&shown(&told));
+            unmasked.line(&line, || one_line(&told));
+            line
         } else {
             request.kind.name().to_owned()
         };
         let event = shared
             .journal
             .event(now, Kind::Command, Some(exchange), line);
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
         out.events
             .push(event.with_meta(Value::Object(meta).to_string()));
         if let Some(judged) = judged
@@ -287,7 +289,22 @@ fn hide(text: &str, judged: Option<&Judgement>, shared: &Shared) -> String {
     }
 }
 
-fn cut(text: &mut String) {
+/// The programs that a line runs, each text as `shown` gives it.
+fn programs(line: &SshLine, shown: &dyn Fn(&str) -> String) -> Value {
+    let programs = line.programs.iter().take(64).map(|program| {
+        let arguments = program.arguments.iter().take(64);
+        let arguments = arguments.map(|argument| argument.as_deref().map(shown));
+        json!({
+            "path": program.path.as_deref(),
+            "arguments": arguments.collect::<Vec<_>>(),
+            "stdin": program.stdin.name(),
+        })
+    });
+    Value::Array(programs.collect())
+}
+
+/// At most as long as a command's text on record.
+fn cut(mut text: String) -> String {
     if text.len() > TEXT_LIMIT {
         let mut end = TEXT_LIMIT;
         while !text.is_char_boundary(end) {
@@ -297,6 +314,7 @@ fn cut(text: &mut String) {
         text.truncate(end);
         text.push_str(&format!("… ({whole} bytes)"));
     }
+    text
 }
 
 fn one_line(text: &str) -> String {

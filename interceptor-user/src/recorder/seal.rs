@@ -54,6 +54,9 @@ pub enum SealError {
     /// It is not what was sealed.
     #[error("what is sealed there was changed, or is none of age's files")]
     Broken,
+    /// It is of another program, or a bomb.
+    #[error(transparent)]
+    Unknown(#[from] interceptor_engine::sealed::Unknown),
     /// The library refused, for want of randomness or memory.
     #[error("encryption failed")]
     Failed,

@@ -25,9 +25,9 @@ rules:
 impl Talk {
     /// What is to be sealed, of each event of a kind; empty where nothing is.
     fn sealed(&self, kind: Kind) -> Vec<String> {
-        let sealed = |event: &&Event| match &event.sealed {
-            Sealed::Plain(plain) => String::from_utf8_lossy(plain).into_owned(),
-            _ => String::new(),
+        let sealed = |event: &&Event| {
+            let data = event.sealed.plain().and_then(|plain| plain.data);
+            String::from_utf8_lossy(&data.unwrap_or_default()).into_owned()
         };
         self.of(kind).iter().map(sealed).collect()
     }
@@ -85,10 +85,12 @@ fn a_body_that_no_mask_changes_and_a_credential_are_not_sealed() {
     talk.post("/", &headers, &[body.as_bytes()]);
     assert_eq!(talk.sealed(Kind::Input), [body]);
     for event in &talk.events {
-        let Sealed::Plain(plain) = &event.sealed else {
+        let Some(plain) = event.sealed.plain() else {
             continue;
         };
-        let plain = String::from_utf8_lossy(plain);
+        let data = plain.data.unwrap_or_default();
+        let data = String::from_utf8_lossy(&data);
+        let plain = format!("{:?} {:?} {data}", plain.line, plain.meta);
         assert!(
             !plain.contains("of-ours") && !plain.contains("of-its"),
             "{plain}"
@@ -158,4 +160,85 @@ fn messages_of_grpc_are_sealed_as_they_came_in_both_directions() {
     assert_eq!(answered.len(), 2);
     answered.iter().for_each(|text| whole(text));
     assert!(!talk.all().contains("4111") && !talk.all().contains("Ada"));
+}
+
+/// What would be sealed beside the one event of a kind, but its bytes.
+fn head(talk: &Talk, kind: Kind) -> (String, Value) {
+    let plain = talk.of(kind)[0].sealed.plain().unwrap_or_default();
+    (plain.line.unwrap_or_default(), Value::Object(plain.meta))
+}
+
+#[test]
+fn fields_and_the_address_are_sealed_as_they_came_and_what_authenticates_is_not() {
+    const FIELDS: &str = "
+version: 1
+rules:
+  - name: hidden
+    match: { protocol: http }
+    mask:
+      - { detect: [credit_card], with: redact }
+      - { header: [x-name], with: redact }
+      - { header: [x-mine], with: redact, direction: request }
+";
+    let headers = [
+        ("x-mine", "of-the-agent"),
+        ("cookie", "id=of-the-agent-s"),
+        ("x-injected", "of-ours"),
+        ("authorization", "Bearer of-its"),
+        ("x-password", "word"),
+    ];
+    let path = "/pay/4111111111111111?token=abc&password=word&card=4111111111111111";
+    let talk_of = |mut talk: Talk| {
+        let id = talk.post(path, &headers, &[]);
+        let answer = [
+            ("x-name", "Ada"),
+            ("set-cookie", "id=of-the-service"),
+            ("x-injected", "of-ours"),
+        ];
+        talk.respond(id, &answer, &[]);
+        talk
+    };
+    let talk = talk_of(Talk::sealing(FIELDS));
+    let (line, meta) = head(&talk, Kind::Command);
+    assert!(
+        line.starts_with("POST ") && line.ends_with("/pay/4111111111111111"),
+        "{line}"
+    );
+    assert!(
+        meta["url"]
+            .as_str()
+            .unwrap()
+            .ends_with("/pay/4111111111111111")
+    );
+    assert_eq!(meta["path"], "/pay/4111111111111111");
+    let query = serde_json::json!([
+        ["token", "abc"],
+        ["password", "[credential]"],
+        ["card", "4111111111111111"]
+    ]);
+    assert_eq!(meta["query"], query);
+    let field = |meta: &Value, name: &str| {
+        let fields = meta["headers"].as_array().unwrap();
+        let field = fields.iter().find(|field| field[0] == name).unwrap();
+        field[1].as_str().unwrap().to_owned()
+    };
+    assert_eq!(field(&meta, "x-mine"), "of-the-agent");
+    assert_eq!(field(&meta, "cookie"), "id=of-the-agent-s");
+    for name in ["x-injected", "authorization", "x-password"] {
+        assert_eq!(field(&meta, name), "[credential]");
+    }
+    let (_, meta) = head(&talk, Kind::Result);
+    assert_eq!(field(&meta, "x-name"), "Ada");
+    assert_eq!(field(&meta, "set-cookie"), "id=of-the-service");
+    assert_eq!(field(&meta, "x-injected"), "[credential]");
+    for word in ["4111", "of-the-agent", "of-the-service", "Ada", "abc"] {
+        assert!(!talk.all().contains(word), "{word} is recorded");
+    }
+
+    let bare = talk_of(Talk::new(FIELDS));
+    assert!(
+        bare.events
+            .iter()
+            .all(|event| event.sealed == Sealed::Nothing)
+    );
 }

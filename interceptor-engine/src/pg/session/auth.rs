@@ -76,7 +76,7 @@ impl PgSession {
                     format!("log-on of {} refused by the server", self.user),
                 );
                 out.events.push(event.with_alert(Severity::Low));
-                self.record_error(now, None, &notice, out);
+                self.record_error(now, None, &notice, None, out);
                 source.forward(Side::Downstream, out);
                 self.phase = Phase::Over;
                 out.end = Some(End::Closed);

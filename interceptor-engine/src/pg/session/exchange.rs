@@ -112,6 +112,12 @@ impl Exchange {
         }
     }
 
+    /// What it asks for, as far as it is understood.
+    pub(super) fn sql(&self) -> Option<&Sql> {
+        let classified = self.classified.as_deref();
+        self.sql.as_deref().or(classified.map(|one| &one.sql))
+    }
+
     /// Keeps bytes of the result for the record.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;

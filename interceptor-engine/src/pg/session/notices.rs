@@ -9,6 +9,7 @@ use interceptor_proto::pg::tag::backend as tag;
 
 use super::inbox::Source;
 use super::owed::Owed;
+use super::record::holds_secret;
 use super::statements::Undo;
 use super::{PgSession, refuse};
 use crate::event::FlowTime;
@@ -96,6 +97,8 @@ impl PgSession {
                 }
             }
         }
+        // What is said about a statement with a password may have it as well.
+        let came = Some(notice).filter(|_| replaced.is_none() && !self.asked_for_a_secret());
         let masked = match replaced {
             Some(error) => Some(error),
             None => self.without_values(notice).map(|owned| {
@@ -107,12 +110,12 @@ impl PgSession {
         match &masked {
             None => {
                 source.forward(Side::Downstream, out);
-                self.record_error(now, number, notice, out);
+                self.record_error(now, number, notice, None, out);
             }
             Some(framed) => {
                 out.write(Side::Downstream, framed);
                 if let Ok(notice) = Notice::parse(framed.get(frame::HEADER..).unwrap_or_default()) {
-                    self.record_error(now, number, &notice, out);
+                    self.record_error(now, number, &notice, came, out);
                 }
             }
         }
@@ -148,16 +151,20 @@ impl PgSession {
         }
     }
 
+    /// Whether what is answered now has a password among its literals.
+    fn asked_for_a_secret(&mut self) -> bool {
+        let exchange = self.owed.front().and_then(Owed::exchange);
+        exchange
+            .and_then(|exchange| exchange.sql())
+            .is_some_and(holds_secret)
+    }
+
     /// The notice without what a mask hides; `None` where nothing is hidden.
     fn without_values(&mut self, notice: &Notice<'_>) -> Option<OwnedNotice> {
         let key = self.key.clone();
         let exchange = self.owed.front().and_then(Owed::exchange)?;
         let masks = exchange.masks.clone()?;
-        let sql = exchange.sql.as_deref().or(exchange
-            .classified
-            .as_deref()
-            .map(|classified| &classified.sql));
-        let fields = without_values(notice, sql, &masks, &key)?;
+        let fields = without_values(notice, exchange.sql(), &masks, &key)?;
         Some(OwnedNotice { fields })
     }
 }

@@ -17,8 +17,10 @@ use super::judge::{AD_HOC, Asked, Ruling, default_severity};
 use super::owed::Owed;
 use super::{PgSession, literals};
 use crate::event::{FlowTime, Kind, LINE_LIMIT, Sealed};
+use crate::meta::{Meta, Written};
 use crate::pg::mask::mask_text;
 use crate::session::Outbox;
+use crate::unmasked::Head;
 
 /// Bytes of one parameter on record.
 const PARAMETER_LIMIT: usize = 1 << 10;
@@ -70,6 +72,8 @@ impl PgSession {
         let masks = judgement.masks.as_deref();
         let text = (judgement.record >= RecordLevel::Commands || !passes)
             .then(|| self.recordable(asked.text, masks, secret));
+        // Where it holds a password, that is nowhere.
+        let mut unmasked = Head::new(self.journal.seals() && !secret);
         let mut meta = String::with_capacity(256);
         let _ = write!(
             meta,
@@ -94,7 +98,12 @@ impl PgSession {
         if judgement.record >= RecordLevel::Commands
             && let Some(parameters) = asked.parameters.filter(|p| p.len() > 2)
         {
+            let came = parameters;
             let parameters = self.recordable(parameters, masks, secret);
+            if unmasked.is_on() {
+                let (recorded, came) = (Written::json(&parameters), Written::json(came));
+                unmasked.put_written("parameters", &recorded, Some(&came));
+            }
             let _ = write!(meta, ",\"parameters\":");
             // Masking inside may have left something that is no JSON.
             if serde_json::from_str::<serde::de::IgnoredAny>(&parameters).is_ok() {
@@ -118,14 +127,15 @@ impl PgSession {
             .journal
             .event(now, Kind::Command, number, line)
             .with_meta(meta);
+        let mut sealed = Sealed::Nothing;
         if let Some(text) = text {
-            // Where it holds a password, that is nowhere.
-            if matches!(text, Cow::Owned(_)) && !secret && self.journal.seals() {
-                event = event.with_sealed(Sealed::Plain(asked.text.into()));
+            if matches!(text, Cow::Owned(_)) && unmasked.is_on() {
+                unmasked.line(&event.line, || one_line(asked.text));
+                sealed = Sealed::data(asked.text.into());
             }
             event = event.with_data(text.into_owned().into_bytes());
         }
-        out.events.push(event);
+        out.events.push(event.with_sealed(unmasked.beside(sealed)));
         if let Ruling::Refuse(refusal) | Ruling::Kill(refusal) = &ruling {
             self.totals.blocked += 1;
             let severity = judgement
@@ -157,11 +167,7 @@ impl PgSession {
 
     /// A command as a person is shown it who is asked about it.
     pub(super) fn shown(&self, asked: &Asked<'_>, exchange: &Exchange) -> (String, Option<String>) {
-        let sql = exchange
-            .sql
-            .as_deref()
-            .or(exchange.classified.as_deref().map(|c| &c.sql));
-        let secret = sql.is_some_and(holds_secret);
+        let secret = exchange.sql().is_some_and(holds_secret);
         let masks = exchange.masks.as_deref();
         let mut text = self.recordable(asked.text, masks, secret).into_owned();
         if let Some(classified) = exchange.classified.as_deref() {
@@ -294,7 +300,7 @@ impl PgSession {
         }
         let masked = masks.and_then(|masks| mask_text(&masks, &part, &self.key));
         let (part, sealed) = match masked {
-            Some(masked) if self.journal.seals() => (masked, Sealed::Plain(part)),
+            Some(masked) if self.journal.seals() => (masked, Sealed::data(part)),
             Some(masked) => (masked, Sealed::Nothing),
             None => (part, Sealed::Nothing),
         };
@@ -379,39 +385,32 @@ impl PgSession {
         );
     }
 
-    /// An error that the agent gets.
+    /// An error that the agent gets; `came` is what the server said, where that is another.
     pub(super) fn record_error(
         &mut self,
         now: FlowTime,
         number: Option<u64>,
         notice: &Notice<'_>,
+        came: Option<&Notice<'_>>,
         out: &mut Outbox,
     ) {
-        let text = |letter| {
-            notice
-                .get(letter)
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
-        let severity = notice.severity().map(String::from_utf8_lossy);
-        let state = text(code::SQLSTATE);
-        let message = text(code::MESSAGE).unwrap_or_default();
-        let line = format!(
-            "{} {}: {message}",
-            severity.as_deref().unwrap_or("ERROR"),
-            state.as_deref().unwrap_or("?????")
-        );
-        let meta = json!({
-            "severity": severity,
-            "code": state,
-            "message": message,
-            "detail": text(code::DETAIL),
-            "hint": text(code::HINT),
-        });
-        out.events.push(
-            self.journal
-                .event(now, Kind::Error, number, one_line(&line))
-                .with_meta(meta.to_string()),
-        );
+        let line = error_line(notice);
+        let mut unmasked = Head::new(self.journal.seals());
+        if let Some(came) = came.filter(|_| unmasked.is_on()) {
+            unmasked.line(&line, || error_line(came));
+            for (name, letter) in ERROR_TEXTS {
+                unmasked.put(name, &field(notice, letter), &field(came, letter));
+            }
+        }
+        let mut meta = Meta::new();
+        meta.put("severity", &notice.severity().map(String::from_utf8_lossy));
+        meta.put("code", &field(notice, code::SQLSTATE));
+        for (name, letter) in ERROR_TEXTS {
+            meta.put(name, &field(notice, letter));
+        }
+        let event = self.journal.event(now, Kind::Error, number, line);
+        let event = event.with_sealed(unmasked.beside(Sealed::Nothing));
+        out.events.push(event.with_meta(meta.finish()));
     }
 
     /// The end of the session, with what of it never got its answer.
@@ -477,8 +476,30 @@ fn meaning_json(sql: &Sql, rules: &[Arc<str>], digest: &str) -> String {
     )
 }
 
+/// Texts of an error that are on record.
+const ERROR_TEXTS: [(&str, u8); 3] = [
+    ("message", code::MESSAGE),
+    ("detail", code::DETAIL),
+    ("hint", code::HINT),
+];
+
+fn field<'a>(notice: &Notice<'a>, letter: u8) -> Option<Cow<'a, str>> {
+    notice.get(letter).map(String::from_utf8_lossy)
+}
+
+fn error_line(notice: &Notice<'_>) -> String {
+    let severity = notice.severity().map(String::from_utf8_lossy);
+    let state = field(notice, code::SQLSTATE);
+    one_line(&format!(
+        "{} {}: {}",
+        severity.as_deref().unwrap_or("ERROR"),
+        state.as_deref().unwrap_or("?????"),
+        field(notice, code::MESSAGE).unwrap_or_default(),
+    ))
+}
+
 /// Whether the statement carries a password among its literals.
-fn holds_secret(sql: &Sql) -> bool {
+pub(super) fn holds_secret(sql: &Sql) -> bool {
     const TAGS: [&str; 10] = [
         "CREATE ROLE",
         "ALTER ROLE",

@@ -114,11 +114,7 @@ impl Show {
             return None;
         }
         match identity.open(&entry.sealed) {
-            Ok(plain) => {
-                entry.data = plain.to_vec();
-                entry.is_unmasked = true;
-                None
-            }
+            Ok(plain) => entry.unmask(&plain).err().map(SealError::from),
             Err(error) => Some(error),
         }
     }
@@ -181,10 +177,8 @@ impl Show {
         let is_text = matches!(self.writer, Writer::Text(..));
         if is_text && entry.is_unmasked && self.pace.shows(entry.at) {
             self.wait(entry.at)?;
-            writeln!(
-                self.out,
-                "── UNMASKED: below stands what masks hid from the agent ──"
-            )?;
+            let text = text::unmasked(entry, self.style);
+            self.out.write_all(text.as_bytes())?;
         }
         // What is not shown is read all the same: later entries lean on it.
         let text = match &mut self.writer {
