@@ -2,10 +2,12 @@
 //! tests that run their corpus. See the crate `interceptor-proto` for more of them.
 
 mod coding;
+mod packed;
 mod replay;
 mod ssh;
 
 pub use coding::content_coding;
+pub use packed::{packed_data, sealed_original};
 pub use replay::replay_terminal;
 pub use ssh::{ssh_command, ssh_terminal};
 
@@ -29,6 +31,16 @@ mod tests {
     #[test]
     fn the_corpus_of_content_codings_holds() {
         run("content_coding", content_coding);
+    }
+
+    #[test]
+    fn the_corpus_of_packed_data_holds() {
+        run("packed_data", packed_data);
+    }
+
+    #[test]
+    fn the_corpus_of_sealed_originals_holds() {
+        run("sealed_original", sealed_original);
     }
 
     #[test]
