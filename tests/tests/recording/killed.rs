@@ -55,10 +55,18 @@ fn what_was_safe_is_there_once_after_every_kill() -> Result<()> {
     let safe = safe.lock().unwrap_or_else(PoisonError::into_inner).clone();
     runtime.block_on(async {
         let (recorder, task) = store.recorder(1 << 20)?;
-        eventually("every session to have an end", SOON, || {
+        let mut seen = (0, 0);
+        // What each of them left is sent on, a frame for each event.
+        let limit = SOON + Duration::from_secs(kills().into());
+        let ended = eventually("every session to have an end", limit, || {
             let sessions = store.stream("sessions")?;
             let closed = sessions.iter().filter(|entry| entry["event"] == "close");
-            Ok(recorder.status().queued_bytes == 0 && closed.count() >= safe.len())
+            seen = (closed.count(), recorder.status().queued_bytes);
+            Ok(seen.1 == 0 && seen.0 >= safe.len())
+        });
+        let (closed, queued) = seen;
+        ended.with_context(|| {
+            format!("{closed} of {} are closed, {queued} bytes wait", safe.len())
         })?;
         task.close(SOON).await?;
         anyhow::Ok(())
