@@ -302,7 +302,6 @@ fn fields_and_addresses_are_there_for_who_has_the_key_and_what_authenticates_for
         let lines = format!(
             "url = \"http://127.0.0.1:{}/cookie?token=of-the-agent&password=word-one&card={CARD}\"\n\
              header = \"Cookie: id=the-agent-s\"\n\
-             header = \"X-Note: of ada@example.org\"\n\
              header = \"Authorization: Bearer word-two\"\n",
             web.nginx.port
         );
