@@ -59,6 +59,7 @@ fn a_daemon_that_is_stopped_in_order_lets_nothing_through_either() -> Result<()>
             "read -r mark; psql -XqAt -h 127.0.0.1 -p {port} -U agent -d postgres -c 'SELECT 4242'"
         );
         let mut running = world.agent("late").start(&["/bin/sh", "-c", &program])?;
+        running.has_begun()?;
         world.daemon.server().stop()?;
         running.write("go\n")?;
         let done = running.finish(SOON)?;

@@ -55,6 +55,7 @@ impl Place {
                 runtime_dir: folder.path().to_owned(),
                 max_flows,
                 unix: UnixDefault::Allow,
+                goes_direct: false,
             },
             _folder: folder,
         })

@@ -172,7 +172,7 @@ fn end(one: &OpenTcp) -> bool {
 
 fn ask(family: u8, id: SocketId, flags: u16) -> io::Result<Vec<OpenTcp>> {
     let found = talk(request(family, id), flags)?;
-    Ok(found.iter().filter_map(|one| OpenTcp::read(one)).collect())
+    Ok(found.iter().filter_map(OpenTcp::read).collect())
 }
 
 fn request(family: u8, socket_id: SocketId) -> SockDiagMessage {
