@@ -4,8 +4,6 @@
 //! configured that it is sealed to; it is given up with that part when a mask hid
 //! something in it, and forgotten otherwise.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
 use crate::event::Sealed;
@@ -115,10 +113,8 @@ impl Head {
     }
 
     /// A text that masks were given, and what they made of it.
-    pub(crate) fn put_text(&mut self, name: &str, recorded: &Cow<'_, str>, came: &str) {
-        if matches!(recorded, Cow::Owned(_)) {
-            self.put(name, &**recorded, came);
-        }
+    pub(crate) fn put_text(&mut self, name: &str, recorded: &str, came: &str) {
+        self.put(name, recorded, came);
     }
 
     /// A member that was written before; `came` is there where it is kept.
