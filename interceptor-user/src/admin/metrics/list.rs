@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use interceptor_engine::event::Kind;
+
 use super::super::Daemon;
 use super::super::server::flows as flows_of_all;
 use super::text::Page;
@@ -77,18 +79,18 @@ fn flows(page: &mut Page, house: &House) {
         metric.count_of(&labels, *count);
     }
     let mut metric = page.counter("interceptor_events_total", "Events, by what they tell.");
-    for kind in ["command", "verdict", "hold", "mask", "error"] {
-        metric.count_of(
-            &[("kind", kind)],
-            counts.events.get(kind).copied().unwrap_or(0),
-        );
-    }
-    let others = counts
-        .events
-        .iter()
-        .filter(|(kind, _)| !["command", "verdict", "hold", "mask", "error"].contains(kind));
-    for (kind, count) in others {
-        metric.count_of(&[("kind", kind)], *count);
+    // There from the start, so that the first one is a change that an alert can see.
+    let from_the_start = [
+        Kind::Command,
+        Kind::Verdict,
+        Kind::Hold,
+        Kind::Mask,
+        Kind::Error,
+    ];
+    let mut events: BTreeMap<_, u64> = from_the_start.map(|kind| (kind.name(), 0)).into();
+    events.extend(&counts.events);
+    for (kind, count) in events {
+        metric.count_of(&[("kind", kind)], count);
     }
     page.counter("interceptor_event_bytes_total", "Bytes of events' data.")
         .count(counts.bytes);
