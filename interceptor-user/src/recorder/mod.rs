@@ -93,6 +93,9 @@ impl std::fmt::Debug for Recorder {
 /// How long the spool may take nothing when the daemon ends, before what waits is given up.
 const SPOOLED: Duration = Duration::from_secs(2);
 
+/// How long the end waits for the sender to leave word, which it does between two tries.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// The queue is full, or the recorder is closed: the flow must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the recorder has no room: the spool takes nothing, and its queue is full")]
@@ -265,6 +268,7 @@ impl Recorder {
             told,
             spool,
             store: store::Store::new(place, &config.prefix, &host.name),
+            alerts: encode::Alerts::new(&host.name, &config.prefix),
             facts,
             abandoned: Arc::clone(&abandoned),
             last_sign: None,
@@ -436,9 +440,9 @@ impl RecorderTask {
     ///
     /// # Errors
     /// What is not in Redis by then, and whether it is kept.
-    pub async fn close(self, patience: Duration) -> Result<(), Unsent> {
+    pub async fn close(mut self, patience: Duration) -> Result<(), Unsent> {
         self.recorder.queue.close();
-        let finished = tokio::time::timeout(patience, self.done).await.is_ok();
+        let finished = tokio::time::timeout(patience, &mut self.done).await.is_ok();
         // What is not in the spool yet is nowhere. As long as it gets there, it gets its time.
         let mut left = self.recorder.queue.bytes();
         while left > 0 {
@@ -449,6 +453,10 @@ impl RecorderTask {
             }
         }
         self.abandoned.store(true, Ordering::Relaxed);
+        if !finished {
+            // It leaves word of what keeps it from Redis.
+            let _ = tokio::time::timeout(LAST_WORD, &mut self.done).await;
+        }
         if let Some(private) = self.recorder.take_private() {
             let _ = tokio::task::spawn_blocking(move || private.stop()).await;
         }

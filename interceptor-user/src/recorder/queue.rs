@@ -136,10 +136,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes an alert, or counts that it did not.
+    /// Takes an alert, or counts that it did not. What is told when nothing more is
+    /// taken is mostly that a fault is over.
     pub(super) fn push_alert(&self, alert: Alert) {
         let mut state = self.lock();
-        if state.closed || state.waiting.alerts.len() >= ALERT_LIMIT {
+        if state.waiting.alerts.len() >= ALERT_LIMIT {
             state.alerts_dropped += 1;
             return;
         }
@@ -172,6 +173,11 @@ impl Queue {
         } else {
             Found::Open
         }
+    }
+
+    /// The alerts that nobody takes any more, once the writer has ended.
+    pub(super) fn take_alerts(&self) -> VecDeque<Alert> {
+        std::mem::take(&mut self.lock().waiting.alerts)
     }
 
     /// How many alerts were dropped since this was asked last.

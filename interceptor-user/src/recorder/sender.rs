@@ -18,14 +18,15 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Alert;
+use super::encode::Alerts;
 use super::evidence::Leavings;
 use super::fault::Fault;
 use super::queue::{Lost, Queue};
-use super::resp::{self, Stream};
+use super::resp::{self, Commands, Stream};
 use super::spool::{BadFolder, Cursor, Damage, Frame, Item, Left, Next, Spool};
 use super::store::{Batch, Store};
 use super::trouble::{Trouble, What};
-use super::writer::{Told, lower_priority};
+use super::writer::{Told, alerts_dropped, lower_priority};
 
 /// An idle recorder gives a sign of life so often, a busy one every second.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
@@ -33,6 +34,9 @@ const BUSY_SIGN: Duration = Duration::from_secs(1);
 
 /// How soon it is looked whether what was sent on can be removed.
 const SOON: Duration = Duration::from_millis(20);
+
+/// How long the end waits for the writer's, to leave word of what is wrong.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether another process died.
 const LOOK: Duration = Duration::from_secs(5);
@@ -43,6 +47,8 @@ pub(super) struct Sender {
     pub(super) told: Arc<Told>,
     pub(super) spool: Arc<Spool>,
     pub(super) store: Store,
+    /// Where alerts go that come when the writer has ended.
+    pub(super) alerts: Alerts,
     /// This host's sign of life without the time; a JSON object without its end.
     pub(super) facts: Arc<Mutex<String>>,
     /// Set when nobody waits for the rest any more.
@@ -66,6 +72,16 @@ impl Sender {
     /// Works until everything is sent and nothing will come, or abandoned.
     pub(super) fn run(mut self) {
         lower_priority();
+        self.work();
+        // What keeps Redis from it now is told by whoever sends the rest.
+        let since = Instant::now();
+        while !self.spool.is_finished() && since.elapsed() < LAST_WORD {
+            std::thread::sleep(SOON);
+        }
+        self.tell_late();
+    }
+
+    fn work(&mut self) {
         let writer = self.spool.writer();
         let mut cursor = Cursor::default();
         let mut looked: Option<Instant> = None;
@@ -94,6 +110,9 @@ impl Sender {
                 Ok(Next::Nothing) => {}
                 Ok(Next::Finished) => {
                     self.remove_sent_on();
+                    if self.tell_late() {
+                        continue;
+                    }
                     if self.spool.remove_if_sent() {
                         let _ = self.store.forget(writer);
                     }
@@ -110,6 +129,31 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Brings the alerts to the spool that came when its writer had ended; whether there
+    /// were any.
+    fn tell_late(&mut self) -> bool {
+        if !self.spool.is_finished() {
+            return false;
+        }
+        let mut alerts = self.queue.take_alerts();
+        let dropped = self.queue.take_dropped();
+        if dropped > 0 {
+            alerts.push_back(alerts_dropped(dropped));
+        }
+        let mut commands = Commands::default();
+        for alert in &alerts {
+            self.alerts.alert(alert, &mut commands);
+        }
+        if commands.is_empty() {
+            return false;
+        }
+        let done = self.spool.append_late(&commands);
+        if let Err(error) = &done {
+            tracing::error!(%error, alerts = alerts.len(), "alerts at the end are lost");
+        }
+        done.is_ok()
     }
 
     /// Sends on what dead processes left; false when it is abandoned.
@@ -269,13 +313,15 @@ impl Sender {
                 .connected
                 .store(self.store.is_connected(), Ordering::Relaxed);
             let text = fault.to_string();
-            let trouble = trouble.get_or_insert_with(|| Trouble::new(What::Redis));
-            trouble.tell(&text, self.spool.unsent());
+            let mut now = trouble.take().unwrap_or_else(|| Trouble::new(What::Redis));
+            now.tell(&text, self.spool.unsent());
             self.told.redis_is(Some(text));
             if self.abandoned.load(Ordering::Relaxed) {
+                self.queue.push_alert(now.unended());
                 return false;
             }
-            self.queue.back_off(trouble.backoff());
+            self.queue.back_off(now.backoff());
+            trouble = Some(now);
         }
         if let Some(trouble) = trouble {
             self.told.redis_is(None);

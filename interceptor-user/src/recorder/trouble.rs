@@ -76,10 +76,21 @@ impl Trouble {
         self.told = Some((Instant::now(), fault.to_owned()));
     }
 
+    /// That the recorder ends before it is over, for `alerts`.
+    pub(super) fn unended(self) -> Alert {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.alert(
+            seconds,
+            format!(
+                "the recording did not reach Redis for {seconds:.1} s when the daemon ended; \
+                 what waited is sent by the next one"
+            ),
+        )
+    }
+
     /// That it is over: to the log, and for `alerts`.
     pub(super) fn over(self) -> Alert {
         let seconds = self.since.elapsed().as_secs_f64();
-        let fault = self.told.map(|(_, text)| text).unwrap_or_default();
         let line = match self.what {
             What::Redis => {
                 tracing::info!(seconds, "the recording reaches Redis again");
@@ -90,6 +101,11 @@ impl Trouble {
                 format!("the spool took nothing for {seconds:.1} s")
             }
         };
+        self.alert(seconds, line)
+    }
+
+    fn alert(self, seconds: f64, line: String) -> Alert {
+        let fault = self.told.map(|(_, text)| text).unwrap_or_default();
         Alert {
             severity: Severity::High,
             kind: "recorder",

@@ -297,7 +297,7 @@ impl Done {
     }
 }
 
-fn alerts_dropped(count: u64) -> Alert {
+pub(super) fn alerts_dropped(count: u64) -> Alert {
     Alert {
         severity: Severity::High,
         kind: "recorder",

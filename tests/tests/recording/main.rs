@@ -401,6 +401,45 @@ async fn what_does_not_arrive_before_the_end_is_kept_and_sent_by_the_next() -> R
         Ok(sessions.iter().any(|entry| entry["event"] == "close"))
     })?;
     task.close(SOON).await?;
+    let alerts = store.stream("alerts")?;
+    let told = alerts.iter().filter(|alert| alert["kind"] == "recorder");
+    let told: Vec<&str> = told.map(|alert| alert["line"].as_str()).collect();
+    assert!(
+        told.iter()
+            .any(|line| line.contains("when the daemon ended")),
+        "{told:?}"
+    );
+    all_there_once(&store, &[talker.id()], 1)
+}
+
+/// Who looks at the alerts alone would otherwise not know of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_fault_is_over_is_told_though_the_recorder_closes() -> Result<()> {
+    let mut store = Store::start()?;
+    let (recorder, task) = store.recorder(1 << 20)?;
+    let mut talker = Talker::new();
+    recorder.record(&mut vec![talker.open()])?;
+    eventually("the session to be there", SOON, || {
+        Ok(!store.stream("sessions")?.is_empty())
+    })?;
+    store.signal(Signal::SIGKILL)?;
+    store.server = None;
+    recorder.record(&mut vec![talker.command(), talker.close()])?;
+    eventually("the fault", SOON, || Ok(!recorder.status().connected))?;
+    let closing = tokio::spawn(task.close(SOON));
+    eventually("the writer to end", SOON, || {
+        Ok(recorder.record(&mut vec![Talker::new().open()]).is_err())
+    })?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    store.again()?;
+    closing.await??;
+    let alerts = store.stream("alerts")?;
+    let told = alerts.iter().filter(|alert| alert["kind"] == "recorder");
+    let told: Vec<&str> = told.map(|alert| alert["line"].as_str()).collect();
+    assert!(
+        told.iter().any(|line| line.contains("nothing was lost")),
+        "{told:?}"
+    );
     all_there_once(&store, &[talker.id()], 1)
 }
 

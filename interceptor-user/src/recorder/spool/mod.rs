@@ -40,6 +40,8 @@ pub(super) use left::{Damage, Item, Left};
 /// No segment is larger, unless one frame is.
 const LARGEST_SEGMENT: u64 = 64 << 20;
 const SMALLEST_SEGMENT: u64 = 64 << 10;
+/// More than a frame takes beside its commands, where these are few.
+const LATE_ROOM: u64 = 4 << 10;
 /// The spool holds at least so many segments, so that acknowledged ones make room.
 const SEGMENTS: u64 = 8;
 
@@ -335,7 +337,27 @@ impl Spool {
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// Nothing more is appended.
+    /// Appends a few commands once the writer has ended. Only where a new segment takes
+    /// nothing away that is known of open sessions.
+    pub(super) fn append_late(&self, commands: &Commands) -> Result<(), Refused> {
+        let mut scratch = Vec::new();
+        let may = {
+            let state = self.lock();
+            let room = commands.bytes().len() as u64 + LATE_ROOM;
+            state.finished && (state.segments.is_empty() || self.fits_last(&state, room))
+        };
+        match may {
+            true => self.append(commands, |_| Vec::new(), &mut scratch),
+            false => Err(Refused::Full),
+        }
+    }
+
+    /// Whether the writer has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.lock().finished
+    }
+
+    /// Nothing more is appended, but by [`Self::append_late`].
     pub(super) fn finish(&self) {
         self.lock().finished = true;
         self.changed.notify_all();

@@ -12,22 +12,30 @@
 //! event is in its session's stream.
 //!
 //! State is kept for each open session: the chain's value, and who it is.
+//!
+//! * [`session`] is that state;
+//! * [`entries`] writes the entries themselves.
+
+mod entries;
+mod session;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use interceptor_engine::chain::{Fields, Hasher, Head, gap_end};
-use interceptor_engine::event::{Event, FlowTime, Kind, opened_ms};
-use interceptor_engine::evidence::statement::{SessionHead, Signed, State};
+use interceptor_engine::chain::{Fields, Hasher, gap_end};
+use interceptor_engine::event::{Event, FlowTime, Kind};
+use interceptor_engine::evidence::statement::{SessionHead, State};
 use interceptor_engine::packed::{self, Packer};
 use interceptor_policy::verdict::Severity;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub(super) use self::entries::Alerts;
+use self::entries::{add_entry, add_live, add_session, add_statement, add_to, text_at};
+use self::session::Session;
 use super::Alert;
 use super::evidence::{HEADS_AT_ONCE, Leavings, Signer};
-use super::resp::{Commands, Decimal, Stream, bulk};
+use super::resp::{Commands, Decimal, Stream};
 use super::spool::Note;
 
 /// Lines of `live` a second, over time, and how many at once.
@@ -40,8 +48,7 @@ pub(super) struct Encoder {
     prefix: String,
     /// `XADD <live> MAXLEN ~ n *`, encoded.
     live: Vec<u8>,
-    /// `XADD <alerts> *`, encoded.
-    alerts: Vec<u8>,
+    alerts: Alerts,
     /// `XADD <sessions> *`, encoded.
     sessions: Vec<u8>,
     /// Lines that `live` may get now, and since when that is known.
@@ -60,50 +67,18 @@ pub(super) struct Encoder {
     ended: Vec<Note>,
 }
 
-/// What is remembered of an open session.
-struct Session {
-    /// Its id, in text.
-    id: String,
-    /// `XADD <key>`, encoded.
-    add: Vec<u8>,
-    /// Milliseconds since 1970, as its UUIDv7 says.
-    opened_ms: u64,
-    /// Of its last entry; entry IDs never go back.
-    last_ms: u64,
-    agent: String,
-    target: String,
-    run: Option<Arc<str>>,
-    head: Head,
-    /// Its next event's number.
-    next_seq: u64,
-    /// The same, when its head was last signed.
-    signed: u64,
-    /// Of its last event.
-    at: FlowTime,
-    /// It is among those that the batch touched.
-    touched: bool,
-}
-
 impl Encoder {
     pub(super) fn new(host: &str, prefix: &str, live_entries: u64, signer: Signer) -> Self {
-        let add = |key: &str, rest: &[&[u8]]| {
-            let mut out = Vec::new();
-            bulk(&mut out, b"XADD");
-            bulk(&mut out, format!("{prefix}:{key}").as_bytes());
-            for part in rest {
-                bulk(&mut out, part);
-            }
-            out
-        };
         Self {
             host: host.to_owned(),
             prefix: prefix.to_owned(),
-            live: add(
+            live: add_to(
+                prefix,
                 "live",
                 &[b"MAXLEN", b"~", Decimal::new(live_entries).as_bytes(), b"*"],
             ),
-            alerts: add("alerts", &[b"*"]),
-            sessions: add("sessions", &[b"*"]),
+            alerts: Alerts::new(host, prefix),
+            sessions: add_to(prefix, "sessions", &[b"*"]),
             live_lines: LIVE_BURST,
             refilled: Instant::now(),
             left_out: 0,
@@ -229,18 +204,7 @@ impl Encoder {
             add_live(&self.live, session, event, &fields, out);
         }
         if let Some(severity) = event.alert {
-            let pairs = [
-                (&b"host"[..], self.host.as_bytes()),
-                (b"severity", severity.name().as_bytes()),
-                (b"kind", fields.kind),
-                (b"session", fields.session),
-                (b"seq", fields.seq),
-                (b"agent", session.agent.as_bytes()),
-                (b"target", session.target.as_bytes()),
-                (b"line", fields.line),
-                (b"meta", fields.meta),
-            ];
-            add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
+            self.alerts.event(severity, session, &fields, out);
         }
         if matches!(event.kind, Kind::Open | Kind::Close) {
             let closed = (event.kind == Kind::Close).then(|| session.state(event.session));
@@ -304,14 +268,7 @@ impl Encoder {
 
     /// Appends an alert that belongs to no session.
     pub(super) fn alert(&mut self, alert: &Alert, out: &mut Commands) {
-        let pairs = [
-            (&b"host"[..], self.host.as_bytes()),
-            (b"severity", alert.severity.name().as_bytes()),
-            (b"kind", alert.kind.as_bytes()),
-            (b"line", alert.line.as_bytes()),
-            (b"meta", alert.meta.as_bytes()),
-        ];
-        add_pairs(Stream::Alerts, &self.alerts, &pairs, out);
+        self.alerts.alert(alert, out);
     }
 
     /// Signs the heads of all sessions that went on since they were last signed. Where
@@ -352,199 +309,6 @@ impl Encoder {
     pub(super) fn sessions(&self) -> usize {
         self.open.len()
     }
-}
-
-impl Session {
-    fn new(id: Uuid, prefix: &str) -> Self {
-        let opened_ms = opened_ms(id);
-        let id = id.to_string();
-        let mut add = Vec::new();
-        bulk(&mut add, b"XADD");
-        bulk(&mut add, format!("{prefix}:session:{{{id}}}").as_bytes());
-        Self {
-            id,
-            add,
-            opened_ms,
-            last_ms: 0,
-            agent: String::new(),
-            target: String::new(),
-            run: None,
-            head: Head::START,
-            next_seq: 0,
-            at: FlowTime::default(),
-            touched: false,
-            signed: 0,
-        }
-    }
-
-    /// How far it is, as if nothing followed.
-    fn state(&self, session: Uuid) -> SessionHead {
-        SessionHead {
-            session,
-            events: self.next_seq,
-            chain: self.head,
-            state: State::Closed,
-        }
-    }
-
-    /// As another process left it.
-    fn resumed(note: &Note, prefix: &str) -> Self {
-        Self {
-            last_ms: note.last_ms,
-            agent: note.agent.clone(),
-            target: note.target.clone(),
-            run: (!note.run.is_empty()).then(|| note.run.as_str().into()),
-            head: Head::from_bytes(note.head),
-            next_seq: note.next_seq,
-            at: FlowTime(note.at),
-            ..Self::new(note.session, prefix)
-        }
-    }
-
-    fn note(&self, id: Uuid) -> Note {
-        Note {
-            session: id,
-            next_seq: self.next_seq,
-            at: self.at.0,
-            last_ms: self.last_ms,
-            head: self.head.to_bytes(),
-            closed: false,
-            agent: self.agent.clone(),
-            target: self.target.clone(),
-            run: self.run.as_deref().unwrap_or_default().to_owned(),
-        }
-    }
-}
-
-fn add_entry(session: &Session, seq: u64, fields: &Fields<'_>, out: &mut Commands) {
-    let pairs = [
-        (&b"$3\r\nseq\r\n"[..], fields.seq),
-        (b"$2\r\nat\r\n", fields.at),
-        (b"$4\r\nkind\r\n", fields.kind),
-        (b"$8\r\nexchange\r\n", fields.exchange),
-        (b"$3\r\nrun\r\n", fields.run),
-        (b"$4\r\nline\r\n", fields.line),
-        (b"$4\r\ndata\r\n", fields.data),
-        (b"$4\r\nmeta\r\n", fields.meta),
-        (b"$6\r\ncoding\r\n", fields.coding),
-        (b"$6\r\nsealed\r\n", fields.sealed),
-        (b"$5\r\nchain\r\n", &session.head.to_hex()),
-    ];
-    let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
-    out.begin(Stream::Session, 3 + 2 * present);
-    out.encoded(&session.add);
-    // An entry's ID: `<milliseconds>-<seq + 1>`; 0-0 is not allowed.
-    let ms = Decimal::new(session.last_ms);
-    let counter = Decimal::new(seq.saturating_add(1));
-    let mut id = [0; 41];
-    let mut len = 0;
-    for part in [ms.as_bytes(), b"-", counter.as_bytes()] {
-        if let Some(room) = id.get_mut(len..len + part.len()) {
-            room.copy_from_slice(part);
-            len += part.len();
-        }
-    }
-    out.part(id.get(..len).unwrap_or_default());
-    for (name, value) in pairs {
-        out.pair(name, value);
-    }
-}
-
-fn add_live(add: &[u8], session: &Session, event: &Event, fields: &Fields<'_>, out: &mut Commands) {
-    let alert = event.alert.map_or("", |severity| severity.name());
-    let pairs = [
-        (&b"$7\r\nsession\r\n"[..], fields.session),
-        (b"$3\r\nseq\r\n", fields.seq),
-        (b"$4\r\nkind\r\n", fields.kind),
-        (b"$5\r\nagent\r\n", session.agent.as_bytes()),
-        (b"$5\r\nalert\r\n", alert.as_bytes()),
-        (b"$4\r\nline\r\n", fields.line),
-    ];
-    let present = pairs.iter().filter(|(_, value)| !value.is_empty()).count();
-    out.begin(Stream::Live, 6 + 2 * present);
-    out.encoded(add);
-    for (name, value) in pairs {
-        out.pair(name, value);
-    }
-}
-
-/// The session's opening or close: what this recorder knows, then what `meta` says.
-fn add_session(
-    add: &[u8],
-    (host, session): (&str, &Session),
-    event: &Event,
-    meta: &Value,
-    signed: Option<&Signed>,
-    out: &mut Commands,
-) {
-    let signature = signed.map(Signed::fields);
-    let chain = session.head.to_hex();
-    let events = Decimal::new(event.seq.saturating_add(1));
-    let mut pairs: Vec<(&[u8], &[u8])> = vec![
-        (b"event", event.kind.name().as_bytes()),
-        (b"session", session.id.as_bytes()),
-        (b"host", host.as_bytes()),
-        (b"agent", session.agent.as_bytes()),
-        (b"target", session.target.as_bytes()),
-        (b"run", event.run.as_deref().unwrap_or_default().as_bytes()),
-        (b"line", event.line.as_bytes()),
-    ];
-    if event.kind == Kind::Close {
-        pairs.push((b"events", events.as_bytes()));
-        pairs.push((b"chain", &chain));
-    }
-    for (name, value) in signature.iter().flatten() {
-        pairs.push((name.as_bytes(), value.as_bytes()));
-    }
-    let rest: Vec<(&String, String)> = meta
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| !pairs.iter().any(|(taken, _)| *taken == name.as_bytes()))
-        .map(|(name, value)| (name, flat(value)))
-        .collect();
-    pairs.extend(
-        rest.iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-    );
-    add_pairs(Stream::Sessions, add, &pairs, out);
-}
-
-/// A statement that stands for itself.
-fn add_statement(add: &[u8], signed: &Signed, out: &mut Commands) {
-    let signature = signed.fields();
-    let mut pairs: Vec<(&[u8], &[u8])> = vec![
-        (b"event", b"heads"),
-        (b"host", signed.host.as_bytes()),
-        (b"heads", signed.body.as_bytes()),
-    ];
-    let fields = signature.iter();
-    pairs.extend(fields.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-    add_pairs(Stream::Sessions, add, &pairs, out);
-}
-
-/// `XADD <key> *` with the pairs that have a value.
-fn add_pairs(stream: Stream, add: &[u8], pairs: &[(&[u8], &[u8])], out: &mut Commands) {
-    let present = pairs.iter().filter(|(_, value)| !value.is_empty());
-    out.begin(stream, 3 + 2 * present.clone().count());
-    out.encoded(add);
-    for (name, value) in present {
-        out.part(name);
-        out.part(value);
-    }
-}
-
-/// A value as a person reads it: text bare, nothing as nothing, the rest as JSON.
-fn flat(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn text_at(meta: &Value, name: &str) -> String {
-    meta.get(name).map(flat).unwrap_or_default()
 }
 
 #[cfg(test)]
