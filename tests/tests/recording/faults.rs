@@ -53,7 +53,7 @@ async fn what_changed_on_the_disk_is_told_kept_and_costs_no_other_session() -> R
     let (recorder, task) = store.recorder(1 << 20)?;
     // One after the other, so that each is in frames of its own.
     let mut sessions = Vec::new();
-    for _ in 0..3 {
+    for taken in [52, 104, 156] {
         let mut talker = Talker::new();
         say(&recorder, talker.open()).await;
         for _ in 0..50 {
@@ -61,7 +61,9 @@ async fn what_changed_on_the_disk_is_told_kept_and_costs_no_other_session() -> R
         }
         say(&recorder, talker.close()).await;
         sessions.push(talker.id());
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        eventually("it to be in a frame", SOON, || {
+            Ok(recorder.status().recorded >= taken)
+        })?;
     }
     let kept = task.close(Duration::from_millis(300)).await;
     assert!(matches!(kept, Err(Unsent::Kept { .. })));

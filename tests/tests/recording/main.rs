@@ -416,20 +416,16 @@ async fn what_does_not_arrive_before_the_end_is_kept_and_sent_by_the_next() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn that_a_fault_is_over_is_told_though_the_recorder_closes() -> Result<()> {
     let mut store = Store::start()?;
-    let (recorder, task) = store.recorder(1 << 20)?;
-    let mut talker = Talker::new();
-    recorder.record(&mut vec![talker.open()])?;
-    eventually("the session to be there", SOON, || {
-        Ok(!store.stream("sessions")?.is_empty())
-    })?;
     store.signal(Signal::SIGKILL)?;
     store.server = None;
-    recorder.record(&mut vec![talker.command(), talker.close()])?;
-    eventually("the fault", SOON, || Ok(!recorder.status().connected))?;
-    let closing = tokio::spawn(task.close(SOON));
-    eventually("the writer to end", SOON, || {
-        Ok(recorder.record(&mut vec![Talker::new().open()]).is_err())
+    let (recorder, task) = store.recorder(1 << 20)?;
+    let mut talker = Talker::new();
+    recorder.record(&mut vec![talker.open(), talker.command(), talker.close()])?;
+    eventually("the fault", SOON, || {
+        Ok(recorder.status().last_fault.is_some())
     })?;
+    let closing = tokio::spawn(task.close(SOON));
+    eventually("the recorder to close", SOON, || Ok(!recorder.has_room()))?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     store.again()?;
     closing.await??;
