@@ -34,6 +34,7 @@ use crate::approval::{self, Desk};
 use crate::archive::retention::{Figures, Keeper};
 use crate::beside::Beside;
 use crate::config::{Config, TargetTable};
+use crate::fence;
 use crate::flow::House;
 use crate::flow::listener::{self, Redirected};
 use crate::flow::registry::Registry;
@@ -77,6 +78,7 @@ pub struct Begun {
     kernel: Option<Kernel>,
     keeper: Arc<keeper::Keeper>,
     looker: Arc<Looker>,
+    keys: OwnKeys,
 }
 
 /// Reads the rules, loads the kernel programs, and gives up what is not needed from there
@@ -112,9 +114,18 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
                 kernel.agents_cgroup().to_owned(),
             )
         }),
+        files: fence::files(&config),
+        commands: config.referred.commands.clone(),
         capabilities: config.sandbox.capabilities,
         seccomp: config.sandbox.seccomp,
     })?);
+    looker::ask_for_files(&looker);
+    // Beside keys that are not its own any more.
+    let keys = OwnKeys::open(&config.state_dir)?;
+    crate::ssh::authority::make_room(&config.state_dir).context("making room for SSH host keys")?;
+    if config.sandbox.landlock {
+        fence::enter(&config);
+    }
     sandbox::enter(&config.sandbox);
     Ok(Begun {
         config,
@@ -124,7 +135,24 @@ pub fn begin(config: Config) -> anyhow::Result<Begun> {
         kernel,
         keeper,
         looker,
+        keys,
     })
+}
+
+/// Keys of this host's that stand for nobody.
+#[derive(Debug)]
+struct OwnKeys {
+    mask: [u8; 32],
+    approvals: [u8; 32],
+}
+
+impl OwnKeys {
+    fn open(state_dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            mask: host_key(state_dir, "mask.key")?,
+            approvals: host_key(state_dir, "approvals.key")?,
+        })
+    }
 }
 
 /// Runs until it is told to end.
@@ -140,6 +168,7 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
         kernel,
         keeper,
         looker,
+        keys,
     } = begun;
     let hostname = crate::host::name();
     let (recorder, recorder_task) = tokio::task::block_in_place(|| {
@@ -162,7 +191,7 @@ pub async fn run(begun: Begun, link: Option<Link>) -> anyhow::Result<()> {
         ("looker", looker.pid()),
     ])
     .context("watching the processes beside the daemon")?;
-    let from = (kernel, taking, keeper, looker, service);
+    let from = (kernel, taking, keeper, looker, service, keys);
     let up = up(config, rules, recorder, hostname, started, from).await;
     let house = match up {
         Ok(house) => house,
@@ -231,12 +260,13 @@ async fn up(
     recorder: Recorder,
     host: String,
     started: Instant,
-    (kernel, taking, keeper, looker, service): (
+    (kernel, taking, keeper, looker, service, keys): (
         Option<Kernel>,
         Option<Taking>,
         Arc<keeper::Keeper>,
         Arc<Looker>,
         Service,
+        OwnKeys,
     ),
 ) -> anyhow::Result<Arc<House>> {
     let authority = Authority::kept(&config.state_dir, Arc::clone(&keeper))
@@ -254,7 +284,7 @@ async fn up(
     recorder.tally().set_targets(names);
     targets.refresh().await;
     let answers = answers(&config).await?;
-    let key = MaskKey(host_key(&config.state_dir, "mask.key")?);
+    let key = MaskKey(keys.mask);
     let life = Arc::new(Life::new(service));
     let clock = match &taking {
         Some(taking) => taking.clock()?,
@@ -280,7 +310,7 @@ async fn up(
     if let Some(runs) = &runs {
         state.take_executables(runs);
     }
-    let desk = desk(&config, &recorder, &host, answers, &state)?;
+    let desk = desk(&config, &recorder, &host, (&keys, answers), &state)?;
     let memory = Memory::new();
     memory.recall(state.memory);
     let dns = crate::dns::Resolver::default();
@@ -419,10 +449,10 @@ fn desk(
     config: &Config,
     recorder: &Recorder,
     host: &str,
-    answers: Option<Key>,
+    (keys, answers): (&OwnKeys, Option<Key>),
     state: &State,
 ) -> anyhow::Result<Desk> {
-    let own = hex::encode(host_key(&config.state_dir, "approvals.key")?);
+    let own = hex::encode(keys.approvals);
     let (mirror, changes) = Mirror::new();
     let desk = Desk::new(mirror);
     desk.take_over(state.tickets.clone(), state.held.clone());

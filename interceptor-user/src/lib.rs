@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 pub mod dns;
 pub mod export;
+mod fence;
 pub mod flow;
 pub mod handover;
 mod host;

@@ -4,8 +4,7 @@
 //! starts, so [`enter`] is called while there is one: behind what needs all of root's power
 //! (mounting the bpffs, loading programs), before the first byte of an agent's is read.
 //!
-//! Not here: Landlock. A process under it may not look at one that is not (`/proc/PID/exe`
-//! and the like answer EPERM), and looking at agents is what the daemon knows them by.
+//! Which files are left to it says [`crate::fence`].
 
 use std::collections::BTreeMap;
 
@@ -108,6 +107,9 @@ pub struct InForce {
     pub no_new_privs: bool,
     /// Whether system calls are filtered.
     pub seccomp: bool,
+    /// Whether Landlock keeps all files from it but its own.
+    #[serde(default)]
+    pub landlock: bool,
 }
 
 impl InForce {
@@ -116,11 +118,12 @@ impl InForce {
     pub fn line(&self) -> String {
         let has = |yes: bool| if yes { "yes" } else { "no" };
         format!(
-            "uid {}, {} capabilities, no new privileges: {}, system calls filtered: {}",
+            "uid {}, {} capabilities, no new privileges: {}, system calls filtered: {}, own files only (Landlock): {}",
             self.uid,
             self.capabilities.len(),
             has(self.no_new_privs),
-            has(self.seccomp)
+            has(self.seccomp),
+            has(self.landlock)
         )
     }
 }
@@ -165,6 +168,7 @@ pub fn in_force() -> InForce {
         capabilities,
         no_new_privs: field("NoNewPrivs") == Some("1"),
         seccomp: field("Seccomp") == Some("2"),
+        landlock: crate::fence::is_in_force(),
     }
 }
 
@@ -265,6 +269,7 @@ mod tests {
         let nothing = Sandbox {
             capabilities: true,
             seccomp: true,
+            landlock: false,
         };
         let given_up = std::thread::spawn(move || {
             // Of a null pointer: the kernel looks, and finds nothing to load.

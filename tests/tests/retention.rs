@@ -68,7 +68,8 @@ async fn by_age_with_an_archive_and_by_one_interceptor_of_two() -> Result<()> {
     let (store, closed, open) = scene(12, 20).await?;
     // Nobody closed it, and its host is not heard of again.
     let archive = store.place.path("archive");
-    let retention = json!({ "age": "1s", "every": "1s", "archive_to": archive });
+    // Alerts go by age, too: long enough for one to be looked for.
+    let retention = json!({ "age": "6s", "every": "1s", "archive_to": archive });
     let (one, two) = (Place::new()?, Place::new()?);
     let first = daemon(&one, &store, &retention)?;
     let second = daemon(&two, &store, &retention)?;

@@ -296,7 +296,7 @@ pub(super) fn unread_of(place: &str, session: &str, unread: Unread) -> ArchiveEr
 }
 
 /// A folder's path: as it is, or as `file:///path`.
-fn folder(url: &str) -> Option<PathBuf> {
+pub(crate) fn folder(url: &str) -> Option<PathBuf> {
     match url.strip_prefix("file://") {
         Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
         Some(_) => None,

@@ -6,6 +6,7 @@ mod archive;
 mod attach;
 mod ca;
 mod completions;
+mod confined;
 mod doctor;
 mod evidence;
 mod exec;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Looks at agents (the daemon starts this)
     #[command(name = looker::LOOK, hide = true)]
     Look,
+    /// Runs a command with what is left to the daemon once it reads what agents send
+    #[command(hide = true)]
+    Confined(confined::Args),
 }
 
 /// Runs the command line. Exit codes: 0 done, 1 refused or found wanting, 2 used wrongly.
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(Into::into)
         }
+        Command::Confined(args) => confined::run(&cli.global, &args),
         Command::Look => {
             crate::telemetry::start();
             looker::serve()

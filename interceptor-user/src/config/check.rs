@@ -15,14 +15,19 @@ use super::faults::Report;
 use super::written::{self, Amount, SecretRef as WrittenSecret};
 use super::{
     Admin, Approvals, Config, DefaultVerdict, Dns, Evidence, Intercept, Listener, Named, Place,
-    Recorder, RedisAddress, Sandbox, Spool, Target, TlsMode, Uninspected, UpstreamTls, units,
+    Recorder, RedisAddress, Referred, Sandbox, Spool, Target, TlsMode, Uninspected, UpstreamTls,
+    units,
 };
 use crate::secrets::SecretRef;
 use interceptor_engine::http::grpc::Schemas;
 
 /// Checks one file; `folder` is what relative paths in it are relative to.
 pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_>) -> Config {
-    let mut check = Check { folder, report };
+    let mut check = Check {
+        folder,
+        report,
+        referred: Referred::default(),
+    };
     let fallback = Config::default();
     let runtime_dir = check.path_or(raw.runtime_dir.as_ref(), fallback.runtime_dir);
     let targets = check.targets(raw.targets);
@@ -49,6 +54,7 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
                 .capabilities
                 .unwrap_or(fallback.sandbox.capabilities),
             seccomp: raw.sandbox.seccomp.unwrap_or(fallback.sandbox.seccomp),
+            landlock: raw.sandbox.landlock.unwrap_or(fallback.sandbox.landlock),
         },
         drain: match &raw.drain {
             Some(drain) => check.duration(drain).unwrap_or(fallback.drain),
@@ -56,12 +62,14 @@ pub(super) fn config(raw: written::Config, folder: &Path, report: &mut Report<'_
         },
         state_dir: check.path_or(raw.state_dir.as_ref(), fallback.state_dir),
         runtime_dir,
+        referred: check.referred,
     }
 }
 
 pub(super) struct Check<'a, 'r> {
     folder: &'a Path,
     report: &'a mut Report<'r>,
+    referred: Referred,
 }
 
 impl Check<'_, '_> {
@@ -89,7 +97,9 @@ impl Check<'_, '_> {
         if path.value.is_empty() {
             self.error(path.referenced, "the path is empty", "");
         }
-        self.folder.join(&path.value)
+        let path = self.folder.join(&path.value);
+        self.referred.files.insert(path.clone());
+        path
     }
 
     fn path_or(&mut self, path: Option<&Spanned<String>>, fallback: PathBuf) -> PathBuf {
@@ -426,12 +436,15 @@ impl Check<'_, '_> {
         let at = raw.referenced;
         match &raw.value {
             WrittenSecret::File(path) if !path.is_empty() => {
-                return Some(SecretRef::File(self.folder.join(path)));
+                let path = self.folder.join(path);
+                self.referred.files.insert(path.clone());
+                return Some(SecretRef::File(path));
             }
             WrittenSecret::Env(name) if !name.is_empty() && !name.contains(['=', '\0']) => {
                 return Some(SecretRef::Env(name.clone()));
             }
             WrittenSecret::Command(line) if line.first().is_some_and(|one| !one.is_empty()) => {
+                self.referred.commands.insert(line.clone());
                 return Some(SecretRef::Command(line.clone()));
             }
             WrittenSecret::File(_) => self.error(at, "the file's path is empty", ""),
@@ -591,6 +604,11 @@ impl Check<'_, '_> {
 
     fn redis_url(&mut self, url: &Spanned<String>) {
         let at = url.referenced;
+        let options = url.value.split_once('?').map_or("", |(_, options)| options);
+        for (_, path) in options.split('&').filter_map(|one| one.split_once('=')) {
+            let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+            self.referred.files.insert(PathBuf::from(path.as_ref()));
+        }
         let Some((scheme, rest)) = url.value.split_once("://") else {
             self.error(
                 at,

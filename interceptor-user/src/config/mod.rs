@@ -20,7 +20,7 @@ pub(crate) mod units;
 mod unix;
 mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,6 +66,18 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Keys and state that stay. Default `/var/lib/interceptor`.
     pub state_dir: PathBuf,
+    /// What it refers to.
+    pub referred: Referred,
+}
+
+/// Files and commands that a configuration refers to: what is read and run for it, and
+/// nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referred {
+    /// Files of secrets, certificates, keys and hosts; folders among them.
+    pub files: BTreeSet<PathBuf>,
+    /// Commands that print a secret.
+    pub commands: BTreeSet<Vec<String>>,
 }
 
 /// Which names agents may ask for, and of whom they are asked.
@@ -533,6 +545,8 @@ pub struct Sandbox {
     pub capabilities: bool,
     /// System calls that it does not make.
     pub seccomp: bool,
+    /// Files that it does not open.
+    pub landlock: bool,
 }
 
 impl Default for Sandbox {
@@ -540,6 +554,7 @@ impl Default for Sandbox {
         Self {
             capabilities: true,
             seccomp: true,
+            landlock: true,
         }
     }
 }
@@ -613,6 +628,7 @@ impl Default for Config {
             drain: Duration::from_secs(60 * 60),
             runtime_dir,
             state_dir: PathBuf::from("/var/lib/interceptor"),
+            referred: Referred::default(),
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) struct Config {
 pub(super) struct Sandbox {
     pub(super) capabilities: Option<bool>,
     pub(super) seccomp: Option<bool>,
+    pub(super) landlock: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

@@ -6,6 +6,10 @@
 //! byte of an agent's is read: it reads no byte from a network, and answers what is asked
 //! over a private socket in one typed message each ([`wire`]).
 //!
+//! It also opens the files and runs the commands that the configuration refers to: secrets,
+//! certificates, known hosts. So the daemon itself can do without the rest of the file
+//! system ([`crate::fence`]), and a file that is replaced is found by its name.
+//!
 //! What it does not do: it decides nothing, and believes nothing that a process says of
 //! itself; and of a process it shows what is recorded of every one, never its memory.
 //!
@@ -16,12 +20,13 @@
 mod serve;
 mod wire;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,7 +39,7 @@ use wire::{Answer, Request};
 use crate::agents::{ExecutableKey, OpenSocket, Seen, Wanted};
 use crate::host::lock;
 use crate::sandbox::InForce;
-use crate::wire::{receive_within as receive, send, send_descriptor};
+use crate::wire::{receive_descriptor, receive_within as receive, send, send_descriptor};
 
 /// The hidden command that is the looker.
 pub(crate) const LOOK: &str = "look";
@@ -192,6 +197,34 @@ impl Looker {
         self.done(&Request::TakeDigests(made))
     }
 
+    /// Opens a file that the configuration refers to.
+    ///
+    /// # Errors
+    /// As it says, or when it does not answer.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        let path = path.to_owned();
+        self.exchange(|line| {
+            send(line, &Request::Open { path })?;
+            match receive(line, LONGEST)? {
+                Answer::Opened => receive_descriptor(line).map(|file| Ok(file.into())),
+                Answer::NotOpened(number) => Ok(Err(io::Error::from_raw_os_error(number))),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            }
+        })?
+    }
+
+    /// Runs a command that the configuration refers to; what it printed.
+    ///
+    /// # Errors
+    /// As it says, or when it does not answer.
+    pub(crate) fn run(&self, line: &[String]) -> Result<String, LookError> {
+        let line = line.to_owned();
+        match self.ask(&Request::Run { line })? {
+            Answer::Printed(printed) => Ok(printed),
+            other => Err(odd(other)),
+        }
+    }
+
     fn done(&self, request: &Request) -> Result<(), LookError> {
         match self.ask(request)? {
             Answer::Done => Ok(()),
@@ -200,8 +233,20 @@ impl Looker {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, LookError> {
+        let asked = self.exchange(|line| {
+            send(line, request)?;
+            receive(line, LONGEST)
+        });
+        match asked? {
+            Answer::Refused(why) => Err(LookError::Refused(why)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Uses a line, which is closed where that fails.
+    fn exchange<T>(&self, ask: impl FnOnce(&mut UnixStream) -> io::Result<T>) -> io::Result<T> {
         let mut line = self.line()?;
-        let asked = send(&mut line, request).and_then(|()| receive(&mut line, LONGEST));
+        let asked = ask(&mut line);
         let mut lines = lock(&self.lines);
         // What was not answered in time would be answered to somebody else.
         match &asked {
@@ -210,10 +255,7 @@ impl Looker {
         }
         drop(lines);
         self.freed.notify_one();
-        match asked? {
-            Answer::Refused(why) => Err(LookError::Refused(why)),
-            answer => Ok(answer),
-        }
+        asked
     }
 
     /// A line that nobody uses, or another one.
@@ -248,6 +290,35 @@ impl Looker {
         send_descriptor(&lock(&self.daemon), &its.into())?;
         Ok(ours)
     }
+}
+
+/// The daemon's, from where on it opens few files itself. One of a process, and asked where
+/// the configuration's files are read: deep in what speaks a protocol.
+static OURS: OnceLock<Arc<Looker>> = OnceLock::new();
+
+/// Has files of the configuration's opened by it from here on.
+pub(crate) fn ask_for_files(looker: &Arc<Looker>) {
+    let _ = OURS.set(Arc::clone(looker));
+}
+
+/// Who opens files for this process; `None` where it does.
+pub(crate) fn ours() -> Option<&'static Arc<Looker>> {
+    OURS.get()
+}
+
+/// Opens a file that the configuration refers to.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match ours() {
+        Some(looker) => looker.open(path),
+        None => File::open(path),
+    }
+}
+
+/// Reads a file that the configuration refers to.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open(path)?, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn odd(answer: Answer) -> LookError {

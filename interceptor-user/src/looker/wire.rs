@@ -1,5 +1,6 @@
 //! What is said between the daemon and its looker.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,10 @@ pub struct Plan {
     /// The cgroup2 mount, and the cgroup of which agents' are children; `None` without
     /// interception.
     pub cgroups: Option<(PathBuf, PathBuf)>,
+    /// Files that it opens for the daemon.
+    pub files: BTreeSet<PathBuf>,
+    /// Commands that it runs for the daemon.
+    pub commands: BTreeSet<Vec<String>>,
     /// Whether capabilities are given up.
     pub capabilities: bool,
     /// Whether system calls are.
@@ -43,6 +48,10 @@ pub(super) enum Request {
     Digests {},
     /// Digests that the looker before made.
     TakeDigests(Vec<(ExecutableKey, String)>),
+    /// Opens a file that the configuration refers to.
+    Open { path: PathBuf },
+    /// Runs a command that the configuration refers to, for what it prints.
+    Run { line: Vec<String> },
 }
 
 /// What it answers.
@@ -54,5 +63,10 @@ pub(super) enum Answer {
     Sockets(Vec<OpenSocket>),
     Digests(Vec<(ExecutableKey, String)>),
     Done,
+    /// A descriptor follows.
+    Opened,
+    /// The number of an error.
+    NotOpened(i32),
+    Printed(String),
     Refused(String),
 }

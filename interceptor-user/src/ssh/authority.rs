@@ -87,17 +87,9 @@ impl Authority {
     /// # Errors
     /// When it can be neither read nor made, or others may read its key.
     pub fn open_or_create(state_dir: &Path) -> Result<Self, HostKeyError> {
-        let folder = state_dir.join("ssh");
-        let path = folder.join("ca");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|source| HostKeyError::File {
-                path: folder.clone(),
-                source,
-            })?;
-        let key = key_at(&path)?;
+        make_room(state_dir)?;
+        let folder = hosts(state_dir);
+        let key = key_at(&state_dir.join("ssh/ca"))?;
         Ok(Self {
             folder,
             public: key.public_key().clone(),
@@ -111,7 +103,7 @@ impl Authority {
     /// When the keeper did not say its public half.
     pub fn kept(state_dir: &Path, keeper: Arc<Keeper>) -> Result<Self, HostKeyError> {
         Ok(Self {
-            folder: state_dir.join("ssh"),
+            folder: hosts(state_dir),
             public: keeper.ssh_authority()?,
             signer: Signer::Kept(keeper),
         })
@@ -184,6 +176,43 @@ impl Authority {
     pub(super) fn learned(&self) -> PathBuf {
         self.folder.join("known_hosts")
     }
+}
+
+/// Where keys of origins are, and what was learned of hosts: not beside the authority's own
+/// key, which is not for whoever needs these.
+fn hosts(state_dir: &Path) -> PathBuf {
+    state_dir.join("ssh/hosts")
+}
+
+/// Makes that folder, and moves there what an earlier version had beside the authority's key.
+///
+/// # Errors
+/// When it cannot be made, or something cannot be moved.
+pub fn make_room(state_dir: &Path) -> Result<(), HostKeyError> {
+    let folder = hosts(state_dir);
+    let wrong = |source| HostKeyError::File {
+        path: folder.clone(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(wrong)?;
+    for entry in fs::read_dir(state_dir.join("ssh")).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        let to = folder.join(&name);
+        if (text.starts_with("host-") || text == "known_hosts") && !to.exists() {
+            match fs::rename(entry.path(), &to) {
+                // Another process was first.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                moved => moved.map_err(wrong)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A certificate for a host's key: for a day, and for nothing else than a host.

@@ -19,10 +19,11 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker};
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 
+use crate::looker;
 use crate::net::Origin;
 
 /// Where the system's are.
-const SYSTEM: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
+pub(crate) const SYSTEM: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
 
 /// Why a host key is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +114,14 @@ impl Known {
         learned: Option<&Path>,
     ) -> Result<Self, HostKeyFault> {
         let mut entries = Vec::new();
-        let mut take = |path: &Path, needed: bool| match std::fs::read_to_string(path) {
+        let whole = |path: &Path| -> std::io::Result<String> {
+            // What was learned is the daemon's own.
+            match learned == Some(path) {
+                true => std::fs::read_to_string(path),
+                false => std::io::read_to_string(looker::open(path)?),
+            }
+        };
+        let mut take = |path: &Path, needed: bool| match whole(path) {
             Ok(text) => {
                 entries.extend(KnownHosts::new(&text).filter_map(Result::ok));
                 Ok(())

@@ -67,7 +67,9 @@ pub(super) fn for_session(
 /// be a promise that nobody keeps.
 pub(super) fn listed(path: &Path) -> anyhow::Result<Vec<PublicKey>> {
     let place = || format!("reading {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(place)?;
+    let text = crate::looker::open(path)
+        .and_then(std::io::read_to_string)
+        .with_context(place)?;
     AuthorizedKeys::new(&text)
         .map(|entry| {
             let entry = entry.with_context(place)?;

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, SignatureScheme};
 use super::verify::{Roots, Verifier, readable};
 use super::{LegTls, Stream, agreed, provider};
 use crate::config::TlsMode;
+use crate::looker;
 use crate::net::{Host, Socket};
 
 /// Why there is no encrypted leg to a service.
@@ -175,7 +176,8 @@ fn roots_of(path: &Path) -> Result<Arc<Roots>, UpstreamTlsError> {
         path: path.to_owned(),
         source,
     };
-    let meta = std::fs::metadata(path).map_err(wrong)?;
+    let mut file = looker::open(path).map_err(wrong)?;
+    let meta = file.metadata().map_err(wrong)?;
     let changed = meta.modified().map_err(wrong)?;
     let mut known = KNOWN
         .get_or_init(Mutex::default)
@@ -187,7 +189,8 @@ fn roots_of(path: &Path) -> Result<Arc<Roots>, UpstreamTlsError> {
     {
         return Ok(Arc::clone(roots));
     }
-    let text = std::fs::read(path).map_err(wrong)?;
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut file, &mut text).map_err(wrong)?;
     let certificates = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(std::io::Error::other(error.to_string())))?;

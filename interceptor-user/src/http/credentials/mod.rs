@@ -24,6 +24,7 @@ pub use oauth::Tokens;
 
 use super::body::Fed;
 use crate::config::{ClientCertificate, HttpCredentials, RequestCredentials, Target, TlsMode};
+use crate::looker;
 use crate::net::{Dialer, Origin};
 use crate::secrets::{self, Secret, SecretError};
 use crate::tls::provider;
@@ -182,8 +183,10 @@ impl Injector {
             return Ok(None);
         };
         let key = secrets::resolve(key).await?;
-        let pem = tokio::fs::read(certificate)
+        let path = certificate.clone();
+        let pem = tokio::task::spawn_blocking(move || looker::read(&path))
             .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(|error| CredentialError::Certificate(error.kind().to_string()))?;
         let wrong = |what: &str| CredentialError::Certificate(what.to_owned());
         let chain = CertificateDer::pem_slice_iter(&pem)

@@ -82,12 +82,19 @@ pub struct Published {
 /// # Errors
 /// A file that cannot be read, or a line that is no key.
 pub fn listed(path: &Path) -> Result<Vec<Published>, KeyError> {
+    listed_in(path, |path| File::open(path))
+}
+
+fn listed_in(
+    path: &Path,
+    open: impl Fn(&Path) -> std::io::Result<File>,
+) -> Result<Vec<Published>, KeyError> {
     let failed = |source| KeyError::File {
         path: path.to_owned(),
         source,
     };
     let mut text = String::new();
-    File::open(path)
+    open(path)
         .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
         .map_err(failed)?;
     let mut keys = Vec::new();
@@ -273,7 +280,8 @@ pub(super) fn load(folder: &Path, key: PublicKey) -> Result<Ed25519KeyPair, KeyE
 /// As [`listed`].
 pub fn trust(list: Option<&Path>, folder: &Path) -> Result<Trust, KeyError> {
     let (keys, only_pins) = match list {
-        Some(list) => (listed(list)?, true),
+        // The configuration refers to it.
+        Some(list) => (listed_in(list, crate::looker::open)?, true),
         None => (published(folder).unwrap_or_default(), false),
     };
     let mut pins: HashMap<String, Vec<PublicKey>> = HashMap::new();

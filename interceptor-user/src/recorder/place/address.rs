@@ -110,7 +110,8 @@ impl<'a> Address<'a> {
             let path = percent_encoding::percent_decode_str(value)
                 .decode_utf8_lossy()
                 .into_owned();
-            let read = std::fs::read(&path).map_err(|error| PlaceError::File { path, error })?;
+            let read = crate::looker::read(std::path::Path::new(&path))
+                .map_err(|error| PlaceError::File { path, error })?;
             *place = Some(read);
         }
         let [root_cert, cert, key] = files;
