@@ -5,7 +5,7 @@
 //! run the counted cgroups are of, and what is counted for one that is gone is added to its
 //! run's. What began and ended between two looks is in the sum of all and of no run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::{Run, Runs};
@@ -39,10 +39,11 @@ impl Runs {
     /// cgroups: call it where blocking is allowed.
     pub fn gather_coverage(&self, kernel: &Kernel) {
         let runs = self.list();
+        let own: HashSet<u64> = runs.iter().map(|run| run.cgroup_id).collect();
         let counted: Vec<u64> = kernel
             .covered()
             .into_iter()
-            .filter(|id| runs.iter().all(|run| run.cgroup_id != *id))
+            .filter(|id| !own.contains(id))
             .collect();
         if counted.is_empty() {
             return;
@@ -66,24 +67,20 @@ impl Runs {
     }
 
     /// The cgroups below a run's that are known to have been counted for, or are there.
-    fn below(&self, run: &Run) -> Vec<u64> {
-        let mut ids: Vec<u64> = self
+    fn below(&self, run: &Run) -> HashSet<u64> {
+        let mut ids: HashSet<u64> = self
             .tops()
             .iter()
             .filter(|(_, top)| **top == run.cgroup_id)
             .map(|(id, _)| *id)
             .collect();
         for path in cgroup::tree(&run.cgroup).skip(1) {
-            if let Ok(id) = cgroup::id(&path)
-                && !ids.contains(&id)
-            {
-                ids.push(id);
-            }
+            ids.extend(cgroup::id(&path));
         }
         ids
     }
 
-    fn tops(&self) -> std::sync::MutexGuard<'_, HashMap<u64, u64>> {
+    pub(super) fn tops(&self) -> std::sync::MutexGuard<'_, HashMap<u64, u64>> {
         self.tops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

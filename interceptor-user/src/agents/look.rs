@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::executable::{Executables, Key};
 use super::gather::{self, GatherError, Wanted};
+use super::lately::{Lately, Process};
 use super::process::{self, Seen};
 use super::sockets::OpenSocket;
 use crate::kernel::{Kernel, KernelError, cgroup};
@@ -22,6 +23,7 @@ pub struct Here {
     /// The cgroup of which agents' are children.
     agents: PathBuf,
     executables: Executables,
+    lately: Lately,
 }
 
 impl Here {
@@ -30,11 +32,21 @@ impl Here {
             root,
             agents,
             executables: Executables::default(),
+            lately: Lately::default(),
         }
     }
 
     pub(crate) fn see(&self, pid: u32, cgroup_id: u64) -> Seen {
-        process::see(pid, cgroup_id, &self.root, &self.executables)
+        if let Some(seen) = self.lately.seen(pid, cgroup_id) {
+            return seen;
+        }
+        // Before it is looked at: what it was then is what it has to be still.
+        let held = Process::hold(pid);
+        let seen = process::see(pid, cgroup_id, &self.root, &self.executables);
+        if let Some(held) = held {
+            self.lately.keep(cgroup_id, held, &seen);
+        }
+        seen
     }
 
     /// How many processes of a cgroup have a network of their own. The proxy listens on the

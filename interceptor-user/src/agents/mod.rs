@@ -13,6 +13,7 @@
 //! What this room does not do: it intercepts nothing ([`crate::kernel`] does), and it
 //! believes nothing that an agent says of itself.
 
+mod accounts;
 pub mod attached;
 pub mod command_line;
 pub mod confine;
@@ -20,6 +21,7 @@ mod coverage;
 pub mod engines;
 mod executable;
 pub mod gather;
+mod lately;
 pub mod launch;
 mod look;
 mod names;
@@ -433,6 +435,11 @@ impl Runs {
         if let Some(known) = self.known().get(&cgroup_id) {
             return Some(known.run.clone());
         }
+        // An id is given once.
+        let top = self.tops().get(&cgroup_id).copied();
+        if let Some(known) = top.and_then(|top| self.known().get(&top).cloned()) {
+            return Some(known.run);
+        }
         // Below one of ours, or one of others' (a container's systemd makes some). The lock
         // is not held for the walk.
         let others = self.list().into_iter().filter(|run| self.is_others(run));
@@ -441,6 +448,22 @@ impl Runs {
             .filter_map(|top| cgroup::by_id(&top, cgroup_id))
             .next()?;
         self.at_path(&path)
+    }
+
+    /// The same of one whose path was seen, so that nothing is to be looked for however
+    /// many there are.
+    fn of_seen(&self, cgroup_id: u64, path: &str) -> Option<Run> {
+        let own = self.known().get(&cgroup_id).map(|known| known.run.clone());
+        own.or_else(|| {
+            let path = self.cgroup_root.join(path.trim_start_matches('/'));
+            let above = path.ancestors().skip(1);
+            above
+                .take_while(|path| path.starts_with(&self.cgroup_root))
+                .find_map(|path| {
+                    let id = cgroup::id(path).ok()?;
+                    self.known().get(&id).map(|known| known.run.clone())
+                })
+        })
     }
 
     /// The id of the cgroup of the run that a cgroup belongs to, as in [`Identity::cgroup`].
@@ -456,9 +479,12 @@ impl Runs {
     /// # Errors
     /// When it cannot be looked: nobody is taken for somebody else.
     pub fn identify(&self, origin: &Origin) -> Result<Identity, LookError> {
-        let run = self.of_cgroup(origin.cgroup_id);
         let seen = self.look.see(origin.pid, origin.cgroup_id)?;
         let found = process::known(origin, seen);
+        let run = match &found.cgroup {
+            Some(path) => self.of_seen(origin.cgroup_id, path),
+            None => self.of_cgroup(origin.cgroup_id),
+        };
         let cgroup = match (&run, &found.cgroup) {
             (_, Some(cgroup)) => Some(cgroup.clone()),
             (Some(run), None) => run

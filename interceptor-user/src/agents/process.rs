@@ -9,10 +9,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use nix::unistd::{Gid, Group, SysconfVar, Uid, User, sysconf};
+use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::accounts::{group, user};
 use super::command_line::recordable;
 use super::executable::Executables;
 use crate::kernel::{Origin, cgroup};
@@ -288,12 +289,6 @@ fn booted() -> Option<u64> {
     line.trim().parse().ok()
 }
 
-fn user(uid: u32) -> Option<String> {
-    User::from_uid(Uid::from_raw(uid))
-        .ok()?
-        .map(|user| user.name)
-}
-
 /// The process's supplementary groups (`proc_pid_status(5)`).
 fn groups(proc: &Path) -> Vec<u32> {
     let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
@@ -305,12 +300,6 @@ fn groups(proc: &Path) -> Vec<u32> {
         .filter_map(|gid| gid.parse().ok())
         .take(MOST_GROUPS)
         .collect()
-}
-
-fn group(gid: u32) -> Option<String> {
-    Group::from_gid(Gid::from_raw(gid))
-        .ok()?
-        .map(|group| group.name)
 }
 
 #[cfg(test)]
