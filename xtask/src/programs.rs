@@ -44,6 +44,8 @@ enum Subject {
     Record,
     /// Connects, flows and cgroups, many of them
     Scale,
+    /// What passing bytes on in the kernel would bring
+    Splice,
 }
 
 /// Its name, as on a command line.

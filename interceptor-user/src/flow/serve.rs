@@ -276,7 +276,13 @@ pub async fn accepted(house: Arc<House>, tcp: TcpStream, arrival: Arrival) {
         && origin.port() == DNS_PORT
         && flow.target.is_none()
     {
-        return dns::server::over_tcp(&house, flow, cgroup, Socket::Tcp(tcp)).await;
+        return Box::pin(dns::server::over_tcp(
+            &house,
+            flow,
+            cgroup,
+            Socket::Tcp(tcp),
+        ))
+        .await;
     }
     Box::pin(serve(house, flow, Socket::Tcp(tcp))).await;
 }
@@ -353,16 +359,20 @@ pub(super) async fn serve(house: Arc<House>, flow: Flow, mut tcp: Socket) {
         refused(&house, &flow, spoken.name(), &why).await;
         return;
     }
+    // Each apart, so that a flow takes the room of its own protocol's and not the largest's.
     match spoken {
-        Protocol::Postgres => postgres::serve(&house, flow, tcp, first).await,
-        Protocol::Http => http::serve(&house, flow, tcp, first, wire == Some(Wire::Http2)).await,
-        Protocol::Ssh => ssh::serve(&house, flow, tcp, first).await,
+        Protocol::Postgres => Box::pin(postgres::serve(&house, flow, tcp, first)).await,
+        Protocol::Http => {
+            let is_http2 = wire == Some(Wire::Http2);
+            Box::pin(http::serve(&house, flow, tcp, first, is_http2)).await;
+        }
+        Protocol::Ssh => Box::pin(ssh::serve(&house, flow, tcp, first)).await,
         // A target of another protocol whose agent does not say so in its
         // ClientHello cannot be told from any other TLS.
         Protocol::Tls if wanted.is_none_or(|wanted| wanted == Protocol::Http) => {
-            http::serve_tls(&house, flow, tcp, first).await;
+            Box::pin(http::serve_tls(&house, flow, tcp, first)).await;
         }
-        other => opaque::serve(&house, flow, Opaque::new(tcp, first, other)).await,
+        other => Box::pin(opaque::serve(&house, flow, Opaque::new(tcp, first, other))).await,
     }
 }
 

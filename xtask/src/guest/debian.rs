@@ -4,6 +4,10 @@
 //! The root file system is mmdebstrap's, made once and kept below the target folder;
 //! `vagrant/provision.sh` installs there as it does in a Vagrant machine, and
 //! `vagrant/check.sh` shows that it holds.
+//!
+//! With `--open-flows` it is measured there instead how many flows can be open at once: a
+//! guest's root may have more files open than the limits of a container or a build machine
+//! let its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +38,13 @@ const PACKAGES: [&str; 13] = [
     "redis-server",
     "socat",
 ];
+/// Measures how many flows are open at once, and says meanwhile how far it is. What would
+/// take memory from it is stopped.
+const OPEN_FLOWS: &str = "systemctl stop postgresql redis-server; \
+     sysctl -q fs.file-max=2000000 net.core.somaxconn=4096; \
+     (while sleep 30; do uptime; ss -s | grep ^TCP: ; ps -C interceptor -o pid,rss,nlwp,time; done) & \
+     INTERCEPTOR_BIN=/vagrant/dist/interceptor \
+     /vagrant/dist/interceptor-bench scale --only open";
 /// Of the kernel's modules, those that find the disk.
 const MODULES: &str = "virtio_pci\nvirtio_blk\next4\n";
 /// Of the source tree, what is installed from it.
@@ -49,9 +60,13 @@ pub(crate) struct Args {
     /// A program to take instead of building one for release
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// How long the guest may take, in minutes
-    #[arg(long, default_value_t = 20, value_name = "MINUTES")]
-    limit: u64,
+    /// Hold 100,000 flows open there at once, in 12 GiB of memory, in place of the check;
+    /// a `--binary` needs an `interceptor-bench` beside it
+    #[arg(long)]
+    open_flows: bool,
+    /// How long the guest may take, in minutes; 20, or 90 with `--open-flows`
+    #[arg(long, value_name = "MINUTES")]
+    limit: Option<u64>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -76,18 +91,29 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => {
             shell::step("building for release");
             let release = ["build", "--release", "--workspace", "--bin", "interceptor"];
-            shell::run(shell::cargo().args(release))?;
+            let bench: &[&str] = match args.open_flows {
+                true => &["--bin", "interceptor-bench"],
+                false => &[],
+            };
+            shell::run(shell::cargo().args(release).args(bench))?;
             shell::target_dir().join("release/interceptor")
         }
     };
     shell::step("its disk");
-    let disk = disk(&folder, &base, &binary)?;
+    let bench = args
+        .open_flows
+        .then(|| binary.with_file_name("interceptor-bench"));
+    let disk = disk(&folder, &base, &binary, bench.as_deref())?;
     shell::step("booting it");
     let (kernel, initrd) = (
         boot_file(&base, "vmlinuz-")?,
         boot_file(&base, "initrd.img-")?,
     );
     let mut qemu = super::qemu();
+    if args.open_flows {
+        // The last one counts.
+        qemu.args(["-m", "12G"]);
+    }
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     let drive = format!("file={},format=raw,if=virtio,cache=unsafe", disk.display());
     qemu.arg("-drive").arg(drive);
@@ -97,7 +123,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
          systemd.unit=guest.target",
     ]);
     let mut held = false;
-    super::boot(&mut qemu, Duration::from_secs(args.limit * 60), |line| {
+    let minutes = args.limit.unwrap_or(if args.open_flows { 90 } else { 20 });
+    super::boot(&mut qemu, Duration::from_secs(minutes * 60), |line| {
         held |= line.contains(HELD);
     })?;
     ensure!(held, "what was to be shown did not hold in the guest");
@@ -144,7 +171,7 @@ fn boot_file(base: &Path, prefix: &str) -> Result<PathBuf> {
 }
 
 /// A disk with the file system, the program, and what the first process starts.
-fn disk(folder: &Path, base: &Path, binary: &Path) -> Result<PathBuf> {
+fn disk(folder: &Path, base: &Path, binary: &Path, bench: Option<&Path>) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -157,8 +184,15 @@ fn disk(folder: &Path, base: &Path, binary: &Path) -> Result<PathBuf> {
         let from = shell::root().join(part);
         shell::run_quietly(Command::new("cp").arg("-a").arg(from).arg(&tree))?;
     }
-    let program = tree.join("dist/interceptor");
-    shell::run_quietly(Command::new("strip").arg("-o").arg(program).arg(binary))?;
+    for (program, name) in [(Some(binary), "interceptor"), (bench, "interceptor-bench")] {
+        let Some(program) = program else { continue };
+        let to = tree.join("dist").join(name);
+        shell::run_quietly(Command::new("strip").arg("-o").arg(to).arg(program))?;
+    }
+    let work = match bench {
+        Some(_) => OPEN_FLOWS,
+        None => "/vagrant/vagrant/provision.sh && /vagrant/vagrant/check.sh",
+    };
     let units = root.join("etc/systemd/system");
     fs::write(
         units.join("guest.target"),
@@ -172,9 +206,8 @@ fn disk(folder: &Path, base: &Path, binary: &Path) -> Result<PathBuf> {
              After=multi-user.target postgresql.service redis-server.service\n\
              Requires=multi-user.target\nSuccessAction=poweroff-force\nFailureAction=poweroff-force\n\
              [Service]\nType=oneshot\nStandardOutput=tty\nStandardError=tty\n\
-             TTYPath=/dev/ttyS0\nTimeoutStartSec=infinity\n\
-             ExecStart=/bin/bash -c '/vagrant/vagrant/provision.sh && /vagrant/vagrant/check.sh \
-             && echo {HELD}'\n"
+             TTYPath=/dev/ttyS0\nTimeoutStartSec=infinity\nLimitNOFILE=1048576\n\
+             ExecStart=/bin/bash -c '{work} && echo {HELD}'\n"
         ),
     )?;
     fs::write(root.join("etc/fstab"), "/dev/vda / ext4 defaults 0 0\n")?;

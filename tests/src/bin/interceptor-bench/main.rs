@@ -7,6 +7,7 @@
 //! * [`postgres`], [`http`], [`ssh`]: a protocol's roads and loads;
 //! * [`record`]: the recorder;
 //! * [`scale`]: how many connects, flows and cgroups;
+//! * [`splice`]: what passing bytes on in the kernel would bring;
 //! * [`report`]: medians, ratios, JSON;
 //! * [`copy`]: the proxy that does nothing, which every protocol is compared with;
 //! * [`settle`]: waits until the store has what was recorded.
@@ -20,6 +21,7 @@ mod record;
 mod report;
 mod scale;
 mod settle;
+mod splice;
 mod ssh;
 
 use std::path::PathBuf;
@@ -53,7 +55,11 @@ enum Cli {
     ///
     /// Example: cargo xtask bench scale --quick --only connects
     Scale(Options),
-    /// What `scale` starts as an agent
+    /// What passing bytes on in the kernel would bring, beside what the daemon does
+    ///
+    /// Example: cargo xtask bench splice --quick --only bulk
+    Splice(Options),
+    /// What `scale` and `splice` start as an agent
     #[command(hide = true)]
     Client(scale::Client),
 }
@@ -119,6 +125,7 @@ fn main() -> ExitCode {
         Cli::Ssh(options) => ssh::run(&options),
         Cli::Record(options) => record::run(&options),
         Cli::Scale(options) => scale::run(&options),
+        Cli::Splice(options) => splice::run(&options),
         Cli::Client(client) => scale::client(client),
     };
     match done {

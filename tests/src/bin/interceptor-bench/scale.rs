@@ -27,6 +27,7 @@ use crate::Options;
 use crate::copy::copying_proxy;
 use crate::report::{Report, median};
 use crate::settle::settle;
+use crate::splice;
 
 /// Connects of one measurement.
 const CONNECTS: u32 = 4_000;
@@ -76,6 +77,10 @@ enum What {
     Flows,
     /// Opens so many, uses each once more when asked to, and says what it took.
     Open,
+    /// Small messages there and back a second, for so many seconds.
+    Trips,
+    /// MB a second, for so many seconds.
+    Bulk,
 }
 
 /// Does it, and prints a number.
@@ -86,6 +91,8 @@ pub(crate) fn client(client: Client) -> Result<()> {
         What::Connect => println!("{}", connect(service, count)?),
         What::Flows => println!("{}", flows(service, count)?),
         What::Open => open(service, count)?,
+        What::Trips => println!("{}", splice::trips(service, count)?),
+        What::Bulk => println!("{}", splice::bulk(service, count)?),
     }
     Ok(())
 }
@@ -348,7 +355,9 @@ fn held(field: &Field, count: u32) -> Result<String> {
     drop(input);
     ensure!(client.wait()?.success(), "the client failed");
     let mut redis = redis::Client::open(field.redis.url())?.get_connection()?;
-    eventually("every session's end", Duration::from_secs(300), || {
+    // A slow machine ends a hundred a second.
+    let patience = Duration::from_secs(300 + u64::from(count) / 100);
+    eventually("every session's end", patience, || {
         let length: u64 = redis::cmd("XLEN")
             .arg("interceptor:sessions")
             .query(&mut redis)?;
