@@ -322,6 +322,65 @@ fn fields_and_addresses_are_there_for_who_has_the_key_and_what_authenticates_for
     })
 }
 
+/// An archive has addresses, fields and bodies in their places, and says of which exchange.
+#[test]
+fn an_archive_has_what_masks_hid_for_who_has_the_key() -> Result<()> {
+    WEB.test(|web| {
+        let url = format!("http://127.0.0.1:{}", web.nginx.port);
+        let body = web.place.file("paid", &format!("card {CARD}"))?;
+        let lines = format!(
+            "url = \"{url}/here?card={CARD}\"\nurl = \"{url}/empty\"\nnext\n\
+             url = \"{url}/upload\"\ndata-binary = \"@{}\"\nheader = \"X-Card: {CARD}\"\n",
+            body.display()
+        );
+        let file = web.place.file("archived", &lines)?;
+        let file = file.to_str().context("a path that is no text")?;
+        web.curl("archived", &["-K", file])?.ok()?;
+        let (session, _) = web.records()?.only_session_of("archived")?;
+
+        let har = ["replay", &session, "--format", "har"];
+        let hidden = web.daemon.ask(&har)?;
+        ensure!(
+            !hidden.contains(CARD) && !hidden.contains("_unmasked"),
+            "{hidden}"
+        );
+        let right = key(&web.place, IDENTITY)?;
+        let right = right.to_str().context("a path that is no text")?;
+        let shown = web.daemon.ask(&[&har[..], &["--unseal", right]].concat())?;
+        let archive: Value = serde_json::from_str(&shown)?;
+        let entries = archive["log"]["entries"].as_array().context("no entries")?;
+        let [here, empty, upload] = entries.as_slice() else {
+            anyhow::bail!("{shown}");
+        };
+        let has = |value: &Value| value.to_string().contains(CARD);
+        ensure!(has(&here["request"]["url"]), "{here}");
+        ensure!(has(&here["request"]["queryString"]), "{here}");
+        ensure!(has(&here["response"]["content"]["text"]), "{here}");
+        ensure!(has(&upload["request"]["headers"]), "{upload}");
+        assert_eq!(
+            upload["request"]["postData"]["text"],
+            format!("card {CARD}")
+        );
+        let marks = [here, empty, upload].map(|entry| entry.get("_unmasked"));
+        assert_eq!(marks, [Some(&json!(true)), None, Some(&json!(true))]);
+
+        let wrong = key(&web.place, OTHER)?;
+        let wrong = wrong.to_str().context("a path that is no text")?;
+        let done = web
+            .daemon
+            .command(&[&har[..], &["--unseal", wrong]].concat())?;
+        assert_eq!(done.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(said.contains("sealed to another key"), "{said}");
+        assert_eq!(String::from_utf8(done.stdout)?, hidden);
+        let done = web
+            .daemon
+            .command(&["replay", &session, "--format", "sql", "--unseal", right])?;
+        assert_eq!(done.status.code(), Some(2));
+        Ok(())
+    })
+}
+
 /// What is long is compressed before it is sealed, and `age` alone opens it.
 #[test]
 fn what_is_long_is_sealed_compressed() -> Result<()> {

@@ -5,7 +5,8 @@
 //! each body.
 //!
 //! Spec: HAR 1.2 (`http://www.softwareishard.com/blog/har-12-spec/`); what begins
-//! with `_` is of whoever writes it; `_webSocketMessages` is Chrome's.
+//! with `_` is of whoever writes it; `_webSocketMessages` is Chrome's, and `_unmasked`
+//! stands where something of an exchange was sealed and is shown all the same.
 
 use std::collections::BTreeMap;
 
@@ -65,6 +66,7 @@ struct Open {
     output: Body,
     messages: Vec<Value>,
     refused: Option<(String, String)>,
+    is_unmasked: bool,
 }
 
 /// Writes an archive, entry by entry.
@@ -121,6 +123,7 @@ impl Har {
                     at: entry.at.0,
                     command: entry.meta.clone(),
                     line: entry.line.clone(),
+                    is_unmasked: entry.is_unmasked,
                     ..Open::default()
                 },
             );
@@ -130,6 +133,7 @@ impl Har {
         let Some(open) = self.open.get_mut(&number) else {
             return out;
         };
+        open.is_unmasked |= entry.is_unmasked;
         let mut over = false;
         #[allow(
             clippy::collapsible_match,
@@ -222,6 +226,9 @@ impl Har {
         if let Value::Object(entry) = &mut entry {
             if let Some((_, line)) = &open.refused {
                 entry.insert("comment".to_owned(), json!(line));
+            }
+            if open.is_unmasked {
+                entry.insert("_unmasked".to_owned(), json!(true));
             }
             if !open.messages.is_empty() {
                 let messages = Value::Array(open.messages.clone());

@@ -85,7 +85,7 @@ pub struct Args {
     /// Rows of a result that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     rows: usize,
-    /// Also show what masks hid, opened with this key (of `age-keygen`), in text and json
+    /// Also show what masks hid, opened with this key (of `age-keygen`), in text, json and har
     #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["against", "to"])]
     unseal: Option<PathBuf>,
     /// Only this channel of an SSH session; of several terminals, the one to play
@@ -142,9 +142,9 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
             "--follow goes with --format text, json and sql: the others have an end",
         ));
     }
-    if args.unseal.is_some() && !matches!(format, Format::Text | Format::Json) {
+    if args.unseal.is_some() && !matches!(format, Format::Text | Format::Json | Format::Har) {
         return Err(Misused::say(
-            "--unseal shows what masks hid in text and json alone",
+            "--unseal shows what masks hid in text, json and har alone",
         ));
     }
     let identity = args.unseal.as_deref().map(Identity::read).transpose()?;
