@@ -2,6 +2,7 @@
 //! each request.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -32,11 +33,26 @@ pub struct ScratchService {
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Who signs its certificate; whoever the system trusts where none is named.
+    pub ca: Option<PathBuf>,
     /// What stands before every path.
     pub prefix: String,
 }
 
 impl ScratchService {
+    /// Whether it is who it should be, before anything is sent: under TLS alone, since
+    /// in the clear each request finds out for itself.
+    ///
+    /// # Errors
+    /// When it does not answer, or shows a certificate that is not good enough.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        if self.tls {
+            let connected = tokio::time::timeout(PATIENCE, Box::pin(self.connect())).await;
+            connected.context("it does not answer in time")??;
+        }
+        Ok(())
+    }
+
     /// Asks it.
     ///
     /// # Errors
@@ -99,7 +115,7 @@ impl ScratchService {
         }
         let ask = Ask {
             mode: TlsMode::VerifyFull,
-            ca: None,
+            ca: self.ca.clone(),
             name: None,
             host: match self.host.parse::<IpAddr>() {
                 Ok(address) => Host::Address(address),

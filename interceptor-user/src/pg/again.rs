@@ -1,6 +1,7 @@
 //! A connection to a scratch database, on which what was recorded is asked again.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -45,6 +46,8 @@ pub struct ScratchPlace {
     pub password: Option<SecretRef>,
     /// How much is asked of its TLS; `Mirror` is none.
     pub mode: TlsMode,
+    /// Who signs its certificate; whoever the system trusts where none is named.
+    pub ca: Option<PathBuf>,
 }
 
 /// A connection to it.
@@ -75,7 +78,7 @@ impl Scratch {
                 }
                 let ask = Ask {
                     mode,
-                    ca: None,
+                    ca: place.ca.clone(),
                     name: None,
                     host: host(&place.host),
                     alpn: ALPN,

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
 use anyhow::{Context as _, Result};
+use interceptor_tests::certs::Certificates;
 use interceptor_tests::daemon::Daemon;
 use interceptor_tests::nginx::Nginx;
 use interceptor_tests::place::{self, Place};
@@ -213,6 +214,84 @@ fn statements_with_parameters_are_done_again_with_theirs() -> Result<()> {
     })
 }
 
+/// To it without TLS nobody is let in.
+#[test]
+fn a_scratch_server_with_tls_is_verified_before_anything_is_sent() -> Result<()> {
+    WORLD.test(|world| {
+        world
+            .agent("tls-again")
+            .psql(
+                world.postgres.port,
+                "CREATE TABLE IF NOT EXISTS kept (id int);\n",
+            )?
+            .ok()?;
+        let (session, _) = world.records()?.only_session_of("tls-again")?;
+        let options = Options {
+            tls_only: true,
+            ..Options::default()
+        };
+        let scratch = Postgres::start(&world.place, "scratch-tls", &options)?;
+        let own = scratch.certificates.as_ref().context("no certificates")?;
+        let own = own.ca.display().to_string();
+        let other = Certificates::new(&world.place, "somebody", None)?;
+        let other = other.ca.display().to_string();
+        let missing = world.place.path("no-ca.pem").display().to_string();
+        let password = world
+            .place
+            .private_file("tls-password", "secret-of-scram_user\n")?;
+        let password = password.display().to_string();
+        let untrusted = "not signed by a root that is trusted here";
+        let another = "its certificate is for";
+        for (host, query, ca, expected, said) in [
+            ("127.0.0.1", "?sslmode=verify-full", &*other, 2, untrusted),
+            ("127.0.0.1", "?sslmode=verify-ca", &other, 2, untrusted),
+            (
+                "127.0.0.1",
+                "?sslmode=verify-full",
+                "",
+                2,
+                "its certificate",
+            ),
+            ("127.0.0.1", "", &other, 2, untrusted),
+            ("127.0.0.2", "", &own, 2, another),
+            ("127.0.0.1", "", &missing, 2, "no-ca.pem"),
+            ("127.0.0.1", "?sslmode=require", &own, 2, "verifies nothing"),
+            ("127.0.0.1", "?sslmode=disable", "", 2, "no encryption"),
+        ] {
+            let to = format!(
+                "postgresql://scram_user@{host}:{}/postgres{query}",
+                scratch.port
+            );
+            let mut words = vec!["--password-file", &password];
+            if !ca.is_empty() {
+                words.extend(["--ca", ca]);
+            }
+            let (code, text) = again(&world.daemon, &session, &to, &words)?;
+            assert_eq!(code, expected, "{host}{query} {ca}: {text}");
+            assert!(text.contains(said), "{host}{query} {ca}: {text}");
+            assert!(!text.contains("secret-of"), "{text}");
+        }
+        assert!(!scratch.saw("CREATE TABLE IF NOT EXISTS kept"));
+        scratch.sql("GRANT CREATE ON SCHEMA public TO scram_user")?;
+        for (host, query) in [
+            ("127.0.0.1", ""),
+            ("localhost", "?sslmode=verify-full"),
+            ("127.0.0.2", "?sslmode=verify-ca"),
+        ] {
+            let to = format!(
+                "postgresql://scram_user@{host}:{}/postgres{query}",
+                scratch.port
+            );
+            let words = ["--password-file", &password, "--ca", &own];
+            let (code, text) = again(&world.daemon, &session, &to, &words)?;
+            assert_eq!(code, 0, "{host}{query}: {text}");
+            assert!(text.contains("1 exchange sent again"), "{text}");
+        }
+        assert_eq!(scratch.sql("SELECT count(*) FROM kept")?, "0");
+        Ok(())
+    })
+}
+
 static WEB: web::Shared = web::Shared::new(web::Plan {
     rules: "
 version: 1
@@ -278,6 +357,52 @@ fn requests_are_done_again_without_credentials_and_bodies_are_compared() -> Resu
         assert!(text.contains("no answer"), "{text}");
         let (code, text) = again(&web.daemon, &session, &url(""), &[])?;
         assert_eq!(code, 2, "{text}");
+        Ok(())
+    })
+}
+
+#[test]
+fn requests_are_done_again_over_tls_once_the_service_is_verified() -> Result<()> {
+    WEB.test(|web| {
+        let url = format!("https://127.0.0.1:{}/page", web.nginx.port_tls);
+        web.agent("tls-requester")
+            .run(&["curl", "-sSk", "-d", "a=b", &url])?
+            .ok()?;
+        let (session, _) = web.records()?.only_session_of("tls-requester")?;
+        let scratch = Nginx::start(&web.place, "scratch-tls")?;
+        let own = scratch.certificates.ca.display().to_string();
+        let other = web.nginx.certificates.ca.display().to_string();
+        let at = |host: &str| format!("https://{host}:{}", scratch.port_tls);
+        let clear = format!("http://127.0.0.1:{}", scratch.port);
+        let untrusted = "not signed by a root that is trusted here";
+        for (to, ca, said) in [
+            (at("127.0.0.1"), &*other, untrusted),
+            (at("127.0.0.1"), "", "its certificate"),
+            (at("127.0.0.2"), &own, "connecting"),
+            (clear, &own, "--ca is for TLS"),
+            (
+                format!("https://127.0.0.1:{}", scratch.port),
+                &own,
+                "TLS handshake",
+            ),
+        ] {
+            let words: &[&str] = match ca {
+                "" => &[],
+                ca => &["--ca", ca],
+            };
+            let (code, text) = again(&web.daemon, &session, &to, words)?;
+            assert_eq!(code, 2, "{to} {ca}: {text}");
+            assert!(text.contains(said), "{to} {ca}: {text}");
+        }
+        assert!(!scratch.saw("/page")?, "sent before it was verified");
+        for host in ["127.0.0.1", "localhost"] {
+            let (code, text) = again(&web.daemon, &session, &at(host), &["--ca", &own])?;
+            assert_eq!(code, 0, "{host}: {text}");
+            assert!(text.contains("1 exchange sent again"), "{text}");
+        }
+        let asked = scratch.asked_for("/page")?;
+        let port = json!(scratch.port_tls.to_string());
+        assert!(asked.iter().all(|one| one["port"] == port), "{asked:?}");
         Ok(())
     })
 }

@@ -37,6 +37,9 @@ pub(super) struct To {
     /// With `--to`: the database's password is in this file [default: in $PGPASSWORD]
     #[arg(long, requires = "to", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// With `--to` over TLS: the server's certificate is of an authority in this file (PEM) [default: the system's]
+    #[arg(long, requires = "to", value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// A scratch server.
@@ -118,7 +121,11 @@ fn begin(
             let told = || format!("connecting to {}", place.address);
             Peer::Database(Box::new(opened.with_context(told)?))
         }
-        Target::Service(service) => Peer::Service(service),
+        Target::Service(service) => {
+            let checked = runtime.block_on(Box::pin(service.check()));
+            checked.with_context(|| format!("connecting to {}", service.address))?;
+            Peer::Service(service)
+        }
     };
     Ok((runtime, peer))
 }
@@ -194,7 +201,8 @@ fn read(url: &str, to: &To) -> anyhow::Result<Target> {
                 user: user.to_owned(),
                 database: if database.is_empty() { user } else { database }.to_owned(),
                 password,
-                mode: mode(uri.query(), address)?,
+                mode: mode(uri.query(), address, to.ca.is_some())?,
+                ca: to.ca.clone(),
                 host,
             })))
         }
@@ -203,10 +211,14 @@ fn read(url: &str, to: &To) -> anyhow::Result<Target> {
                 bail!("--to has credentials; requests are sent without any");
             }
             let tls = scheme == "https";
+            if to.ca.is_some() && !tls {
+                bail!("--ca is for TLS, and --to is http: say https://host:port");
+            }
             Ok(Target::Service(ScratchService {
                 address: resolve(port(if tls { 443 } else { 80 }))?,
                 authority: place.to_owned(),
                 tls,
+                ca: to.ca.clone(),
                 prefix: uri.path().trim_end_matches('/').to_owned(),
                 host,
             }))
@@ -215,14 +227,20 @@ fn read(url: &str, to: &To) -> anyhow::Result<Target> {
     }
 }
 
-/// What `sslmode` says; without it, none to this machine and a verified one elsewhere.
-fn mode(query: Option<&str>, address: SocketAddr) -> anyhow::Result<TlsMode> {
-    let usual = match address.ip().to_canonical().is_loopback() {
-        true => TlsMode::Disable,
-        false => TlsMode::VerifyFull,
+/// What `sslmode` says; without it, none to this machine and a verified one elsewhere,
+/// and a verified one wherever an authority is named.
+fn mode(query: Option<&str>, address: SocketAddr, has_ca: bool) -> anyhow::Result<TlsMode> {
+    let usual = if address.ip().to_canonical().is_loopback() && !has_ca {
+        TlsMode::Disable
+    } else {
+        TlsMode::VerifyFull
     };
     let Some(query) = query else { return Ok(usual) };
     match query.strip_prefix("sslmode=") {
+        // What is named is not to be passed over in silence.
+        Some(word @ ("disable" | "require")) if has_ca => {
+            bail!("--ca verifies nothing with sslmode={word}: say verify-ca or verify-full")
+        }
         Some("disable") => Ok(TlsMode::Disable),
         Some("require") => Ok(TlsMode::Require),
         Some("verify-ca") => Ok(TlsMode::VerifyCa),
