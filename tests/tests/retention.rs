@@ -68,6 +68,9 @@ async fn by_age_with_an_archive_and_by_one_interceptor_of_two() -> Result<()> {
     let (store, closed, open) = scene(12, 20).await?;
     // Nobody closed it, and its host is not heard of again.
     let archive = store.place.path("archive");
+    // What a search index knows of a recording goes with it.
+    let grams = format!("interceptor:grams:{{{}}}", closed[0]);
+    store.run(&["HSET", &grams, "grams", "abcd"])?;
     // Alerts go by age, too: long enough for one to be looked for.
     let retention = json!({ "age": "6s", "every": "1s", "archive_to": archive });
     let (one, two) = (Place::new()?, Place::new()?);
@@ -80,6 +83,8 @@ async fn by_age_with_an_archive_and_by_one_interceptor_of_two() -> Result<()> {
     })?;
     assert_eq!(store.session(&open)?.len(), 1, "an open session stays");
     assert_eq!(removed(&store, "age")?, 12, "each is removed once");
+    let left_of_it = store.run(&["EXISTS", &grams])?;
+    assert_eq!(left_of_it, redis::Value::Int(0), "{grams}");
     let listed = first.ask(&["archive", "check"])?;
     assert!(
         listed.contains("12 sessions, 0 of them no good"),

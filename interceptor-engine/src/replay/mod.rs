@@ -18,6 +18,7 @@ pub mod again;
 mod body;
 pub mod entry;
 pub mod escape;
+pub mod grams;
 pub mod http;
 pub mod json;
 pub mod pace;

@@ -7,12 +7,16 @@
 //! for that. A command and an answer have one hit each, the first.
 //!
 //! What a mask or a credential's place holder hides is not on record, and not found.
+//!
+//! [`Searcher::of_grams`] looks at the same text for the grams that it has, so that an index
+//! of them rules out nothing that would be found.
 
 use std::collections::BTreeMap;
 
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::grams::Grams;
 use super::pg::value::{Shown, show};
 use super::pg::{Column, Frame, Frames};
 use super::ssh::is_drawing;
@@ -137,10 +141,30 @@ pub struct Hit {
     pub behind: String,
 }
 
+/// What a text is looked at for.
+#[derive(Debug)]
+enum Sought {
+    Pattern(Pattern),
+    /// Whatever it has; nothing is found.
+    Grams(Grams),
+}
+
+impl Sought {
+    fn find(&mut self, text: &str) -> Option<(usize, usize)> {
+        match self {
+            Self::Pattern(pattern) => pattern.find(text),
+            Self::Grams(grams) => {
+                grams.add(text);
+                None
+            }
+        }
+    }
+}
+
 /// Looks through one session's entries.
 #[derive(Debug)]
 pub struct Searcher {
-    pattern: Pattern,
+    sought: Sought,
     wanted: Where,
     lines: Lines,
     protocol: String,
@@ -163,8 +187,28 @@ impl Searcher {
     /// Looks for `pattern` in a session that begins with the next entry.
     #[must_use]
     pub fn new(pattern: Pattern, wanted: Where) -> Self {
+        Self::of(Sought::Pattern(pattern), wanted)
+    }
+
+    /// Notes the grams of a session that begins with the next entry; finds nothing.
+    #[must_use]
+    pub fn of_grams() -> Self {
+        Self::of(Sought::Grams(Grams::default()), Where::All)
+    }
+
+    /// The session is over; the grams that it has. Those of a search for a pattern are none.
+    #[must_use]
+    pub fn into_grams(mut self) -> Grams {
+        self.finish();
+        match self.sought {
+            Sought::Grams(grams) => grams,
+            Sought::Pattern(_) => Grams::default(),
+        }
+    }
+
+    fn of(sought: Sought, wanted: Where) -> Self {
         Self {
-            pattern,
+            sought,
             wanted,
             lines: Lines::default(),
             protocol: String::new(),
@@ -244,8 +288,8 @@ impl Searcher {
     }
 
     /// A text that is whole.
-    fn once(&self, entry: &Entry, place: Place, text: &str) -> Option<Hit> {
-        let (start, end) = self.pattern.find(text)?;
+    fn once(&mut self, entry: &Entry, place: Place, text: &str) -> Option<Hit> {
+        let (start, end) = self.sought.find(text)?;
         Some(hit(entry, place, text, start, end))
     }
 
@@ -259,6 +303,10 @@ impl Searcher {
         let key = (entry.exchange, place);
         if self.open.len() >= OPEN_LIMIT && !self.open.contains_key(&key) {
             self.open.pop_first();
+            // Who looks in commands alone has fewer under way, and reads this one on.
+            if let Sought::Grams(grams) = &mut self.sought {
+                grams.add_all();
+            }
         }
         let stream = self.open.entry(key).or_default();
         if stream.found {
@@ -267,7 +315,7 @@ impl Searcher {
         let more = read(stream);
         stream.tail.push_str(&more);
         let hit = self
-            .pattern
+            .sought
             .find(&stream.tail)
             .map(|(start, end)| hit(entry, place, &stream.tail, start, end));
         stream.found = hit.is_some();

@@ -20,6 +20,7 @@ use super::ArchiveError;
 use super::format::{self, End, Fault, Head, Unread, Writer};
 use super::ledger::{ARCHIVED_ID, Listed, Stays};
 use super::place::{Place, unread_of};
+use crate::index;
 use crate::recorder::evidence::notary::Notary;
 use crate::recorder::read::{self, Reader, StreamEntry};
 
@@ -152,7 +153,8 @@ pub fn remove(
         if !listed.removed {
             say(reader, listed, removal, head, notary)?;
         }
-        reader.run(cmd("UNLINK").arg(&key))?;
+        let grams = index::key(reader, session);
+        reader.run(cmd("UNLINK").arg(&key).arg(grams))?;
     } else if listed.removed {
         // What was said is done.
     } else {

@@ -2,8 +2,7 @@
 //! configured, and what tells of them in the shared streams.
 //!
 //! Of all interceptors that record under one prefix, one at a time does it: the one that has
-//! the lease in Redis. Should two believe that they have it, for a clock stood still, each
-//! step of either is one that may be done twice.
+//! the [`lease`]. Each step is one that may be done twice.
 //!
 //! Size is what Redis says that recordings take of its memory (`MEMORY USAGE`), since that is
 //! what runs out. An open session counts and stays.
@@ -26,13 +25,12 @@ use super::ledger::{Ledger, Listed, each};
 use super::place::Place;
 use crate::config::Retention;
 use crate::handover::Life;
+use crate::lease;
 use crate::recorder::evidence::notary::Notary;
 use crate::recorder::evidence::{FOLDER, ed25519, keys};
 use crate::recorder::read::{ReadError, Reader, number};
 use crate::recorder::{Alert, Fault, Recorder};
 
-/// How long a lease holds; it is taken again before each session.
-const LEASE: Duration = Duration::from_secs(120);
 /// The daemon itself takes over questions that are younger than this.
 const APPROVALS: Duration = Duration::from_secs(8 * 24 * 3600);
 
@@ -310,23 +308,9 @@ impl Keeper {
         Ok(kept.is_some())
     }
 
-    /// Whether this interceptor is the one that does it; holds the lease for a while longer.
+    /// Whether this interceptor is the one that does it.
     fn lease(&self, reader: &mut Reader) -> Result<bool, ArchiveError> {
-        let key = reader.key("retention");
-        let mine = format!("{} {}", self.host, std::process::id());
-        let mut take = cmd("SET");
-        take.arg(&key).arg(&mine).arg("NX").arg("PX");
-        take.arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
-        if reader.run(&take)? == Value::Okay {
-            return Ok(true);
-        }
-        let holder = reader.run(cmd("GET").arg(&key))?;
-        if holder != Value::BulkString(mine.into_bytes()) {
-            return Ok(false);
-        }
-        let ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        reader.run(cmd("PEXPIRE").arg(&key).arg(ms))?;
-        Ok(true)
+        Ok(lease::hold(reader, "retention", &self.host)?)
     }
 
     /// The shared streams lose what is older than any session that may still be there.

@@ -1,7 +1,7 @@
 //! `interceptor search`.
 //!
-//! Sessions are read one after another, newest first, a page at a time: Redis has no
-//! index of what stands in streams.
+//! Sessions are read one after another, newest first, a page at a time; but not those that an
+//! [`index`](crate::index) rules out, where there is one.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ use super::place::Place;
 use super::sessions::listing::{Listing, Session, Sought};
 use super::told;
 use crate::config::Config;
+use crate::index::RuledOut;
 use crate::recorder::read::Reader;
 
 /// Looks for words in what agents asked and what they were answered.
@@ -108,6 +109,10 @@ fn search(
     let mut out = io::BufWriter::new(stdout.lock());
     let mut listing = Listing::under_way_in(args.window);
     let bar = Bar::counting("sessions");
+    let ruled_out = match args.regex {
+        true => RuledOut::default(),
+        false => RuledOut::by(reader, &args.words),
+    };
     let (mut found, mut looked) = (0, 0);
     while found < args.limit
         && let Some(session) = listing.next(reader)?
@@ -117,6 +122,9 @@ fn search(
         }
         looked += 1;
         bar.next();
+        if ruled_out.has(&session.id()) {
+            continue;
+        }
         let opened = session.opened();
         let mut show = |hit: Hit| -> anyhow::Result<bool> {
             let at = Moment(opened.0.saturating_add(hit.at.0 / 1000));

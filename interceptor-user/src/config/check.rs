@@ -520,6 +520,7 @@ impl Check<'_, '_> {
                 .compress
                 .map_or(fallback.compress, |compress| compress.value),
             seal_to,
+            search_index: raw.search_index.unwrap_or(fallback.search_index),
             redis,
             prefix,
             queue_bytes,

@@ -383,6 +383,8 @@ pub struct Recorder {
     pub compress: Compress,
     /// To whom what masks hide is sealed.
     pub seal_to: Option<crate::recorder::seal::Recipient>,
+    /// Whether closed sessions are indexed for `search`, where the server can.
+    pub search_index: bool,
 }
 
 /// How recordings are signed, and by which keys they are believed.
@@ -615,6 +617,7 @@ impl Default for Config {
                 spool: Spool::default(),
                 compress: Compress::default(),
                 seal_to: None,
+                search_index: false,
             },
             listeners: Vec::new(),
             permitted: crate::tls::Permitted::default(),

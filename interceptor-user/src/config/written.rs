@@ -258,6 +258,7 @@ pub(super) struct Recorder {
     pub(super) retention: Option<Retention>,
     pub(super) compress: Option<Spanned<super::Compress>>,
     pub(super) seal_to: Option<Spanned<String>>,
+    pub(super) search_index: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

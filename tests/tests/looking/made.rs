@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use interceptor_engine::chain::{Fields, Hasher, Head};
-use interceptor_tests::daemon::program;
+use interceptor_tests::daemon::{Daemon, program};
 use interceptor_tests::place::Place;
 use interceptor_tests::redis::Redis;
 use serde_json::{Value, json};
@@ -18,9 +18,9 @@ pub(crate) const DAY: u64 = 86_400_000;
 
 /// A Redis, and a configuration that reads from it.
 pub(crate) struct Store {
-    _redis: Redis,
+    redis: Redis,
     config: std::path::PathBuf,
-    _place: Place,
+    place: Place,
     connection: Mutex<redis::Connection>,
 }
 
@@ -28,6 +28,27 @@ impl Store {
     pub(crate) fn start() -> Result<Self> {
         let place = Place::new()?;
         let redis = Redis::start(&place)?;
+        Self::of(redis, place)
+    }
+
+    /// One whose Redis has the query engine.
+    pub(crate) fn with_query_engine() -> Result<Self> {
+        let place = Place::new()?;
+        let redis = Redis::with_query_engine(&place)?;
+        Self::of(redis, place)
+    }
+
+    /// A daemon that records there.
+    pub(crate) fn daemon(&self, config: &Value) -> Result<Daemon> {
+        Daemon::start(
+            &self.place,
+            &self.redis.url(),
+            "version: 1\nrules: []\n",
+            config,
+        )
+    }
+
+    fn of(redis: Redis, place: Place) -> Result<Self> {
         let config = json!({
             "runtime_dir": place.subfolder("run")?,
             "state_dir": place.subfolder("state")?,
@@ -38,9 +59,9 @@ impl Store {
         let config = place.file("interceptor.yaml", &config.to_string())?;
         let connection = redis::Client::open(redis.url())?.get_connection()?;
         Ok(Self {
-            _redis: redis,
+            redis,
             config,
-            _place: place,
+            place,
             connection: Mutex::new(connection),
         })
     }
@@ -92,7 +113,7 @@ impl Store {
         Ok(Following { child, written })
     }
 
-    pub(crate) fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T> {
+    pub(crate) fn asked<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T> {
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(word);
@@ -102,7 +123,7 @@ impl Store {
 
     /// How often a command was given to Redis since its statistics were cleared.
     pub(crate) fn calls(&self, command: &str) -> Result<u64> {
-        let text: String = self.redis(&["INFO", "commandstats"])?;
+        let text: String = self.asked(&["INFO", "commandstats"])?;
         let name = format!("cmdstat_{command}:calls=");
         let calls = text.lines().find_map(|line| line.strip_prefix(&name));
         let calls = calls.and_then(|rest| rest.split(',').next());
@@ -110,7 +131,7 @@ impl Store {
     }
 
     pub(crate) fn clear_calls(&self) -> Result<()> {
-        self.redis(&["CONFIG", "RESETSTAT"])
+        self.asked(&["CONFIG", "RESETSTAT"])
     }
 }
 

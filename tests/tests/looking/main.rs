@@ -11,6 +11,7 @@
 
 mod again;
 mod against;
+mod indexed;
 mod listing;
 mod made;
 mod replaying;

@@ -64,8 +64,8 @@ fn a_replay_from_later_on_has_all_that_was_then_and_finds_what_is_broken() -> Re
     assert_eq!(objects[1]["rows"], json!([["row"]]));
     let key = format!("interceptor:session:{{{id}}}");
     let last: Vec<(String, Vec<String>)> =
-        store.redis(&["XREVRANGE", &key, "+", "-", "COUNT", "3"])?;
-    store.redis::<()>(&["XDEL", &key, &last[2].0])?;
+        store.asked(&["XREVRANGE", &key, "+", "-", "COUNT", "3"])?;
+    store.asked::<()>(&["XDEL", &key, &last[2].0])?;
     let done = store.run(&late)?;
     assert_eq!(done.status.code(), Some(1), "an event is missing");
     Ok(())

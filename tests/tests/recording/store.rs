@@ -57,6 +57,7 @@ pub(crate) fn recorder_of(
         retention: config::Retention::default(),
         compress: config::Compress::default(),
         seal_to: None,
+        search_index: false,
         durability,
         spool,
     };

@@ -10,6 +10,7 @@ use super::super::moment::Window;
 use super::super::search::{Bar, first_hit};
 use super::super::told;
 use super::listing::{Listing, Session, Sought, any};
+use crate::index::RuledOut;
 use crate::recorder::read::Reader;
 
 /// What a session may speak.
@@ -116,6 +117,10 @@ pub(super) fn show(
         .map(|text| Pattern::words(text, false))
         .transpose()
         .map_err(|error| Misused::say(format!("--text: {error}")))?;
+    let ruled_out = match &list.text {
+        Some(text) => RuledOut::by(reader, text),
+        None => RuledOut::default(),
+    };
     let mut listing = Listing::opened_in(list.window);
     let (mut shown, mut looked) = (0, 0);
     let bar = pattern.is_some().then(|| Bar::counting("sessions"));
@@ -130,7 +135,10 @@ pub(super) fn show(
             if let Some(bar) = &bar {
                 bar.next();
             }
-            if first_hit(reader, &session.id(), pattern, Where::Commands)?.is_none() {
+            let session = session.id();
+            if ruled_out.has(&session)
+                || first_hit(reader, &session, pattern, Where::Commands)?.is_none()
+            {
                 continue;
             }
         }
