@@ -15,7 +15,7 @@ use redis::{Value, cmd};
 use serde_json::json;
 use tracing::warn;
 
-use super::{create, put, take};
+use super::{AT, create, indexed, put, take};
 use crate::handover::Life;
 use crate::lease;
 use crate::recorder::read::{ReadError, Reader};
@@ -68,14 +68,18 @@ impl Keeper {
     fn run(&self) {
         // What was told last, so that it is told once.
         let mut told = String::new();
+        let mut reader = None;
         while self.life.is_serving() {
-            let trouble = match self.round() {
+            let trouble = match self.round(&mut reader) {
                 Ok(Round::Done | Round::Others) => String::new(),
                 Ok(Round::NoEngine) => {
                     "its server has no query engine; `search` reads all sessions".to_owned()
                 }
                 Err(error) => error.to_string(),
             };
+            if !trouble.is_empty() {
+                reader = None;
+            }
             if told != trouble && !trouble.is_empty() {
                 let line = format!("the search index is not kept: {trouble}");
                 warn!("{line}");
@@ -101,19 +105,26 @@ impl Keeper {
         }
     }
 
-    fn round(&self) -> Result<Round, ReadError> {
-        let mut reader = Reader::open(&self.url, &self.prefix)?;
-        if !create(&mut reader)? {
+    /// `reader` is connected where it is not, and stays so for the next round.
+    fn round(&self, reader: &mut Option<Reader>) -> Result<Round, ReadError> {
+        let reader = match reader {
+            Some(reader) => reader,
+            none => none.insert(Reader::open(&self.url, &self.prefix)?),
+        };
+        if !lease::hold(reader, "indexing", &self.host)? {
+            return Ok(Round::Others);
+        }
+        if !create(reader)? {
             return Ok(Round::NoEngine);
         }
         let sessions = reader.key("sessions");
-        let indexed = reader.key("indexed");
-        let mut at = match reader.run(cmd("HGET").arg(&indexed).arg("at"))? {
+        let indexed = indexed(reader);
+        let mut at = match reader.run(cmd("HGET").arg(&indexed).arg(AT))? {
             Value::BulkString(id) => String::from_utf8_lossy(&id).into_owned(),
             _ => "0-0".to_owned(),
         };
         loop {
-            if !self.life.is_serving() || !lease::hold(&mut reader, "indexing", &self.host)? {
+            if !self.life.is_serving() || !lease::hold(reader, "indexing", &self.host)? {
                 return Ok(Round::Others);
             }
             let page = reader.after(&sessions, &at, PAGE)?;
@@ -122,9 +133,9 @@ impl Keeper {
             };
             let last = last.id.clone();
             for entry in page.iter().filter(|entry| entry.text("event") == "close") {
-                index(&mut reader, &entry.text("session"))?;
+                index(reader, &entry.text("session"))?;
             }
-            reader.run(cmd("HSET").arg(&indexed).arg("at").arg(&last))?;
+            reader.run(cmd("HSET").arg(&indexed).arg(AT).arg(&last))?;
             at = last;
         }
     }

@@ -19,14 +19,18 @@ use redis::{Value, cmd};
 
 use crate::recorder::read::{ReadError, Reader};
 
-/// Most sessions that are asked for: the engine's own limit, where nobody set another.
-const MOST: usize = 1_000_000;
+/// Most sessions that are asked for: the engine's own limit, where nobody set another, and
+/// what is asked for where that is too many for it.
+const MOST: [usize; 2] = [1_000_000, 10_000];
 
 /// Most grams of the words that are asked for; fewer only rule out less.
 const ASKED: usize = 32;
 
 /// What a session is said to have that may have any.
 const ALL: &str = "all";
+
+/// The field of [`indexed`] with the ID of the last entry.
+const AT: &str = "at";
 
 /// What the one field of a hash is called.
 const FIELD: &str = "grams";
@@ -58,7 +62,14 @@ fn create(reader: &mut Reader) -> Result<bool, ReadError> {
     create.arg("SCHEMA").arg(FIELD).arg("TAG");
     create.arg("SEPARATOR").arg(",");
     reader.run(&create)?;
+    // Whoever dropped it may have dropped what it was made of, too.
+    reader.run(cmd("HDEL").arg(indexed(reader)).arg(AT))?;
     Ok(true)
+}
+
+/// The hash that has how far the index has come in `sessions`.
+fn indexed(reader: &Reader) -> String {
+    reader.key("indexed")
 }
 
 /// Whether a name is in a list.
@@ -110,11 +121,15 @@ impl RuledOut {
             return Self::default();
         }
         let query = format!("-(({}) | @{FIELD}:{{{ALL}}})", all.join(" "));
-        let mut search = cmd("FT.SEARCH");
-        search.arg(name(reader)).arg(query).arg("NOCONTENT");
-        search.arg("LIMIT").arg(0).arg(MOST);
-        search.arg("DIALECT").arg(2);
-        let answer = reader.run(&search).unwrap_or_default();
+        let name = name(reader);
+        let answer = MOST.iter().find_map(|most| {
+            let mut search = cmd("FT.SEARCH");
+            search.arg(&name).arg(&query).arg("NOCONTENT");
+            search.arg("LIMIT").arg(0).arg(most);
+            search.arg("DIALECT").arg(2);
+            reader.run(&search).ok()
+        });
+        let answer = answer.unwrap_or_default();
         Self::read(&reader.key("grams:{"), &answer)
     }
 

@@ -12,8 +12,9 @@ mod screen;
 mod show;
 mod time;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -160,7 +161,10 @@ pub(super) fn run(global: &Global, args: Args) -> anyhow::Result<ExitCode> {
     // Not before it is clear that there is something to write.
     let out: Box<dyn Write> = match &args.output {
         Some(path) => {
-            let file = File::create(path);
+            // What was recorded is nobody else's, and least of all what was unsealed.
+            let mut how = OpenOptions::new();
+            how.write(true).create(true).truncate(true).mode(0o600);
+            let file = how.open(path);
             Box::new(file.with_context(|| format!("writing {}", path.display()))?)
         }
         None => Box::new(io::stdout().lock()),
