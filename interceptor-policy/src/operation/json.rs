@@ -238,14 +238,6 @@ pub(crate) fn unescaped(inside: &[u8]) -> Option<String> {
         let (letter, after) = from.strip_prefix(b"\\")?.split_first()?;
         rest = after;
         text.push(match letter {
-            b'"' => '"',
-            b'\\' => '\\',
-            b'/' => '/',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
             b'u' => {
                 let first = unit(&mut rest)?;
                 match first {
@@ -257,11 +249,26 @@ pub(crate) fn unescaped(inside: &[u8]) -> Option<String> {
                     _ => char::from_u32(u32::from(first))?,
                 }
             }
-            _ => return None,
+            letter => short_escape(*letter)?,
         });
     }
     text.push_str(std::str::from_utf8(rest).ok()?);
     Some(text)
+}
+
+/// What a letter stands for behind a backslash, beside `u` (RFC 8259, section 7).
+pub(crate) const fn short_escape(letter: u8) -> Option<char> {
+    Some(match letter {
+        b'"' => '"',
+        b'\\' => '\\',
+        b'/' => '/',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        _ => return None,
+    })
 }
 
 /// Four hexadecimal digits.

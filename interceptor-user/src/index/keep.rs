@@ -124,9 +124,6 @@ impl Keeper {
             _ => "0-0".to_owned(),
         };
         loop {
-            if !self.life.is_serving() || !lease::hold(reader, "indexing", &self.host)? {
-                return Ok(Round::Others);
-            }
             let page = reader.after(&sessions, &at, PAGE)?;
             let Some(last) = page.last() else {
                 return Ok(Round::Done);
@@ -137,6 +134,9 @@ impl Keeper {
             }
             reader.run(cmd("HSET").arg(&indexed).arg(AT).arg(&last))?;
             at = last;
+            if !self.life.is_serving() || !lease::hold(reader, "indexing", &self.host)? {
+                return Ok(Round::Others);
+            }
         }
     }
 }

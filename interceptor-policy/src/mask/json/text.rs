@@ -1,5 +1,7 @@
 //! A string as JSON spells it, and as it reads (RFC 8259, section 7).
 
+use crate::operation::json::short_escape;
+
 /// How much of a string's inside can be decoded by itself: up to an escape, a
 /// pair of surrogates or a character that goes on behind it.
 pub(super) fn whole_part(inside: &[u8]) -> usize {
@@ -44,14 +46,6 @@ pub(super) fn decoded(inside: &[u8]) -> Option<String> {
         let (letter, after) = from.get(1..)?.split_first()?;
         rest = after;
         text.push(match letter {
-            b'"' => '"',
-            b'\\' => '\\',
-            b'/' => '/',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
             b'u' => {
                 let first = unit(rest)?;
                 rest = rest.get(4..)?;
@@ -71,7 +65,7 @@ pub(super) fn decoded(inside: &[u8]) -> Option<String> {
                     }
                 }
             }
-            _ => return None,
+            letter => short_escape(*letter)?,
         });
     }
     text.push_str(std::str::from_utf8(rest).ok()?);
