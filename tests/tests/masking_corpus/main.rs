@@ -116,16 +116,22 @@ fn port_of(world: &World, target: &str) -> Result<u16> {
 /// What came back by the simple protocol, and by the extended one where that can ask it.
 type Came = (String, Option<String>);
 
-/// Runs `entries` on both databases, by both protocols.
+/// Runs `entries` on both databases at once, by both protocols.
 fn gone(port: u16, entries: &[&Entry]) -> Result<[Vec<Came>; 2]> {
-    let mut both = Vec::new();
-    for database in DATABASES {
+    let on = |database| -> Result<Vec<Came>> {
         let road = Road { port, database };
         let simple = roads::simple(road, entries)?;
         let extended = roads::extended(road, entries)?;
-        both.push(simple.into_iter().zip(extended).collect());
-    }
-    <[_; 2]>::try_from(both).map_err(|_| anyhow::anyhow!("not two databases"))
+        Ok(simple.into_iter().zip(extended).collect())
+    };
+    std::thread::scope(|scope| {
+        let [first, second] = DATABASES.map(|database| scope.spawn(move || on(database)));
+        let came = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<Came>>>| {
+            let came = thread.join();
+            came.map_err(|_| anyhow::anyhow!("a database's thread panicked"))?
+        };
+        Ok([came(first)?, came(second)?])
+    })
 }
 
 /// Faults of one road.
@@ -193,30 +199,32 @@ fn no_way_to_read_a_masked_column_returns_its_value() -> Result<()> {
         let mut faults = String::new();
         let mut received = String::new();
         for (column, in_view) in COLUMNS {
+            let ways = corpus::ways(column, in_view)?;
+            let direct = gone(world.postgres.port, &ways.iter().collect::<Vec<_>>())?;
             for (target, catalog) in [("by-text", false), ("by-catalog", true)] {
-                let entries: Vec<Entry> = corpus::ways(column, in_view)?
-                    .into_iter()
-                    .filter(|entry| catalog || !entry.catalog)
-                    .collect();
+                let (places, entries): (Vec<usize>, Vec<&Entry>) = ways
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, entry)| catalog || !entry.catalog)
+                    .unzip();
                 assert!(entries.len() >= 40, "{} ways of {column}", entries.len());
-                let all: Vec<&Entry> = entries.iter().collect();
-                let direct = gone(world.postgres.port, &all)?;
-                let through = gone(port_of(world, target)?, &all)?;
-                for (at, entry) in entries.iter().enumerate() {
+                let through = gone(port_of(world, target)?, &entries)?;
+                for (at, (entry, place)) in entries.iter().zip(places).enumerate() {
                     for (simple, extended) in through.iter().map(|texts| &texts[at]) {
                         received.push_str(simple);
                         received.push_str(extended.as_deref().unwrap_or_default());
                     }
+                    let direct = direct.each_ref().map(|came| &came[place]);
                     compare(
                         &mut faults,
                         entry,
                         &format!("{target}, simple"),
-                        [&direct[0][at].0, &direct[1][at].0],
+                        [&direct[0].0, &direct[1].0],
                         [&through[0][at].0, &through[1][at].0],
                     );
                     if let [Some(a), Some(b), Some(c), Some(d)] = [
-                        &direct[0][at].1,
-                        &direct[1][at].1,
+                        &direct[0].1,
+                        &direct[1].1,
                         &through[0][at].1,
                         &through[1][at].1,
                     ] {
